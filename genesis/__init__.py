@@ -1,0 +1,1 @@
+"""Networks, their parameters, and the building and checking of genesis files."""
