@@ -1,16 +1,64 @@
-# Stratos in Python. `make help` lists the targets; `make run` and `make test` do all set-up themselves.
+# Stratos in Python. `make run` and `make test` do all set-up themselves; `make help` lists the targets.
 SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
 PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.ready
+READY := $(VENV)/.ready
+# Everything the project fetches or builds for itself stays inside its own folder.
+export STRATOS_TOOLS ?= $(CURDIR)/.tools
 
 .DEFAULT_GOAL := help
+.PHONY: help setup run test test-interop soak check bench proto lock clean
 
-help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1\t/' | expand -t 16
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
-proto:  ## compile proto/ into the descriptor set
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Stratos needs Python 3.11, 3.12 or 3.13, found {v[0]}.{v[1]}: install one, or name it: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+CORE := $(VENV)/.core
+$(CORE): $(READY) $(wildcard chain/store/*.c) tools/build_core.py
+	$(BIN)/python tools/build_core.py
+	touch $@
+
+setup: $(READY) $(CORE) ## create .venv from requirements.lock, build the C core
+
+run: setup ## a one-validator devnet: start it, show it, continue it next time (RESET=1 starts over)
+	@$(BIN)/python tools/devnet.py $(if $(RESET),--reset)
+
+test: setup ## every test that needs no long build, at most 12 minutes on 2 cores
+	$(BIN)/python -m tools.comet
+	$(BIN)/python -m pytest -m "not interop" $(PYTEST_ARGS)
+
+test-interop: setup ## the real clients and peers: simd, CosmJS, cosmpy, curl
+	$(BIN)/python -m pytest -m interop $(PYTEST_ARGS)
+
+check: setup ## ruff, mypy strict, determinism, imports, docs, compiled descriptors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python tools/lint_determinism.py
+	$(BIN)/python tools/lint_imports.py
+	$(BIN)/python tools/compile_proto.py --check
+	$(BIN)/python tools/check_docs.py
+
+soak: setup ## the long runs: fuzzing, kills, all mutants; figures go to docs/soak.json (SOAK=name for one)
+	$(BIN)/python -m tests.soak $(SOAK)
+
+bench: setup ## figures against docs/benchmarks.md, as ratios within one run
+	$(BIN)/python -m bench
+
+proto: setup ## compile proto/ into chain/codec/descriptors.binpb
 	$(BIN)/python tools/compile_proto.py
 
-.PHONY: help proto
+lock: setup ## resolve pyproject.toml anew into requirements.lock
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements.lock
+
+clean: ## remove what set-up and builds made (the devnet stays)
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
