@@ -238,14 +238,10 @@ class Tree:
     def _fetch(self, key: NodeKey, expected_hash: bytes) -> Node:
         raw = self._load(key)
         if raw is None:
-            raise CorruptStore(
-                f"tree node {key} is missing from the database: restore it from a backup or snapshot, or start from state sync"
-            )
+            raise CorruptStore(f"tree node {key} is missing from the database: restore it from a backup or snapshot, or start from state sync")
         node = decode_node(raw, key)
         if node.hash != expected_hash:
-            raise CorruptStore(
-                f"tree node {key} does not have the hash its parent names: the database is damaged; restore a backup or snapshot"
-            )
+            raise CorruptStore(f"tree node {key} does not have the hash its parent names: the database is damaged; restore a backup or snapshot")
         return node
 
 

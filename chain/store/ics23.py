@@ -215,9 +215,7 @@ def apply_leaf(leaf: Any, key: bytes, value: bytes) -> bytes:
     """The hash of a leaf. Raises ProofError for an empty key or value or an unknown op."""
     if not key or not value:
         raise ProofError("a leaf needs a key and a value")
-    return hash_bytes(
-        leaf.hash, leaf.prefix + _leaf_part(leaf.prehash_key, leaf.length, key) + _leaf_part(leaf.prehash_value, leaf.length, value)
-    )
+    return hash_bytes(leaf.hash, leaf.prefix + _leaf_part(leaf.prehash_key, leaf.length, key) + _leaf_part(leaf.prehash_value, leaf.length, value))
 
 
 def apply_inner(step: Any, child: bytes) -> bytes:
@@ -262,9 +260,7 @@ def is_right_most(inner: Any, path: Sequence[Any]) -> bool:
 def is_left_neighbour(inner: Any, left: Sequence[Any], right: Sequence[Any]) -> bool:
     """True if the entry at ``right`` follows the one at ``left``: below their last common step one goes right-most, one left-most."""
     left_at, right_at = len(left) - 1, len(right) - 1
-    while (
-        left_at >= 0 and right_at >= 0 and left[left_at].prefix == right[right_at].prefix and left[left_at].suffix == right[right_at].suffix
-    ):
+    while left_at >= 0 and right_at >= 0 and left[left_at].prefix == right[right_at].prefix and left[left_at].suffix == right[right_at].suffix:
         left_at -= 1
         right_at -= 1
     if left_at < 0 or right_at < 0:

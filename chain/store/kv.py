@@ -40,9 +40,7 @@ class PlyvelKV:
 
         path.mkdir(parents=True, exist_ok=True)
         try:
-            self._db: Any = plyvel.DB(
-                str(path), create_if_missing=True, write_buffer_size=32 << 20, lru_cache_size=64 << 20, bloom_filter_bits=10
-            )
+            self._db: Any = plyvel.DB(str(path), create_if_missing=True, write_buffer_size=32 << 20, lru_cache_size=64 << 20, bloom_filter_bits=10)
         except plyvel.CorruptionError as error:
             raise CorruptStore(
                 f"the database in {path} is damaged ({error}): restore it from a backup or snapshot, or start from state sync"

@@ -117,9 +117,7 @@ class MultiStore:
         self._oldest = self._find_oldest()
 
     @classmethod
-    def open(
-        cls, kv: KVBackend, stores: Sequence[str], *, pruning: Pruning = KEEP_ALL, cache_nodes: int = DEFAULT_CACHE_NODES
-    ) -> MultiStore:
+    def open(cls, kv: KVBackend, stores: Sequence[str], *, pruning: Pruning = KEEP_ALL, cache_nodes: int = DEFAULT_CACHE_NODES) -> MultiStore:
         """The state in ``kv``, with every name of ``stores`` mounted (a new name starts empty). Raises StoreError, CorruptStore."""
         return cls(kv, stores, pruning, cache_nodes)
 
