@@ -1,0 +1,83 @@
+"""Decimals of 18 places, as the SDK's LegacyDec: an int scaled by 10^18 (reference stratos-chain.md 1.9).
+
+On the wire a Dec is that scaled integer as text; in JSON it is text with exactly 18 decimals.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+PLACES: Final = 18
+ONE: Final = 10**PLACES
+MAX_BITS: Final = 315
+_TEXT: Final = re.compile(r"(-?)([0-9]{1,80})(?:\.([0-9]{1,18}))?", re.ASCII)
+_SCALED: Final = re.compile(r"-?[0-9]{1,96}", re.ASCII)
+
+
+class DecError(ValueError):
+    """A text that is not a decimal, or a result of more than 315 bits."""
+
+
+class Dec(NamedTuple):
+    """A decimal; ``scaled`` is the value times 10^18."""
+
+    scaled: int
+
+    def mul(self, other: Dec) -> Dec:
+        """Product, rounded half to even at 18 places."""
+        return _bounded(_round_half_even(self.scaled * other.scaled, ONE))
+
+    def quo(self, other: Dec) -> Dec:
+        """Quotient: truncated at 36 places, then rounded half to even at 18."""
+        numerator, denominator = self.scaled * ONE * ONE, other.scaled
+        quotient = abs(numerator) // abs(denominator)
+        return _bounded(_round_half_even(quotient if (numerator < 0) == (denominator < 0) else -quotient, ONE))
+
+    def truncate(self) -> int:
+        """The whole part, toward zero."""
+        return abs(self.scaled) // ONE * (1 if self.scaled >= 0 else -1)
+
+    def ceil(self) -> int:
+        """The smallest integer that is not below."""
+        return -(-self.scaled // ONE)
+
+    def __str__(self) -> str:
+        whole, fraction = divmod(abs(self.scaled), ONE)
+        return f"{'-' if self.scaled < 0 else ''}{whole}.{fraction:018d}"
+
+
+def parse_dec(text: str) -> Dec:
+    """``12.5`` with at most 18 decimals. Raises DecError."""
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        raise DecError(f"expected a decimal of at most 18 places, got {text[:60]!r}")
+    scaled = int(match[2]) * ONE + int((match[3] or "").ljust(PLACES, "0"))
+    return _bounded(-scaled if match[1] else scaled)
+
+
+def dec_text(wire: str) -> str:
+    """The JSON form of a Dec's wire form."""
+    if not wire:
+        return "0.000000000000000000"
+    if _SCALED.fullmatch(wire) is None:
+        raise DecError(f"expected a scaled integer, got {wire[:60]!r}")
+    return str(Dec(int(wire)))
+
+
+def dec_wire(text: str) -> str:
+    """The wire form of a Dec's JSON form."""
+    return str(parse_dec(text).scaled)
+
+
+def _round_half_even(value: int, divisor: int) -> int:
+    quotient, rest = divmod(abs(value), divisor)
+    if rest * 2 > divisor or (rest * 2 == divisor and quotient & 1):
+        quotient += 1
+    return -quotient if value < 0 else quotient
+
+
+def _bounded(scaled: int) -> Dec:
+    if scaled.bit_length() > MAX_BITS:
+        raise DecError(f"a decimal has at most {MAX_BITS} bits, got {scaled.bit_length()}")
+    return Dec(scaled)

@@ -1,0 +1,1 @@
+"""Transactions: from bytes to a checked, executed result."""
