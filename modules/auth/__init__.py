@@ -1,0 +1,1 @@
+"""Accounts: addresses, keys, numbers and sequences. ``README.md`` is the specification."""

@@ -1,0 +1,1 @@
+"""Coins: who holds how many, how many there are, and how they move. ``README.md`` is the specification."""
