@@ -203,7 +203,9 @@ def _fill_any(message: Any, value: Any, path: str, depth: int) -> None:
 def _fill_map(message: Any, field: FieldDescriptor, value: Any, path: str, depth: int) -> None:
     if not isinstance(value, dict):
         raise JSONUnmarshalError(f"{path}: expected an object, got {_shown(value)}")
-    key_field, value_field = (field.message_type.fields_by_name[name] for name in ("key", "value"))
+    entry = field.message_type
+    assert entry is not None, "a map field has an entry type"
+    key_field, value_field = entry.fields_by_name["key"], entry.fields_by_name["value"]
     target = getattr(message, field.name)
     for key, item in value.items():
         parsed = _scalar(key_field, key, path)

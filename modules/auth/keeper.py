@@ -19,9 +19,6 @@ Params: Final = message_class("cosmos.auth.v1beta1.Params")
 BaseAccount: Final = message_class("cosmos.auth.v1beta1.BaseAccount")
 ModuleAccount: Final = message_class("cosmos.auth.v1beta1.ModuleAccount")
 _BASE_URL: Final = "/cosmos.auth.v1beta1.BaseAccount"
-_ACCOUNT_KINDS: Final = frozenset(
-    {"cosmos.auth.v1beta1.BaseAccount", "cosmos.auth.v1beta1.ModuleAccount", "stratos.types.v1.EthAccount", *vesting.KINDS}
-)
 
 
 class Account:
