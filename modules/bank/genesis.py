@@ -45,8 +45,8 @@ class BankGenesis:
         for address, amount in balances:
             for denom, each in amount:
                 keeper.set_balance(state, address, denom, each)
-        for denom, amount in total:
-            keeper.set_supply(state, denom, amount)
+        for denom, each in total:
+            keeper.set_supply(state, denom, each)
         for metadata in genesis.denom_metadata:
             keeper.set_metadata(state, metadata)
         return ()

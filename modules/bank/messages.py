@@ -76,9 +76,9 @@ def handlers(keeper: BankMint) -> Mapping[str, MessageHandler]:
         return params_response()
 
     return {
-        f"{PACKAGE}.MsgSend": MessageHandler(send, lambda message: _check_send(message)),
-        f"{PACKAGE}.MsgMultiSend": MessageHandler(multi_send, lambda message: None if _parts_of(message) else None),
-        f"{PACKAGE}.MsgBurn": MessageHandler(burn, lambda message: None if _amount(message.amount) else None),
+        f"{PACKAGE}.MsgSend": MessageHandler(send, _check_send),
+        f"{PACKAGE}.MsgMultiSend": MessageHandler(multi_send, _check_multi_send),
+        f"{PACKAGE}.MsgBurn": MessageHandler(burn, _check_burn),
         f"{PACKAGE}.MsgSetSendEnabled": MessageHandler(set_send_enabled, _check_send_enabled),
         f"{PACKAGE}.MsgUpdateParams": MessageHandler(update_params),
     }
@@ -95,6 +95,15 @@ def _check_send(message: Any) -> None:
     _address(message.from_address, "from")
     _address(message.to_address, "to")
     _amount(message.amount)
+
+
+def _check_burn(message: Any) -> None:
+    _address(message.from_address, "from")
+    _amount(message.amount)
+
+
+def _check_multi_send(message: Any) -> None:
+    _parts_of(message)
 
 
 def _parts_of(message: Any) -> tuple[bytes, Coins, list[tuple[bytes, Coins]]]:

@@ -1,0 +1,75 @@
+"""The application's own pool: transactions that passed CheckTx, picked by priority with each sender's sequences in order.
+
+CometBFT 0.38 keeps its own first-in mempool and knows no priority; it fills this pool through CheckTx and it empties with each block.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+DEFAULT_MAX_TXS: Final = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """A transaction waiting for a block."""
+
+    raw: bytes
+    hash: bytes
+    sender: bytes
+    sequence: int
+    priority: int
+    gas_limit: int
+
+
+class Pool:
+    """At most ``max_txs`` transactions; 0 keeps none, so that proposals take CometBFT's order."""
+
+    def __init__(self, max_txs: int = DEFAULT_MAX_TXS) -> None:
+        self._max_txs = max_txs
+        self._by_hash: dict[bytes, Pooled] = {}
+        self._by_sender: dict[bytes, dict[int, Pooled]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_hash)
+
+    def __contains__(self, tx_hash: bytes) -> bool:
+        return tx_hash in self._by_hash
+
+    def is_full(self) -> bool:
+        return len(self._by_hash) >= self._max_txs
+
+    def add(self, tx: Pooled) -> None:
+        """Keep ``tx``; it takes the place of one with the same sender and sequence."""
+        if self._max_txs == 0:
+            return
+        old = self._by_sender.get(tx.sender, {}).get(tx.sequence)
+        if old is not None:
+            self.remove(old.hash)
+        self._by_hash[tx.hash] = tx
+        self._by_sender.setdefault(tx.sender, {})[tx.sequence] = tx
+
+    def remove(self, tx_hash: bytes) -> None:
+        """Forget a transaction; unknown ones are no error."""
+        tx = self._by_hash.pop(tx_hash, None)
+        if tx is None:
+            return
+        mine = self._by_sender[tx.sender]
+        del mine[tx.sequence]
+        if not mine:
+            del self._by_sender[tx.sender]
+
+    def by_priority(self) -> Iterator[Pooled]:
+        """The best next transaction of any sender, again and again; a sender's own stay in sequence."""
+        queues = {sender: sorted(mine.values(), key=lambda tx: tx.sequence, reverse=True) for sender, mine in self._by_sender.items()}
+        heap = [(-queue[-1].priority, queue[-1].hash, sender) for sender, queue in queues.items()]
+        heapq.heapify(heap)
+        while heap:
+            _, _, sender = heapq.heappop(heap)
+            queue = queues[sender]
+            yield queue.pop()
+            if queue:
+                heapq.heappush(heap, (-queue[-1].priority, queue[-1].hash, sender))

@@ -1,0 +1,97 @@
+"""Remembers decoded transactions and signatures that held, from CheckTx to FinalizeBlock. Switching it off changes no result.
+
+A verdict counts only for the same bytes with the same key, chain id and account number; sequence and account are checked anew each time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+from chain.crypto.batch import BatchVerifier, Item
+from chain.crypto.keys import PublicKey
+from chain.errors import AppError
+from chain.tx.decode import Tx, decode_tx
+from chain.tx.signing import sign_bytes, signature_holds, single_item
+
+DEFAULT_SIZE: Final = 20_000
+Verdict: TypeAlias = tuple[bytes, int, str, int]
+"""(hash of the transaction's bytes, signer index, chain id, account number): with the key as the value."""
+
+
+class Verdicts:
+    """A bounded memory of ``size`` transactions (0: remembers nothing), checking signatures with ``workers`` threads."""
+
+    def __init__(self, size: int = DEFAULT_SIZE, workers: int = 1) -> None:
+        self._size = size
+        self._txs: OrderedDict[bytes, Tx] = OrderedDict()
+        self._held: OrderedDict[Verdict, bytes] = OrderedDict()
+        self._batch = BatchVerifier(workers)
+
+    def decode(self, raw: bytes) -> Tx:
+        """The transaction in ``raw``, decoded once. Raises what ``decode_tx`` raises."""
+        key = hashlib.sha256(raw).digest()
+        tx = self._txs.get(key)
+        if tx is None:
+            tx = decode_tx(raw)
+            if self._size:
+                self._txs[key] = tx
+                if len(self._txs) > self._size:
+                    self._txs.popitem(last=False)
+        return tx
+
+    def signature_holds(self, tx: Tx, at: int, key: PublicKey, chain_id: str, account_number: int) -> bool:
+        """True if signer ``at`` of ``tx`` signed with ``key`` for this chain and account number."""
+        verdict = (tx.hash, at, chain_id, account_number)
+        if self._held.get(verdict) == key.raw:
+            return True
+        info = tx.signer_infos[at]
+
+        def document(mode: int) -> bytes:
+            return sign_bytes(tx, mode, chain_id=chain_id, account_number=account_number, sequence=info.sequence, key=key, signer=tx.signers[at])
+
+        try:
+            holds = signature_holds(key, info.mode, tx.signatures[at], document)
+        except AppError:
+            return False
+        if holds:
+            self._remember(verdict, key)
+        return holds
+
+    def check_ahead(self, wanted: Sequence[tuple[Tx, int, PublicKey, str, int]]) -> None:
+        """Check many signatures as one batch and remember those that hold: (tx, signer index, key, chain id, account number) each."""
+        if not self._size:
+            return
+        items: list[Item] = []
+        verdicts: list[tuple[Verdict, PublicKey]] = []
+        for tx, at, key, chain_id, number in wanted:
+            verdict = (tx.hash, at, chain_id, number)
+            if self._held.get(verdict) == key.raw:
+                continue
+            info = tx.signer_infos[at]
+            try:
+                item = single_item(
+                    tx,
+                    key,
+                    info.mode,
+                    tx.signatures[at],
+                    lambda mode, tx=tx, key=key, chain_id=chain_id, number=number, info=info, at=at: sign_bytes(  # type: ignore[misc]
+                        tx, mode, chain_id=chain_id, account_number=number, sequence=info.sequence, key=key, signer=tx.signers[at]
+                    ),
+                )
+            except AppError:
+                continue
+            if item is not None:
+                items.append(item)
+                verdicts.append((verdict, key))
+        for (verdict, key), holds in zip(verdicts, self._batch.verify(items), strict=True):
+            if holds:
+                self._remember(verdict, key)
+
+    def _remember(self, verdict: Verdict, key: PublicKey) -> None:
+        if self._size:
+            self._held[verdict] = key.raw
+            if len(self._held) > self._size:
+                self._held.popitem(last=False)

@@ -1,0 +1,1 @@
+"""The consensus parameters that CometBFT runs under. ``README.md`` is the specification."""
