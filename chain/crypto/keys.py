@@ -116,7 +116,7 @@ class EthSecp256k1PublicKey:
     @property
     def amino_prefix(self) -> bytes:
         """The registered amino prefix of the type's name, then the length."""
-        return _amino_type_prefix(self.amino_name) + b"\x21"
+        return amino_type_prefix(self.amino_name) + b"\x21"
 
     def digest(self, message: bytes) -> bytes:
         return keccak256(message)
@@ -300,7 +300,8 @@ class PrivateKey:
         return f"PrivateKey({self.algorithm}, secret)"
 
 
-def _amino_type_prefix(name: str) -> bytes:
+def amino_type_prefix(name: str) -> bytes:
+    """The four bytes amino puts before a value of the type registered as ``name``."""
     # Amino's rule: of SHA-256(name), skip leading zero bytes, three disambiguation bytes, zeros again; the next four.
     digest = sha256(name.encode("ascii")).lstrip(b"\x00")[3:].lstrip(b"\x00")
     return digest[:4]
