@@ -20,6 +20,8 @@ def compile_descriptors() -> bytes:
     well_known = resources.files("grpc_tools").joinpath("_proto")
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out.binpb"
+        # Stored values use wrapper messages that no source imports.
+        files.append("google/protobuf/wrappers.proto")
         arguments = ["protoc", f"-I{SOURCES}", f"-I{well_known}", "--include_imports", f"--descriptor_set_out={out}", *files]
         if protoc.main(arguments) != 0:
             raise SystemExit("proto/: compilation failed; see the lines above")

@@ -46,12 +46,12 @@ class Root:
 class View:
     """An immutable committed version. Close it (or use it in ``with``) so that pruning may pass it."""
 
-    def __init__(self, owner: MultiStore, version: int, roots: Mapping[str, Root], trees: dict[str, Tree]) -> None:
+    def __init__(self, owner: MultiStore, version: int, roots: Mapping[str, Root], trees: dict[str, Tree], *, held: bool = True) -> None:
         self._owner = owner
         self.version = version
         self._roots = roots
         self._trees = trees
-        self._open = True
+        self._open = held
 
     def store(self, name: str) -> KVReader:
         """Read access to one store. Raises KeyError for a name that is not mounted."""
@@ -138,6 +138,11 @@ class MultiStore:
         except BaseException:
             self._release(wanted)
             raise
+
+    def latest_view(self) -> View:
+        """The latest version without a hold on it: for the thread that commits, which drops it before the next commit."""
+        with self._lock:
+            return View(self, self.latest_version, self._roots, dict(self._trees), held=False)
 
     def stage(self, version: int, changes: Mapping[str, Sequence[Change]]) -> bytes:
         """Compute ``version`` from the latest one and the net changes per store (sorted keys, None deletes); returns its app hash."""

@@ -1,0 +1,73 @@
+"""The chain, put together: which modules there are, in which order their hooks run, and who may do what with whom.
+
+Read it from top to bottom. Adding a module is one package under ``modules/`` and its lines here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from chain.application import Application, Capabilities, Settings
+from chain.crypto.address import module_address
+from chain.module import Module
+from chain.store.kv import KVBackend
+from chain.store.multistore import DEFAULT_CACHE_NODES, MultiStore
+from chain.store.pruning import KEEP_ALL, Pruning
+from chain.tx.ante import Ante
+from chain.tx.fees import parse_gas_prices
+from chain.tx.verdicts import Verdicts
+from modules.auth.keeper import AuthKeeper
+from modules.auth.module import auth_module
+from modules.bank.keeper import BankMint
+from modules.bank.module import bank_module
+from modules.consensus.module import ConsensusKeeper, consensus_module
+from modules.genutil.module import deliver_with, genutil_module
+from modules.staking.module import BONDED_POOL, NOT_BONDED_POOL, StakingKeeper, staking_module
+
+BEGIN_BLOCK: Final = ("staking", "auth", "bank", "genutil", "consensus")
+END_BLOCK: Final = ("staking", "auth", "bank", "genutil", "consensus")
+GENESIS: Final = ("auth", "bank", "staking", "genutil", "consensus")
+
+MODULE_ACCOUNTS: Final[dict[str, tuple[str, ...]]] = {
+    "fee_collector": (),
+    BONDED_POOL: ("burner", "staking"),
+    NOT_BONDED_POOL: ("burner", "staking"),
+    "gov": ("burner",),
+}
+MAY_RECEIVE: Final = ("fee_collector",)
+"""Module accounts that a user may send to (reference stratos-chain.md 1.8)."""
+
+
+def build_application(
+    kv: KVBackend, settings: Settings | None = None, *, pruning: Pruning = KEEP_ALL, cache_nodes: int = DEFAULT_CACHE_NODES
+) -> Application:
+    """The Stratos application over a database. Raises StoreError, CorruptStore, ValueError (a setting)."""
+    settings = settings or Settings()
+    auth = AuthKeeper(MODULE_ACCOUNTS)
+    bank = BankMint(auth, blocked=frozenset(module_address(name) for name in MODULE_ACCOUNTS if name not in MAY_RECEIVE))
+    consensus = ConsensusKeeper()
+    staking = StakingKeeper(bank)
+    modules: list[Module] = [
+        auth_module(auth),
+        bank_module(bank, auth),
+        staking_module(staking, bank),
+        genutil_module(),
+        consensus_module(consensus),
+    ]
+    store = MultiStore.open(kv, [name for module in modules for name in module.stores], pruning=pruning, cache_nodes=cache_nodes)
+    verdicts = Verdicts(settings.verdict_cache, settings.workers)
+
+    def account(ctx: Any, state: Any, address: bytes) -> Any:
+        return auth.get_account(ctx, state, address)
+
+    return Application(
+        modules=modules,
+        begin_order=BEGIN_BLOCK,
+        end_order=END_BLOCK,
+        genesis_order=GENESIS,
+        store=store,
+        ante=Ante(auth, bank, verdicts, parse_gas_prices(settings.min_gas_prices)),
+        verdicts=verdicts,
+        capabilities=Capabilities(consensus.get, consensus.set, deliver_with(staking), account),
+        settings=settings,
+    )

@@ -1,0 +1,489 @@
+"""The ABCI application: what CometBFT's calls mean for state, transactions and queries.
+
+    CheckTx          ante chain on the check state, which starts from the last commit; what passes goes to the pool
+    PrepareProposal  the pool by priority, each transaction tried on a throwaway overlay
+    ProcessProposal  every transaction decodes, and sizes and gas fit; a failing one only wastes its proposer's space
+    FinalizeBlock    hooks and transactions on one overlay, then the tree of the next version is staged: the app hash
+    Commit           one atomic write; check state starts anew
+
+Rules: reference abci-sdk-rules.md sections 2 to 5 and 7.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from chain.abci.framing import encode_length
+from chain.application_queries import QueryRouter
+from chain.codec.canonical import encode
+from chain.codec.json import loads, to_json
+from chain.codec.registry import message_class
+from chain.context import Context, Misbehavior, Mode, Vote
+from chain.errors import AppError, Halt, InvalidRequest, MempoolIsFull
+from chain.gas import InfiniteGasMeter
+from chain.module import Module, ValidatorUpdate
+from chain.store.iavl import EMPTY_HASH
+from chain.store.multistore import MultiStore
+from chain.store.state import EmptyView, State
+from chain.tx.ante import Ante
+from chain.tx.decode import Tx
+from chain.tx.execution import BlockInfo, Executor
+from chain.tx.pool import Pool, Pooled
+from chain.tx.results import encode_event, encode_result, failure_of
+from chain.tx.verdicts import Verdicts
+
+log = structlog.get_logger("app")
+
+APP_VERSION: Final = 1
+NANOS: Final = 10**9
+ACCEPT, REJECT = 1, 2
+_RECHECK: Final = 1
+
+
+def _abci(name: str) -> Any:
+    return message_class(f"tendermint.abci.{name}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an operator chooses; none of it can change an app hash."""
+
+    min_gas_prices: str = "1000000000wei"
+    halt_height: int = 0
+    halt_time_s: int = 0
+    min_retain_blocks: int = 0
+    pool_txs: int = 100_000
+    verdict_cache: int = 20_000
+    workers: int = 1
+    version: str = "0.1.0"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the application itself needs of modules: given by ``chain/app.py``."""
+
+    consensus_params: Callable[[Any], Any]
+    store_consensus_params: Callable[[Any, Any], None]
+    deliver_genesis_txs: Callable[[Context, State, Any, Callable[[bytes], None]], Sequence[ValidatorUpdate]]
+    account: Callable[[Context, Any, bytes], Any]
+
+
+@dataclass(slots=True)
+class _Block:
+    """The block being executed, from FinalizeBlock (or InitChain) to Commit."""
+
+    state: State
+    info: BlockInfo
+
+
+class Application:
+    """The chain over one MultiStore. Consensus calls come from one thread; queries from any."""
+
+    def __init__(
+        self,
+        *,
+        modules: Sequence[Module],
+        begin_order: Sequence[str],
+        end_order: Sequence[str],
+        genesis_order: Sequence[str],
+        store: MultiStore,
+        ante: Ante,
+        verdicts: Verdicts,
+        capabilities: Capabilities,
+        settings: Settings,
+    ) -> None:
+        by_name = {module.name: module for module in modules}
+        self.modules = tuple(modules)
+        self.settings = settings
+        self.store = store
+        self._begin = [by_name[name].begin_block for name in begin_order]
+        self._end = [by_name[name].end_block for name in end_order]
+        self._genesis = [by_name[name] for name in genesis_order]
+        self._validator_updates = [module.validator_updates for module in modules if module.validator_updates]
+        self._capabilities = capabilities
+        self._verdicts = verdicts
+        handlers = {name: handler for module in modules for name, handler in module.messages.items()}
+        self.executor = Executor(ante, handlers)
+        self.pool = Pool(settings.pool_txs)
+        self.chain_id = ""
+        self._time_ns = 0
+        self._pending_genesis: State | None = None
+        self._block: _Block | None = None
+        self._initial_height = 1
+        self._load_header()
+        self._reset_check()
+        self.queries = QueryRouter(self, {path: query for module in modules for path, query in module.queries.items()})
+
+    # --- connection: info ---------------------------------------------------------------------------------------------
+
+    def info(self, request: Any) -> Any:
+        return _abci("ResponseInfo")(
+            data="stratos",
+            version=self.settings.version,
+            app_version=APP_VERSION,
+            last_block_height=self.store.latest_version,
+            last_block_app_hash=self.store.app_hash if self.store.latest_version else b"",
+        )
+
+    def query(self, request: Any) -> Any:
+        return self.queries.answer(request)
+
+    @property
+    def latest_height(self) -> int:
+        return self.store.latest_version
+
+    @property
+    def latest_time_ns(self) -> int:
+        """Block time of the latest committed block, Unix nanoseconds."""
+        return self._time_ns
+
+    def query_rpc(self, path: str, request: Any, height: int | None = None) -> tuple[Any, int]:
+        """Answer a gRPC method: (response, height). Raises AppError. Any thread may call."""
+        return self.queries.rpc(path, request, height)
+
+    def simulate(self, raw: bytes) -> Any:
+        """``cosmos.tx.v1beta1.SimulateResponse`` of a transaction against the latest state. Raises AppError."""
+        return self.queries.simulate(raw)
+
+    def register_queries(self, handlers: Mapping[str, Any]) -> None:
+        """Add services that are not a module's (tx, node, CometBFT)."""
+        self.queries.add(handlers)
+
+    # --- connection: mempool ------------------------------------------------------------------------------------------
+
+    def check_txs(self, requests: Sequence[Any]) -> list[Any]:
+        """CheckTx of a batch: decoded and verified together, then one by one through the ante chain."""
+        decoded: list[Tx | AppError] = []
+        for request in requests:
+            try:
+                decoded.append(self._verdicts.decode(request.tx))
+            except AppError as error:
+                decoded.append(error)
+        self._verify_ahead([tx for tx, request in zip(decoded, requests, strict=True) if isinstance(tx, Tx) and request.type != _RECHECK])
+        return [self._check(tx, request.type == _RECHECK) for tx, request in zip(decoded, requests, strict=True)]
+
+    def _verify_ahead(self, txs: Sequence[Tx]) -> None:
+        wanted = []
+        ctx = self._check_context()
+        for tx in txs:
+            for at, (signer, info) in enumerate(zip(tx.signers, tx.signer_infos, strict=False)):
+                account = self._capabilities.account(ctx, self._check_state, signer)
+                key = info.public_key if account is None or account.public_key is None else account.public_key
+                if account is not None and key is not None and at < len(tx.signatures):
+                    wanted.append((tx, at, key, self.chain_id, account.account_number))
+        self._verdicts.check_ahead(wanted)
+
+    def _check(self, tx: Tx | AppError, recheck: bool) -> Any:
+        response = _abci("ResponseCheckTx")
+        if isinstance(tx, AppError):
+            return response(code=tx.code, codespace=tx.codespace, log=str(tx))
+        if not recheck and tx.hash not in self.pool and self.settings.pool_txs and self.pool.is_full():
+            full = MempoolIsFull(f"the application's pool holds its maximum of {self.settings.pool_txs} transactions")
+            return response(code=full.code, codespace=full.codespace, log=str(full))
+        outcome = self.executor.run(self._check_state, self._check_info(), tx, Mode.RECHECK if recheck else Mode.CHECK)
+        if outcome.error is not None:
+            self.pool.remove(tx.hash)
+            codespace, code, text = failure_of(outcome.error)
+            return response(code=code, codespace=codespace, log=text, gas_wanted=outcome.gas_wanted, gas_used=outcome.gas_used)
+        if not recheck:
+            self.pool.add(Pooled(tx.raw, tx.hash, tx.signers[0], tx.signer_infos[0].sequence, outcome.priority, tx.gas_limit))
+        answer = response(gas_wanted=outcome.gas_wanted, gas_used=outcome.gas_used)
+        if not recheck:
+            for event, _ in outcome.events:
+                answer.events.add().ParseFromString(encode_event(event))
+        return answer
+
+    # --- connection: consensus ----------------------------------------------------------------------------------------
+
+    def init_chain(self, request: Any) -> Any:
+        """Load app_state into an overlay that the first block goes on with; nothing is committed."""
+        self.chain_id = request.chain_id
+        self._initial_height = request.initial_height or 1
+        self._time_ns = request.time.seconds * NANOS + request.time.nanos
+        state = State(EmptyView(), self.store.names)
+        self._capabilities.store_consensus_params(state, request.consensus_params)
+        app_state = loads(request.app_state_bytes)
+        ctx = Context(self.chain_id, 0, self._time_ns, Mode.GENESIS)
+        updates: list[ValidatorUpdate] = []
+        for module in self._genesis:
+            if module.genesis is not None:
+                section = app_state.get(module.name) or module.genesis.default()
+                updates.extend(module.genesis.load(ctx, state, section))
+        updates.extend(self._deliver_genesis_txs(ctx, state, app_state))
+        answered = _validators(updates)
+        if not answered:
+            raise InvalidRequest(
+                "the validator set is empty after InitChain: the genesis file needs at least one gentx that delegates 10^15 wei or more"
+            )
+        if request.validators and sorted(_keys(request.validators)) != sorted(_keys(answered)):
+            raise InvalidRequest("the validators in the genesis file are not those that the application's state leads to")
+        self._pending_genesis = state
+        self._reset_check()
+        return _abci("ResponseInitChain")(consensus_params=self._capabilities.consensus_params(state), validators=answered, app_hash=EMPTY_HASH)
+
+    def _deliver_genesis_txs(self, ctx: Context, state: State, app_state: Any) -> Sequence[ValidatorUpdate]:
+        info = BlockInfo(self.chain_id, 0, self._time_ns, b"", 0)
+
+        def deliver(raw: bytes) -> None:
+            outcome = self.executor.run(state, info, self._verdicts.decode(raw), Mode.GENESIS)
+            state.meter = InfiniteGasMeter()
+            if outcome.error is not None:
+                raise InvalidRequest(f"a gentx cannot be delivered: {outcome.error}")
+
+        return self._capabilities.deliver_genesis_txs(ctx, state, app_state, deliver)
+
+    def prepare_proposal(self, request: Any) -> Any:
+        """The best of the pool, then what CometBFT gave that the pool does not know, within bytes and gas."""
+        state = self._base_state()
+        info = BlockInfo(self.chain_id, request.height, request.time.seconds * NANOS + request.time.nanos, request.proposer_address, self._max_gas())
+        chosen: list[bytes] = []
+        bytes_left, gas_left = request.max_tx_bytes, info.max_gas if info.max_gas > 0 else None
+        stuck: set[bytes] = set()
+        for raw, sender in self._candidates(request.txs):
+            if bytes_left <= 0 or (gas_left is not None and gas_left <= 0):
+                break
+            size = _proto_size(len(raw))
+            if sender in stuck or size > bytes_left:
+                stuck.add(sender)
+                continue
+            try:
+                tx = self._verdicts.decode(raw)
+            except AppError:
+                continue
+            if gas_left is not None and tx.gas_limit > gas_left:
+                stuck.add(sender)
+                continue
+            if self.executor.run(state, info, tx, Mode.PROPOSE).error is not None:
+                stuck.add(sender)
+                continue
+            chosen.append(raw)
+            bytes_left -= size
+            gas_left = None if gas_left is None else gas_left - tx.gas_limit
+        return _abci("ResponsePrepareProposal")(txs=chosen)
+
+    def _candidates(self, given: Sequence[bytes]) -> Any:
+        seen: set[bytes] = set()
+        for pooled in self.pool.by_priority():
+            seen.add(pooled.raw)
+            yield pooled.raw, pooled.sender
+        for raw in given:
+            if raw not in seen:
+                yield raw, raw
+
+    def process_proposal(self, request: Any) -> Any:
+        response = _abci("ResponseProcessProposal")
+        max_gas = self._max_gas()
+        total = 0
+        for raw in request.txs:
+            try:
+                total += self._verdicts.decode(raw).gas_limit
+            except AppError as error:
+                log.info("proposal rejected: a transaction does not decode", height=request.height, error=str(error))
+                return response(status=REJECT)
+            if 0 < max_gas < total:
+                log.info("proposal rejected: its gas exceeds the block's", height=request.height, max_gas=max_gas)
+                return response(status=REJECT)
+        return response(status=ACCEPT)
+
+    def extend_vote(self, request: Any) -> Any:
+        return _abci("ResponseExtendVote")()
+
+    def verify_vote_extension(self, request: Any) -> Any:
+        return _abci("ResponseVerifyVoteExtension")(status=REJECT if request.vote_extension else ACCEPT)
+
+    def finalize_block(self, request: Any) -> bytes:
+        """Execute a block on an overlay and stage the next version; answers encoded bytes of ResponseFinalizeBlock."""
+        self._halt_if_asked(request)
+        expected = self.store.latest_version + 1 if self.store.latest_version else self._initial_height
+        if request.height != expected:
+            raise InvalidRequest(f"the next block is {expected}, CometBFT sent {request.height}: is this the home of another chain?")
+        state = self._base_state()
+        time_ns = request.time.seconds * NANOS + request.time.nanos
+        ctx = self._block_context(request, time_ns)
+        events = [encode_event(event, (("mode", "BeginBlock"),)) for event in self._run_hooks(self._begin, ctx, state)]
+        max_gas = self._capabilities.consensus_params(state).block.max_gas
+        info = BlockInfo(self.chain_id, request.height, time_ns, request.proposer_address, max_gas)
+        results = self._run_block(state, info, request.txs)
+        state.meter = InfiniteGasMeter()
+        events += [encode_event(event, (("mode", "EndBlock"),)) for event in self._run_hooks(self._end, ctx, state)]
+        updates = [update for ask in self._validator_updates for update in ask(ctx, state)]
+        app_hash = self.store.stage(request.height, state.net_changes())
+        self._block = _Block(state, info)
+        tail = _abci("ResponseFinalizeBlock")(
+            validator_updates=_validators(updates), consensus_param_updates=self._capabilities.consensus_params(state), app_hash=app_hash
+        )
+        for tx_raw in request.txs:
+            self.pool.remove(_hash(tx_raw))
+        return _join(events, 1) + _join(results, 2) + encode(tail)
+
+    def _run_block(self, state: State, info: BlockInfo, txs: Sequence[bytes]) -> list[bytes]:
+        gas_left = info.max_gas if info.max_gas > 0 else None
+        results = []
+        for raw in txs:
+            try:
+                tx = self._verdicts.decode(raw)
+            except AppError as error:
+                results.append(
+                    encode_result(code=error.code, data=b"", log=str(error), gas_wanted=0, gas_used=0, events=(), codespace=error.codespace)
+                )
+                continue
+            outcome = self.executor.run(state, info, tx, Mode.FINALIZE, gas_left)
+            if gas_left is not None:
+                gas_left -= outcome.gas_used
+            results.append(outcome.encode())
+        return results
+
+    def commit(self, request: Any) -> Any:
+        """Persist the staged version with the header facts that a restart needs."""
+        block = self._block
+        if block is None:
+            raise InvalidRequest("Commit without FinalizeBlock")
+        header = f"{self.chain_id}\n{block.info.time_ns}\n{self._initial_height}".encode()
+        self.store.commit({"header": header})
+        self._block = None
+        self._pending_genesis = None
+        self._time_ns = block.info.time_ns
+        self._reset_check()
+        return _abci("ResponseCommit")(retain_height=self._retain_height(block.info.height))
+
+    # --- connection: snapshots ----------------------------------------------------------------------------------------
+
+    def list_snapshots(self, request: Any) -> Any:
+        return _abci("ResponseListSnapshots")()
+
+    def offer_snapshot(self, request: Any) -> Any:
+        return _abci("ResponseOfferSnapshot")(result=3)  # REJECT: this version takes none
+
+    def load_snapshot_chunk(self, request: Any) -> Any:
+        return _abci("ResponseLoadSnapshotChunk")()
+
+    def apply_snapshot_chunk(self, request: Any) -> Any:
+        return _abci("ResponseApplySnapshotChunk")(result=2)  # ABORT
+
+    # --- genesis and export -------------------------------------------------------------------------------------------
+
+    def export(self, height: int | None = None) -> dict[str, Any]:
+        """app_state at a kept height. Raises VersionPruned, FutureVersion."""
+        with self.store.view(height) as view:
+            state = State(view, self.store.names)
+            ctx = Context(self.chain_id, view.version, self._time_ns, Mode.QUERY)
+            return {module.name: module.genesis.export(ctx, state) for module in self._genesis if module.genesis is not None}
+
+    def export_consensus_params(self, height: int | None = None) -> Any:
+        """The consensus parameters at a kept height, as JSON."""
+        with self.store.view(height) as view:
+            return to_json(self._capabilities.consensus_params(State(view, self.store.names)))
+
+    def broken_invariants(self) -> list[str]:
+        """A sentence for every invariant that does not hold in the latest state."""
+        with self.store.view() as view:
+            state = State(view, self.store.names)
+            found = [(module.name, name, check(state)) for module in self.modules for name, check in module.invariants.items()]
+        return [f"{module}: {name}: {problem}" for module, name, problem in found if problem]
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _base_state(self) -> State:
+        """A fresh overlay over the last commit; before the first commit, over (or of) the state of InitChain."""
+        genesis = self._pending_genesis
+        if genesis is None:
+            return State(self.store.latest_view(), self.store.names)
+        fresh = State(EmptyView(), self.store.names)
+        for name, changes in genesis.net_changes().items():
+            target = fresh.store(name)
+            for key, value in changes:
+                if value is not None:
+                    target.set(key, value)
+        return fresh
+
+    def _reset_check(self) -> None:
+        self._check_state = self._base_state()
+        self._max_block_gas = self._max_gas()
+
+    def _max_gas(self) -> int:
+        return int(self._capabilities.consensus_params(self._base_view()).block.max_gas)
+
+    def _base_view(self) -> Any:
+        return self._pending_genesis if self._pending_genesis is not None else self.store.latest_view()
+
+    def _check_info(self) -> BlockInfo:
+        height = max(self.store.latest_version, self._initial_height - 1)
+        return BlockInfo(self.chain_id, height + 1, self._time_ns, b"", self._max_block_gas)
+
+    def _check_context(self) -> Context:
+        self._check_state.meter = InfiniteGasMeter()
+        return Context(self.chain_id, self._check_info().height, self._time_ns, Mode.CHECK)
+
+    def _block_context(self, request: Any, time_ns: int) -> Context:
+        votes = tuple(Vote(vote.validator.address, vote.validator.power, vote.block_id_flag) for vote in request.decided_last_commit.votes)
+        misbehavior = tuple(
+            Misbehavior(
+                one.type, one.validator.address, one.validator.power, one.height, one.time.seconds * NANOS + one.time.nanos, one.total_voting_power
+            )
+            for one in request.misbehavior
+        )
+        return Context(
+            self.chain_id,
+            request.height,
+            time_ns,
+            Mode.FINALIZE,
+            proposer_address=request.proposer_address,
+            header_hash=request.hash,
+            last_commit=votes,
+            misbehavior=misbehavior,
+        )
+
+    def _run_hooks(self, hooks: Sequence[Any], ctx: Context, state: State) -> list[Any]:
+        mark = ctx.events.mark()
+        for hook in hooks:
+            if hook is not None:
+                hook(ctx, state)
+        return ctx.events.events[mark:]
+
+    def _halt_if_asked(self, request: Any) -> None:
+        settings = self.settings
+        if settings.halt_height and request.height > settings.halt_height:
+            raise Halt(f"halt-height {settings.halt_height} is reached: the node stops before block {request.height}; unset halt-height to go on")
+        if settings.halt_time_s and request.time.seconds >= settings.halt_time_s:
+            raise Halt(f"halt-time {settings.halt_time_s} is reached: the node stops before block {request.height}; unset halt-time to go on")
+
+    def _retain_height(self, height: int) -> int:
+        if not self.settings.min_retain_blocks:
+            return 0
+        evidence_age: int = self._capabilities.consensus_params(self.store.latest_view()).evidence.max_age_num_blocks
+        return max(min(height - self.settings.min_retain_blocks, height - evidence_age), 0)
+
+    def _load_header(self) -> None:
+        raw = self.store.record("header") if self.store.latest_version else None
+        if raw is not None:
+            chain_id, time_ns, initial_height = raw.decode().split("\n")
+            self.chain_id, self._time_ns, self._initial_height = chain_id, int(time_ns), int(initial_height)
+
+
+def _hash(raw: bytes) -> bytes:
+    return hashlib.sha256(raw).digest()
+
+
+def _proto_size(size: int) -> int:
+    """Bytes that a transaction of ``size`` takes in a block's Data message."""
+    return size + 1 + len(encode_length(size))
+
+
+def _join(parts: Sequence[bytes], number: int) -> bytes:
+    """Repeated message field ``number`` of already encoded parts."""
+    tag = bytes([number << 3 | 2])
+    return b"".join([piece for part in parts for piece in (tag, encode_length(len(part)), part)])
+
+
+def _validators(updates: Sequence[ValidatorUpdate]) -> list[Any]:
+    update_class = _abci("ValidatorUpdate")
+    return [update_class(pub_key={update.key_type: update.public_key}, power=update.power) for update in updates]
+
+
+def _keys(updates: Sequence[Any]) -> list[bytes]:
+    return [update.SerializeToString() for update in updates]
