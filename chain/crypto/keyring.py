@@ -56,6 +56,13 @@ class Record:
     def address(self) -> bytes:
         return self.public_key.address
 
+    @staticmethod
+    def of(name: str, key: PublicKey | PrivateKey) -> Record:
+        """The record that keeps ``key``: local for a private key, multi for a multisig key, else offline."""
+        if isinstance(key, PrivateKey):
+            return Record(name, "local", key.public_key, key)
+        return Record(name, "multi" if isinstance(key, MultisigPublicKey) else "offline", key)
+
 
 def open_keyring(backend: str, folder: Path, *, ask: Ask, notify: Notify) -> Keyring:
     """The keyring ``backend`` (``os``, ``file``, ``test`` or ``memory``) under ``folder``, the node's home or ``--keyring-dir``.
@@ -131,27 +138,30 @@ class Keyring:
                 raise error from None
         return self.key_by_address(address)
 
-    def add(self, record: Record) -> Record:
-        """Keep a new key. Raises KeyringError if its name or its address is taken."""
+    def add(self, record: Record, *, replace: bool = False) -> Record:
+        """Keep a new key. Raises KeyringError if its name (unless ``replace``) or its address is taken; then nothing has changed."""
         _check_name(record.name)
-        if self.has(record.name):
+        taken = self.has(record.name)
+        if taken and not replace:
             raise KeyringError(f"cannot overwrite key {record.name!r}: delete it first")
         try:
             other = self.key_by_address(record.address).name
         except KeyNotFound:
-            other = None
-        if other is not None:
+            other = record.name
+        if other != record.name:
             raise KeyringError(f"duplicated address created: {bech32.encode(record.address)} is already kept as {other!r}")
+        if taken:
+            self.delete(record.name)
         self._write(record)
         return record
 
     def add_private(self, name: str, key: PrivateKey) -> Record:
         """Keep a private key."""
-        return self.add(Record(name, "local", key.public_key, key))
+        return self.add(Record.of(name, key))
 
     def add_public(self, name: str, key: PublicKey) -> Record:
         """Keep a public key alone; a multisig key becomes a ``multi`` record."""
-        return self.add(Record(name, "multi" if isinstance(key, MultisigPublicKey) else "offline", key))
+        return self.add(Record.of(name, key))
 
     def delete(self, name: str) -> Record:
         """Remove a key; answers what it was."""
