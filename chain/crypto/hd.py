@@ -48,7 +48,11 @@ def derive(mnemonic: str, path: str = DEFAULT_PATH, algorithm: str = "eth_secp25
     words = " ".join(mnemonic.split())
     if not Mnemonic("english").check(words):
         raise DerivationError("invalid mnemonic: expected 12 to 24 English BIP-39 words with a valid checksum; is a word mistyped or missing?")
-    seed = Mnemonic.to_seed(words, passphrase)
+    return derive_from_seed(Mnemonic.to_seed(words, passphrase), path, algorithm)
+
+
+def derive_from_seed(seed: bytes, path: str, algorithm: str = "eth_secp256k1") -> PrivateKey:
+    """The key at ``path`` below a BIP-32 seed. Raises DerivationError."""
     digest = hmac.digest(b"Bitcoin seed", seed, "sha512")
     key, chain_code = digest[:32], digest[32:]
     for number in parse_path(path):

@@ -35,6 +35,7 @@ MULTISIG_URL: Final = "/cosmos.crypto.multisig.LegacyAminoPubKey"
 
 MAX_MULTISIG_DEPTH: Final = 4
 MAX_MULTISIG_MEMBERS: Final = 64
+_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 _P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
@@ -283,7 +284,8 @@ class PrivateKey:
     def __post_init__(self) -> None:
         if self.algorithm not in ("eth_secp256k1", "secp256k1"):
             raise ValueError(f"algorithm must be eth_secp256k1 or secp256k1, got {self.algorithm!r}")
-        _CurveKey(self.raw)
+        if len(self.raw) != 32 or not 0 < int.from_bytes(self.raw, "big") < _ORDER:
+            raise ValueError("a private key is 32 bytes: a number from 1 to the order of secp256k1 less one")
 
     @cached_property
     def public_key(self) -> PublicKey:
