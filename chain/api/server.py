@@ -1,0 +1,171 @@
+"""gRPC and REST in one thread with one event loop; handlers run in a small pool, so a slow query blocks neither the loop nor a block."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import grpc
+import structlog
+import uvicorn
+import uvloop
+from grpc_reflection.v1alpha import reflection
+
+from chain.api.comet import CometClient
+from chain.api.rest import build_rest
+from chain.api.services import handlers
+from chain.application import Application
+from chain.codec.canonical import encode
+from chain.codec.registry import POOL, message_class
+from chain.errors import AppError
+
+log = structlog.get_logger("api")
+
+WORKERS: Final = 8
+HEIGHT_HEADER: Final = "x-cosmos-block-height"
+
+
+class ApiServer:
+    """Serves ``app`` at the addresses of app.toml's ``[grpc]`` and ``[api]``."""
+
+    def __init__(self, app: Application, comet: CometClient, config: dict[str, Any]) -> None:
+        app.register_queries(handlers(app, comet))
+        self._app = app
+        self._comet = comet
+        self._config = config
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="query")
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping: asyncio.Event | None = None
+        self._error: OSError | None = None
+
+    def start(self) -> None:
+        """Listen and return. Raises OSError saying which address is taken."""
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="api", daemon=True)
+        self._thread.start()
+        ready.wait()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Let running requests end, then close."""
+        if self._loop is not None and self._stopping is not None and not self._loop.is_closed():
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._stopping.set)
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        self._pool.shutdown(wait=False)
+        self._comet.close()
+
+    def _run(self, ready: threading.Event) -> None:
+        uvloop.run(self._serve(ready))
+
+    async def _serve(self, ready: threading.Event) -> None:
+        self._loop, self._stopping = asyncio.get_running_loop(), asyncio.Event()
+        rest = grpc_server = None
+        try:
+            if self._config["grpc"]["enable"]:
+                grpc_server = await self._start_grpc()
+            if self._config["api"]["enable"]:
+                rest = self._start_rest()
+        except OSError as error:
+            self._error = error
+            ready.set()
+            return
+        ready.set()
+        await self._stopping.wait()
+        if rest is not None:
+            rest[0].should_exit = True
+            with contextlib.suppress(asyncio.CancelledError):
+                await rest[1]
+        if grpc_server is not None:
+            await grpc_server.stop(1)
+
+    async def _start_grpc(self) -> Any:
+        section = self._config["grpc"]
+        limit = section["max-recv-msg-size"]
+        server = grpc.aio.server(options=[("grpc.max_receive_message_length", limit), ("grpc.so_reuseport", 0)])
+        by_service: dict[str, dict[str, Any]] = {}
+        for path in self._app.queries.paths:
+            service, _, method = path.lstrip("/").partition("/")
+            by_service.setdefault(service, {})[method] = self._method(path)
+        for service, methods in by_service.items():
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+        reflection.enable_server_reflection([*by_service, reflection.SERVICE_NAME], server, pool=POOL)
+        try:
+            if not server.add_insecure_port(section["address"]):
+                raise RuntimeError
+        except RuntimeError:
+            raise OSError(f"gRPC cannot listen at {section['address']}: is another node running? change [grpc] address in app.toml") from None
+        await server.start()
+        return server
+
+    def _method(self, path: str) -> Any:
+        service, _, name = path.lstrip("/").partition("/")
+        descriptor = POOL.FindServiceByName(service).FindMethodByName(name)
+        app, pool = self._app, self._pool
+
+        async def answer(request: Any, context: Any) -> Any:
+            height = None
+            for key, value in context.invocation_metadata() or ():
+                if key == HEIGHT_HEADER:
+                    text = value if isinstance(value, str) else value.decode("ascii", "replace")
+                    if not text.isascii() or not text.isdigit() or len(text) > 19:
+                        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{HEIGHT_HEADER} must be a height, got {text[:40]!r}")
+                    height = int(text) or None
+            try:
+                response, at = await asyncio.get_running_loop().run_in_executor(pool, app.query_rpc, path, request, height)
+            except AppError as error:
+                await context.abort(grpc_status(error), str(error))
+            except Exception:
+                log.exception("a query failed", path=path)
+                await context.abort(grpc.StatusCode.INTERNAL, "internal error: the node's log has the details")
+            await context.send_initial_metadata(((HEIGHT_HEADER, str(at)),))
+            return response
+
+        return grpc.unary_unary_rpc_method_handler(
+            answer, request_deserializer=message_class(descriptor.input_type.full_name).FromString, response_serializer=encode
+        )
+
+    def _start_rest(self) -> Any:
+        section = self._config["api"]
+        host, _, port = section["address"].removeprefix("tcp://").rpartition(":")
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, int(port)))
+        except OSError as error:
+            listener.close()
+            raise OSError(
+                f"REST cannot listen at {section['address']}: {error.strerror}; is another node running? change [api] address in app.toml"
+            ) from None
+        rest = build_rest(self._app, self._pool, cors=section["enabled-unsafe-cors"], swagger=section["swagger"])
+        server = uvicorn.Server(uvicorn.Config(rest, log_level="warning", lifespan="off", timeout_graceful_shutdown=3))
+        server.install_signal_handlers = _nothing  # type: ignore[attr-defined]
+        server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+        return server, asyncio.ensure_future(server.serve(sockets=[listener]))
+
+
+_nothing: Callable[[], None] = lambda: None  # noqa: E731
+
+
+_STATUS: Final = {
+    ("sdk", 38): grpc.StatusCode.NOT_FOUND,
+    ("sdk", 22): grpc.StatusCode.NOT_FOUND,
+    ("sdk", 9): grpc.StatusCode.NOT_FOUND,
+    ("sdk", 6): grpc.StatusCode.UNIMPLEMENTED,
+    ("sdk", 4): grpc.StatusCode.PERMISSION_DENIED,
+    ("sdk", 39): grpc.StatusCode.UNAVAILABLE,
+    ("sdk", 11): grpc.StatusCode.UNKNOWN,
+}
+
+
+def grpc_status(error: AppError) -> Any:
+    """The gRPC status of a rule's error: INVALID_ARGUMENT unless the table names another."""
+    return _STATUS.get((error.codespace, error.code), grpc.StatusCode.INVALID_ARGUMENT)

@@ -1,0 +1,80 @@
+"""The command ``stchaind``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import click
+import structlog
+
+from chain.cli import genesis, keys, node, query, tx
+from chain.crypto.hd import DerivationError
+from chain.crypto.keyring_backends import KeyringError
+from chain.dec import DecError
+from chain.errors import AppError
+from chain.node import EXPECTED_ERRORS
+
+_LEVELS = {"trace": 10, "debug": 10, "info": 20, "warn": 30, "error": 40}
+_OURS: tuple[type[Exception], ...] = (*EXPECTED_ERRORS, AppError, KeyringError, DerivationError, DecError)
+
+
+class Root(click.Group):
+    """Turns expected errors into one sentence and exit code 1; ``--trace`` shows where they come from."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except _OURS as error:
+            if ctx.params.get("trace"):
+                raise
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.option("--home", type=click.Path(), default=None, help="The node's folder (default: $STCHAIND_HOME or ~/.stchaind).")
+@click.option("--log_level", type=click.Choice(sorted(_LEVELS)), default="info", show_default=True)
+@click.option("--log_format", type=click.Choice(["plain", "json"]), default="plain", show_default=True)
+@click.option("--trace", is_flag=True, help="Show the full stack of errors.")
+def cli(home: str | None, log_level: str, log_format: str, trace: bool) -> None:
+    """Stratos: run a node, hold keys, send transactions, ask questions."""
+    renderer = structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info if log_format == "json" else structlog.processors.StackInfoRenderer(),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[log_level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(level=logging.WARNING)
+
+
+@cli.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the script that completes stchaind in a shell."""
+    os.environ["_STCHAIND_COMPLETE"] = f"{shell}_source"
+    cli.main(prog_name="stchaind", standalone_mode=True, complete_var="_STCHAIND_COMPLETE")
+
+
+for _command in (genesis.init, genesis.genesis, keys.keys, node.start, node.status, node.version, node.export, node.rollback, tx.tx, query.query):
+    cli.add_command(_command)
+for _alias in ("comet", "tendermint", "cometbft"):
+    cli.add_command(node.comet, _alias)
+cli.add_command(query.query, "q")
+for _name in ("add-genesis-account", "gentx", "collect-gentxs"):
+    cli.add_command(genesis.genesis.commands[_name], _name)
+cli.add_command(genesis.genesis.commands["validate"], "validate-genesis")
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    cli(prog_name="stchaind")
+
+
+if __name__ == "__main__":
+    main()

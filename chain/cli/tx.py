@@ -1,0 +1,268 @@
+"""``stchaind tx`` and ``stchaind query``."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any, Final
+
+import click
+
+from chain.api.blocks import broadcast_response
+from chain.api.comet import CometClient, CometRefused, CometUnavailable
+from chain.cli.genesis import tx_message
+from chain.cli.keyring import keyring_options, user_keyring
+from chain.cli.options import output_option, show
+from chain.codec.canonical import encode as canonical
+from chain.codec.json import from_json, loads, to_json
+from chain.codec.registry import POOL, message_class
+from chain.coins import Coins, parse_coins, to_messages
+from chain.crypto import address as bech32
+from chain.dec import Dec, parse_dec
+from chain.tx.build import Signer, build_tx
+from chain.tx.fees import parse_gas_prices
+from chain.tx.signing import DIRECT, LEGACY_AMINO_JSON
+
+NODE: Final = "tcp://localhost:26657"
+DEFAULT_GAS: Final = 200_000
+ADJUSTMENT: Final = "1.3"
+
+
+def node_option(command: Any) -> Any:
+    return click.option("--node", default=NODE, show_default=True, help="CometBFT's RPC.")(command)
+
+
+class Remote:
+    """A node, asked over CometBFT's RPC."""
+
+    def __init__(self, node: str) -> None:
+        self.comet = CometClient(node)
+
+    def rpc(self, path: str, request: Any, height: int = 0) -> Any:
+        """Answer of a gRPC method through ``abci_query``. Raises ClickException with the node's words."""
+        service, _, name = path.lstrip("/").partition("/")
+        found = self.call(lambda: self.comet.abci_query(path, request.SerializeToString(), height))
+        if found.get("code"):
+            raise click.ClickException(f"{found.get('log')} (codespace {found.get('codespace')}, code {found['code']})")
+        output = POOL.FindServiceByName(service).FindMethodByName(name).output_type.full_name
+        return message_class(output).FromString(base64.b64decode(found.get("value") or ""))
+
+    @staticmethod
+    def call(ask: Any) -> Any:
+        try:
+            return ask()
+        except (CometUnavailable, CometRefused) as error:
+            raise click.ClickException(str(error)) from None
+
+    def account(self, address: str) -> tuple[int, int]:
+        """(account number, sequence). Raises ClickException when there is no such account."""
+        request = message_class("cosmos.auth.v1beta1.QueryAccountInfoRequest")(address=address)
+        info = self.rpc("/cosmos.auth.v1beta1.Query/AccountInfo", request).info
+        return int(info.account_number), int(info.sequence)
+
+    def chain_id(self) -> str:
+        return str(self.call(lambda: self.comet.call("status"))["node_info"]["network"])
+
+
+def tx_options(command: Any) -> Any:
+    for option in reversed(
+        [
+            click.option("--from", "sender", default="", help="Name or address of the key that signs."),
+            click.option("--chain-id", default="", help="The chain's id (default: asked of the node)."),
+            click.option("--fees", default="", help="Fee, as 200000000000000wei or 200000gwei."),
+            click.option("--gas", default=str(DEFAULT_GAS), show_default=True, help="Gas limit, or auto."),
+            click.option("--gas-prices", default="", help="Price of gas, as 1000000000wei: the fee follows from it."),
+            click.option("--gas-adjustment", default=ADJUSTMENT, show_default=True, help="Factor on simulated gas."),
+            click.option("--note", default="", help="Memo."),
+            click.option("--timeout-height", default=0, help="Not valid above this height."),
+            click.option("--sign-mode", type=click.Choice(["direct", "amino-json"]), default="direct", show_default=True),
+            click.option("-a", "--account-number", type=int, default=None, help="With --offline."),
+            click.option("-s", "--sequence", type=int, default=None, help="With --offline."),
+            click.option("--offline", is_flag=True, help="Ask no node."),
+            click.option("--generate-only", is_flag=True, help="Print the unsigned transaction."),
+            click.option("--dry-run", is_flag=True, help="Print the gas it would take."),
+            click.option("-b", "--broadcast-mode", type=click.Choice(["sync", "async"]), default="sync", show_default=True),
+            click.option("-y", "--yes", is_flag=True, help="Do not ask before broadcasting."),
+        ]
+    ):
+        command = option(command)
+    return keyring_options(node_option(output_option(command)))
+
+
+def send(ctx: click.Context, messages: list[Any], sender: str) -> None:
+    """Build, sign and broadcast as the options of ``ctx`` say."""
+    options = ctx.params
+    remote = Remote(options["node"])
+    address = bech32.encode(_sender(ctx, sender))
+    if options["generate_only"]:
+        raw = build_tx(messages, fee=_fee(options, _gas(options, 0)), gas_limit=_gas(options, 0), signers=[], memo=options["note"]).encode([])
+        click.echo(json.dumps(to_json(tx_message(raw)), separators=(",", ":")))
+        return
+    key = user_keyring().find(sender)
+    if key.private_key is None:
+        raise click.ClickException(f"{sender} has no private key in this keyring: use --generate-only and sign elsewhere")
+    chain_id = options["chain_id"] or remote.chain_id()
+    if options["offline"]:
+        if options["account_number"] is None or options["sequence"] is None:
+            raise click.ClickException("--offline needs --account-number and --sequence")
+        number, sequence = options["account_number"], options["sequence"]
+    else:
+        number, sequence = remote.account(address)
+    mode = LEGACY_AMINO_JSON if options["sign_mode"] == "amino-json" else DIRECT
+    signer = Signer(key.public_key, options["sequence"] if options["sequence"] is not None else sequence, number, mode)
+    common = {"memo": options["note"], "timeout_height": options["timeout_height"], "signers": [signer]}
+    gas = _gas(options, 0)
+    if options["gas"] == "auto" or options["dry_run"]:
+        trial = build_tx(messages, fee=(), gas_limit=0, **common).for_simulation()
+        request = message_class("cosmos.tx.v1beta1.SimulateRequest")(tx_bytes=trial)
+        used = remote.rpc("/cosmos.tx.v1beta1.Service/Simulate", request).gas_info.gas_used
+        gas = _adjusted(used, options["gas_adjustment"])
+        click.echo(f"gas estimate: {gas}", err=True)
+        if options["dry_run"]:
+            return
+    raw = build_tx(messages, fee=_fee(options, gas), gas_limit=gas, **common).sign([key.private_key], chain_id)
+    if not options["yes"]:
+        click.echo(json.dumps(to_json(tx_message(raw)), indent=2), err=True)
+        if not click.confirm("confirm transaction before signing and broadcasting", err=True):
+            raise click.ClickException("cancelled transaction")
+    _broadcast(remote, raw, options)
+
+
+def _broadcast(remote: Remote, raw: bytes, options: dict[str, Any]) -> None:
+    answer = remote.call(lambda: remote.comet.broadcast(raw, options["broadcast_mode"]))
+    show(to_json(broadcast_response(answer, raw)), options["output"])
+
+
+def _sender(ctx: click.Context, sender: str) -> bytes:
+    if not sender:
+        raise click.ClickException("--from must name the key that signs")
+    if ctx.params["generate_only"] and sender.startswith(bech32.ACCOUNT + "1"):
+        return bech32.decode(sender)
+    return user_keyring().find(sender).address
+
+
+def _gas(options: dict[str, Any], fallback: int) -> int:
+    text = options["gas"]
+    if text == "auto":
+        return fallback
+    if not text.isascii() or not text.isdigit() or len(text) > 19:
+        raise click.ClickException(f"--gas must be a number or auto, got {text[:40]!r}")
+    return int(text)
+
+
+def _fee(options: dict[str, Any], gas: int) -> Coins:
+    if options["fees"] and options["gas_prices"]:
+        raise click.ClickException("cannot provide both fees and gas prices")
+    if options["fees"]:
+        return parse_coins(options["fees"])
+    prices = parse_gas_prices(options["gas_prices"])
+    return parse_coins(",".join(f"{Dec(price.price.scaled * gas).ceil()}{price.denom}" for price in prices))
+
+
+def _adjusted(used: int, factor: str) -> int:
+    return Dec(parse_dec(factor).scaled * used).ceil()
+
+
+@click.group()
+def tx() -> None:
+    """Make, sign and send transactions."""
+
+
+@tx.group("bank")
+def tx_bank() -> None:
+    """Move coins."""
+
+
+@tx_bank.command("send")
+@click.argument("from_key_or_address")
+@click.argument("to_address")
+@click.argument("amount")
+@tx_options
+@click.pass_context
+def bank_send(ctx: click.Context, /, from_key_or_address: str, to_address: str, amount: str, **_: Any) -> None:
+    """Send coins from one account to another.
+
+    \b
+    stchaind tx bank send alice st1… 1000wei --fees 200000gwei -y
+    """
+    sender = from_key_or_address
+    bech32.decode(to_address)
+    message = message_class("cosmos.bank.v1beta1.MsgSend")(
+        from_address=bech32.encode(_sender(ctx, sender)), to_address=to_address, amount=to_messages(parse_coins(amount))
+    )
+    send(ctx, [message], sender)
+
+
+@tx_bank.command("multi-send")
+@click.argument("from_key_or_address")
+@click.argument("targets_and_amount", nargs=-1, required=True)
+@click.option("--split", is_flag=True, help="Divide the amount among the recipients.")
+@tx_options
+@click.pass_context
+def bank_multi_send(ctx: click.Context, /, from_key_or_address: str, targets_and_amount: tuple[str, ...], split: bool, **_: Any) -> None:
+    """Send the same coins to each of several accounts.
+
+    \b
+    stchaind tx bank multi-send alice st1… st1… 10wei --fees 200000gwei -y
+    """
+    *targets, text = targets_and_amount
+    if not targets:
+        raise click.ClickException("expected recipients and an amount")
+    coin_class = message_class("cosmos.base.v1beta1.Coin")
+    each = [(denom, amount // len(targets) if split else amount) for denom, amount in parse_coins(text)]
+    message = message_class("cosmos.bank.v1beta1.MsgMultiSend")()
+    total = [coin_class(denom=denom, amount=str(amount * len(targets))) for denom, amount in each]
+    message.inputs.add(address=bech32.encode(_sender(ctx, from_key_or_address)), coins=total)
+    for target in targets:
+        bech32.decode(target)
+        message.outputs.add(address=target, coins=[coin_class(denom=denom, amount=str(amount)) for denom, amount in each])
+    send(ctx, [message], from_key_or_address)
+
+
+@tx.command()
+@click.argument("file", type=click.File("rb"))
+@click.option("-b", "--broadcast-mode", type=click.Choice(["sync", "async"]), default="sync", show_default=True)
+@node_option
+@output_option
+def broadcast(file: Any, node: str, **options: Any) -> None:
+    """Send a signed transaction from a JSON file."""
+    _broadcast(Remote(node), _raw_of(file.read()), options)
+
+
+@tx.command()
+@click.argument("file", type=click.File("rb"))
+def encode(file: Any) -> None:
+    """Print a transaction's bytes in base64, from its JSON file."""
+    click.echo(base64.b64encode(_raw_of(file.read())).decode())
+
+
+@tx.command()
+@click.argument("text")
+@click.option("-x", "--hex", "is_hex", is_flag=True, help="The bytes are in hex.")
+@output_option
+def decode(text: str, is_hex: bool, output: str) -> None:
+    """Print a transaction's JSON, from its bytes in base64."""
+    try:
+        raw = bytes.fromhex(text) if is_hex else base64.b64decode(text, validate=True)
+    except ValueError:
+        raise click.ClickException("expected the bytes of a transaction in base64 (or in hex with --hex)") from None
+    show(to_json(tx_message(raw)), output)
+
+
+@tx.command()
+@click.argument("file", type=click.File("rb"))
+@node_option
+@output_option
+def simulate(file: Any, node: str, output: str) -> None:
+    """Ask a node what a transaction would take, from its JSON file."""
+    request = message_class("cosmos.tx.v1beta1.SimulateRequest")(tx_bytes=_raw_of(file.read()))
+    show(to_json(Remote(node).rpc("/cosmos.tx.v1beta1.Service/Simulate", request)), output)
+
+
+def _raw_of(text: bytes) -> bytes:
+    parsed = from_json(message_class("cosmos.tx.v1beta1.Tx"), loads(text))
+    raw_tx = message_class("cosmos.tx.v1beta1.TxRaw")(
+        body_bytes=canonical(parsed.body), auth_info_bytes=canonical(parsed.auth_info), signatures=parsed.signatures
+    )
+    raw: bytes = raw_tx.SerializeToString()
+    return raw

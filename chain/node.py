@@ -1,0 +1,222 @@
+"""``stchaind start``: the application, its servers, and CometBFT as a child in the same home.
+
+The application listens before CometBFT starts. CometBFT dies with this process; if it alone dies it is started again with back-off, but not
+after the application stopped. SIGINT and SIGTERM stop CometBFT first, then the servers, then close the database.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from chain.abci.server import MAX_UNIX_PATH_BYTES, AbciServer, AddressError
+from chain.api.comet import CometClient
+from chain.api.server import ApiServer
+from chain.app import build_application
+from chain.application import Application, Settings
+from chain.comet import CometError, find_comet
+from chain.config import ConfigError, Home, read_app, read_comet
+from chain.module import GenesisError
+from chain.store.errors import StoreError
+from chain.store.kv import open_backend
+from chain.store.pruning import Pruning
+from genesis import document as genesis_document
+
+log = structlog.get_logger("node")
+
+VERSION: Final = "0.1.0"
+MIN_GAS_PRICE_FLOOR: Final = 10_000_000
+_PR_SET_PDEATHSIG: Final = 1
+_MAX_BACKOFF_S: Final = 30
+_STOP_TIMEOUT_S: Final = 15
+
+
+class NodeError(Exception):
+    """The node cannot start or go on; one sentence for the operator."""
+
+
+@dataclass(slots=True)
+class StartOptions:
+    """What the command line asks for beyond the files of the home."""
+
+    home: Home
+    with_comet: bool = True
+    address: str = ""
+    comet_flags: list[str] = field(default_factory=list)
+    app_overrides: dict[str, Any] = field(default_factory=dict)
+
+
+def open_application(home: Home, config: dict[str, Any]) -> Application:
+    """The application over the home's database. Raises NodeError."""
+    try:
+        settings = Settings(
+            min_gas_prices=config["minimum-gas-prices"],
+            halt_height=config["halt-height"],
+            halt_time_s=config["halt-time"],
+            min_retain_blocks=config["min-retain-blocks"],
+            pool_txs=config["mempool"]["max-txs"],
+            version=VERSION,
+        )
+        pruning = Pruning.named(config["pruning"], int(config["pruning-keep-recent"]), int(config["pruning-interval"]))
+        home.database.parent.mkdir(parents=True, exist_ok=True)
+        kv = open_backend(config["app-db-backend"], home.database)
+        return build_application(kv, settings, pruning=pruning, cache_nodes=config["iavl-cache-size"])
+    except (StoreError, ValueError) as error:
+        raise NodeError(str(error)) from None
+
+
+def run(options: StartOptions) -> int:
+    """Run until a signal or a fatal error; returns the exit code. Raises NodeError before anything runs."""
+    home = options.home
+    config = {**read_app(home), **{key: value for key, value in options.app_overrides.items() if "." not in key}}
+    for key, value in options.app_overrides.items():
+        if "." in key:
+            section, name = key.split(".")
+            config[section][name] = value
+    genesis = genesis_document.load(home.genesis)
+    binary = find_comet() if options.with_comet else None
+    if options.with_comet and binary is None:
+        raise NodeError("CometBFT is not on PATH nor in the project's tool folder: run `python -m chain.comet`, or start with --with-comet=false")
+    app = open_application(home, config)
+    if app.chain_id and app.chain_id != genesis["chain_id"]:
+        app.store.close()
+        raise NodeError(
+            f"the database in {home.database} belongs to chain {app.chain_id}, the genesis file to {genesis['chain_id']}: use another --home"
+        )
+    done = threading.Event()
+    fatal: list[BaseException] = []
+
+    def stop_for(error: BaseException) -> None:
+        fatal.append(error)
+        done.set()
+
+    address = options.address or _socket_address(home)
+    server = AbciServer(app, address, on_fatal=stop_for)
+    api: ApiServer | None = None
+    comet: _Comet | None = None
+    previous = {one: signal.signal(one, lambda *_: done.set()) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        rpc = _rpc_address(home, options)
+        if options.with_comet:
+            _require_free(rpc)
+        server.start()
+        api = ApiServer(app, CometClient(rpc), config)
+        api.start()
+        if binary is not None:
+            genesis_document.save(genesis_document.comet_shape(genesis), home.comet_genesis)
+            comet = _Comet(binary, home, server.address, options.comet_flags, done)
+            comet.run_until(done)
+        else:
+            log.info("waiting for CometBFT", address=server.address)
+            done.wait()
+    except (AddressError, OSError) as error:
+        raise NodeError(str(error)) from None
+    finally:
+        for one, handler in previous.items():
+            signal.signal(one, handler)
+        if comet is not None:
+            comet.stop()
+        if api is not None:
+            api.stop()
+        server.stop()
+        app.store.close()
+    if fatal:
+        log.error("stopped", reason=str(fatal[0]))
+        return 1
+    if comet is not None and comet.failed:
+        log.error("stopped", reason=comet.failed)
+        return 1
+    return 0
+
+
+class _Comet:
+    """CometBFT as a child."""
+
+    def __init__(self, binary: Path, home: Home, address: str, flags: list[str], done: threading.Event) -> None:
+        self._command = [str(binary), "start", "--home", str(home.root), "--proxy_app", address, *flags]
+        self._process: subprocess.Popen[bytes] | None = None
+        self.failed = ""
+
+    def run_until(self, done: threading.Event) -> None:
+        """Keep it running until ``done``; give up when it fails at once several times."""
+        backoff_s = 1
+        while not done.is_set():
+            started = time.monotonic()
+            self._process = subprocess.Popen(self._command, preexec_fn=_die_with_parent)
+            while self._process.poll() is None and not done.wait(0.2):
+                pass
+            if done.is_set():
+                return
+            # The application may have told why a moment before CometBFT ended.
+            if done.wait(0.5):
+                return
+            lived_s = time.monotonic() - started
+            backoff_s = 1 if lived_s > _MAX_BACKOFF_S else backoff_s * 2
+            if backoff_s > 8:
+                self.failed = f"CometBFT ends at once (exit code {self._process.returncode}): its last lines say why"
+                return
+            log.warning("CometBFT ended; starting it again", exit_code=self._process.returncode, after_s=backoff_s)
+            done.wait(backoff_s)
+
+    def stop(self) -> None:
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+_libc: Any = ctypes.CDLL(None)
+
+
+def _die_with_parent() -> None:
+    # Ctrl-C reaches the whole process group; CometBFT is told to stop by us, in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(_libc, "prctl"):
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _socket_address(home: Home) -> str:
+    path = home.root.absolute() / "data" / "abci.sock"
+    if len(os.fsencode(path)) > MAX_UNIX_PATH_BYTES:
+        name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+        folder = Path(tempfile.gettempdir()) / f"stchaind-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        path = folder / f"{name}.sock"
+    return f"unix://{path}"
+
+
+def _rpc_address(home: Home, options: StartOptions) -> str:
+    flags = options.comet_flags
+    if "--rpc.laddr" in flags:
+        return flags[flags.index("--rpc.laddr") + 1]
+    return str(read_comet(home)["rpc"]["laddr"])
+
+
+def _require_free(laddr: str) -> None:
+    host, _, port = laddr.removeprefix("tcp://").rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host or "0.0.0.0", int(port)))  # noqa: S104  the address is the operator's
+        except OSError as error:
+            raise NodeError(f"CometBFT's RPC cannot listen at {laddr}: {error.strerror}; is another node running? change [rpc] laddr") from None
+
+
+EXPECTED_ERRORS: Final[tuple[type[Exception], ...]] = (NodeError, ConfigError, GenesisError, CometError, StoreError)
