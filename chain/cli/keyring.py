@@ -1,15 +1,13 @@
-"""What commands share that use the user's keys: options, where the keyring is, and what the user types.
+"""What commands share that use the user's keys: options, where the keyring is, and errors.
 
 Values come, in this order, from the option, the same option of a parent command, the environment (``STCHAIND_…``), ``config/client.toml``
-in the home, the default. Lines are read as simd reads them: from the terminal without echo for passphrases, else from standard input.
+in the home, the default.
 """
 
 from __future__ import annotations
 
 import functools
-import getpass
 import os
-import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +22,6 @@ from chain.crypto.keyring import BACKENDS, Keyring, KeyringError, open_keyring
 from chain.errors import AppError
 
 DEFAULT_HOME: Final = "~/.stchaind"
-MIN_PASSPHRASE_CHARACTERS: Final = 8
-MAX_LINE_CHARACTERS: Final = 1 << 16
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -85,45 +81,4 @@ def home() -> Path:
 
 def user_keyring() -> Keyring:
     """The keyring that the current command's options name. Raises KeyringError."""
-    return open_keyring(setting("keyring-backend") or "os", Path(setting("keyring-dir") or home()).expanduser(), ask=ask_secret, notify=remark)
-
-
-def remark(text: str) -> None:
-    """A line on stderr."""
-    click.echo(text, err=True)
-
-
-def ask_line(prompt: str) -> str:
-    """A line from the user, trimmed. Raises EOFError."""
-    if prompt and sys.stdin.isatty():
-        click.echo(f"> {prompt}", err=True)
-    return _read_line()
-
-
-def ask_secret(prompt: str) -> str:
-    """A line that is not echoed on a terminal. Raises EOFError."""
-    if sys.stdin.isatty():
-        return getpass.getpass(prompt, stream=sys.stderr)
-    return _read_line()
-
-
-def ask_passphrase(prompt: str) -> str:
-    """A passphrase of at least eight characters. Raises EOFError, KeyringError."""
-    typed = ask_secret(prompt)
-    if len(typed) < MIN_PASSPHRASE_CHARACTERS:
-        raise KeyringError(f"password must be at least {MIN_PASSPHRASE_CHARACTERS} characters")
-    return typed
-
-
-def confirmed(question: str) -> bool:
-    """True if the user's answer begins with y or Y. Raises EOFError."""
-    if sys.stdin.isatty():
-        click.echo(f"{question} [y/N]: ", nl=False, err=True)
-    return _read_line().lower().startswith("y")
-
-
-def _read_line() -> str:
-    line = sys.stdin.readline(MAX_LINE_CHARACTERS)
-    if not line:
-        raise EOFError
-    return line.strip()
+    return open_keyring(setting("keyring-backend") or "os", Path(setting("keyring-dir") or home()).expanduser())

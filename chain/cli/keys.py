@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 from mnemonic import Mnemonic
 
-from chain.cli.keyring import ask_line, ask_passphrase, confirmed, keyring_options, remark, reported, setting, user_keyring
+from chain.cli.keyring import keyring_options, reported, setting, user_keyring
 from chain.codec import json as proto_json
 from chain.codec.registry import Any_
 from chain.crypto import address as bech32
@@ -30,6 +30,7 @@ from chain.crypto.keys import (
     public_key_from_any,
     public_key_to_any,
 )
+from chain.crypto.terminal import ask_line, ask_passphrase, confirmed, remark
 from chain.errors import InvalidAddress, KeyNotFound
 
 MIN_ENTROPY_CHARACTERS: Final = 43
@@ -123,7 +124,7 @@ def add(
     A new key's mnemonic goes to stderr (with --output json into the result). Keep it: it is the only way to recover the key.
     """
     _require_algorithm(algorithm)
-    ring = open_keyring("memory", Path(), ask=ask_line, notify=remark) if dry_run else user_keyring()
+    ring = open_keyring("memory", Path()) if dry_run else user_keyring()
     replaced = False
     if not dry_run and ring.has(name):
         if not confirmed(f"override the existing name {name}"):

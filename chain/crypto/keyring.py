@@ -25,9 +25,10 @@ from chain.crypto.keyring_backends import (
     plain_folder,
 )
 from chain.crypto.keys import ETH_SECP256K1_URL, SECP256K1_URL, MultisigPublicKey, PrivateKey, PublicKey, public_key_from_any, public_key_to_any
+from chain.crypto.terminal import ask_secret, remark
 from chain.errors import InvalidAddress, InvalidPubKey, KeyNotFound
 
-__all__ = ["ALGORITHMS", "BACKENDS", "Keyring", "KeyringError", "Record", "open_keyring"]
+__all__ = ["ALGORITHMS", "BACKENDS", "Keyring", "KeyringError", "MissingKey", "Record", "open_keyring"]
 
 BACKENDS: Final = ("os", "file", "test", "memory")
 ALGORITHMS: Final = ("eth_secp256k1", "secp256k1")
@@ -64,10 +65,14 @@ class Record:
         return Record(name, "multi" if isinstance(key, MultisigPublicKey) else "offline", key)
 
 
-def open_keyring(backend: str, folder: Path, *, ask: Ask, notify: Notify) -> Keyring:
+class MissingKey(KeyringError, KeyNotFound):
+    """sdk/22: no key of that name or address."""
+
+
+def open_keyring(backend: str, folder: Path, *, ask: Ask = ask_secret, notify: Notify = remark) -> Keyring:
     """The keyring ``backend`` (``os``, ``file``, ``test`` or ``memory``) under ``folder``, the node's home or ``--keyring-dir``.
 
-    ``ask`` brings passphrases of the ``file`` backend, ``notify`` takes remarks for stderr. Nothing is written before the first key.
+    ``ask`` brings the passphrase of the ``file`` backend (from the terminal or standard input), ``notify`` takes remarks (stderr). Nothing is written before the first key.
     Raises KeyringError for an unknown backend or a secret store that does not run.
     """
     if backend == "test":
@@ -82,7 +87,7 @@ def open_keyring(backend: str, folder: Path, *, ask: Ask, notify: Notify) -> Key
 
 
 class Keyring:
-    """Keys of one backend. A name that is not there raises KeyNotFound (sdk/22), a wrong passphrase WrongPassword (sdk/23)."""
+    """Keys of one backend. A name that is not there raises MissingKey (sdk/22), a wrong passphrase WrongPassword (sdk/23)."""
 
     def __init__(self, items: Backend, backend: str, notify: Notify) -> None:
         self.backend = backend
@@ -103,7 +108,7 @@ class Keyring:
     def has(self, name: str) -> bool:
         try:
             self.key(name)
-        except KeyNotFound:
+        except MissingKey:
             return False
         return True
 
@@ -112,7 +117,7 @@ class Keyring:
         item = f"{name}.info"
         raw = self._items.get(item)
         if not raw:
-            raise KeyNotFound(item)
+            raise MissingKey(item)
         record = _decode(raw)
         if record is None:
             record = _from_legacy(item, raw)
@@ -124,14 +129,14 @@ class Keyring:
         """The key of that address."""
         raw = self._items.get(f"{address.hex()}.address")
         if not raw:
-            raise KeyNotFound(f"key with address {bech32.encode(address)} not found")
+            raise MissingKey(f"key with address {bech32.encode(address)} not found")
         return self.key(raw.decode("utf-8", "replace").removesuffix(".info"))
 
     def find(self, reference: str) -> Record:
         """The key whose name, or else whose ``st1…`` address, is ``reference``."""
         try:
             return self.key(reference)
-        except KeyNotFound as error:
+        except MissingKey as error:
             try:
                 address = bech32.decode(reference)
             except InvalidAddress:
@@ -146,7 +151,7 @@ class Keyring:
             raise KeyringError(f"cannot overwrite key {record.name!r}: delete it first")
         try:
             other = self.key_by_address(record.address).name
-        except KeyNotFound:
+        except MissingKey:
             other = record.name
         if other != record.name:
             raise KeyringError(f"duplicated address created: {bech32.encode(record.address)} is already kept as {other!r}")

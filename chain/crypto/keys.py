@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Final, TypeAlias
 
 import nacl.exceptions
@@ -52,23 +52,26 @@ def ripemd160(data: bytes) -> bytes:
     return hashlib.new("ripemd160", data, usedforsecurity=False).digest()
 
 
+@lru_cache(maxsize=16384)
+def _parsed_point(raw: bytes) -> Any:
+    # Decompressing a point is an eighth of a check, and the same accounts come again and again.
+    key = ffi.new("secp256k1_pubkey *")
+    return key if len(raw) == 33 and lib.secp256k1_ec_pubkey_parse(GLOBAL_CONTEXT.ctx, key, raw, 33) else None
+
+
 def check_digest(public_key: bytes, digest: bytes, signature: bytes) -> bool:
     """secp256k1: a 64-byte low-S signature of a 32-byte digest under a 33-byte key. Never raises; the GIL is free meanwhile."""
     if len(signature) != 64 or len(digest) != 32:
         return False
-    key = ffi.new("secp256k1_pubkey *")
+    key = _parsed_point(public_key)
     parsed = ffi.new("secp256k1_ecdsa_signature *")
-    context = GLOBAL_CONTEXT.ctx
-    if not lib.secp256k1_ec_pubkey_parse(context, key, public_key, len(public_key)):
+    if key is None or not lib.secp256k1_ecdsa_signature_parse_compact(GLOBAL_CONTEXT.ctx, parsed, signature):
         return False
-    if not lib.secp256k1_ecdsa_signature_parse_compact(context, parsed, signature):
-        return False
-    return bool(lib.secp256k1_ecdsa_verify(context, parsed, digest, key))
+    return bool(lib.secp256k1_ecdsa_verify(GLOBAL_CONTEXT.ctx, parsed, digest, key))
 
 
 def _require_curve_point(raw: bytes, kind: str) -> None:
-    key = ffi.new("secp256k1_pubkey *")
-    if len(raw) != 33 or not lib.secp256k1_ec_pubkey_parse(GLOBAL_CONTEXT.ctx, key, raw, len(raw)):
+    if _parsed_point(raw) is None:
         raise InvalidPubKey(f"a {kind} public key is a compressed curve point of 33 bytes, got {len(raw)} bytes {raw[:40].hex()}")
 
 
@@ -108,8 +111,7 @@ class EthSecp256k1PublicKey:
 
     @cached_property
     def address(self) -> bytes:
-        key = ffi.new("secp256k1_pubkey *")
-        lib.secp256k1_ec_pubkey_parse(GLOBAL_CONTEXT.ctx, key, self.raw, 33)
+        key = _parsed_point(self.raw)
         out, size = ffi.new("unsigned char [65]"), ffi.new("size_t *", 65)
         lib.secp256k1_ec_pubkey_serialize(GLOBAL_CONTEXT.ctx, out, size, key, lib.SECP256K1_EC_UNCOMPRESSED)
         return keccak256(bytes(ffi.buffer(out, 65))[1:])[12:]
