@@ -19,7 +19,7 @@ from chain.codec import json as proto_json
 from chain.codec.registry import Any_
 from chain.crypto import address as bech32
 from chain.crypto.hd import COIN_TYPE, DerivationError, derive, new_mnemonic
-from chain.crypto.keyring import ALGORITHMS, Keyring, Record, open_keyring
+from chain.crypto.keyring import ALGORITHMS, Keyring, MissingKey, Record, open_keyring
 from chain.crypto.keyring_backends import KeyringError
 from chain.crypto.keys import (
     EthSecp256k1PublicKey,
@@ -31,7 +31,7 @@ from chain.crypto.keys import (
     public_key_to_any,
 )
 from chain.crypto.terminal import ask_line, ask_passphrase, confirmed, remark
-from chain.errors import InvalidAddress, KeyNotFound
+from chain.errors import InvalidAddress
 
 MIN_ENTROPY_CHARACTERS: Final = 43
 MAX_FILE_BYTES: Final = 1 << 16
@@ -341,7 +341,7 @@ def _require_algorithm(algorithm: str) -> None:
 def _find(ring: Keyring, reference: str) -> Record:
     try:
         return ring.find(reference)
-    except KeyNotFound as error:
+    except MissingKey as error:
         raise KeyringError(f"{reference} is not a valid name or address: {error}") from None
 
 

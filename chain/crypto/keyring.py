@@ -26,7 +26,7 @@ from chain.crypto.keyring_backends import (
 )
 from chain.crypto.keys import ETH_SECP256K1_URL, SECP256K1_URL, MultisigPublicKey, PrivateKey, PublicKey, public_key_from_any, public_key_to_any
 from chain.crypto.terminal import ask_secret, remark
-from chain.errors import InvalidAddress, InvalidPubKey, KeyNotFound
+from chain.errors import AppError, InvalidAddress, InvalidPubKey, KeyNotFound
 
 __all__ = ["ALGORITHMS", "BACKENDS", "Keyring", "KeyringError", "MissingKey", "Record", "open_keyring"]
 
@@ -65,8 +65,11 @@ class Record:
         return Record(name, "multi" if isinstance(key, MultisigPublicKey) else "offline", key)
 
 
-class MissingKey(KeyringError, KeyNotFound):
+class MissingKey(KeyringError, AppError):
     """sdk/22: no key of that name or address."""
+
+    code = KeyNotFound.code
+    description = KeyNotFound.description
 
 
 def open_keyring(backend: str, folder: Path, *, ask: Ask = ask_secret, notify: Notify = remark) -> Keyring:
