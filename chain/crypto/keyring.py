@@ -18,6 +18,7 @@ from chain.crypto.keyring_backends import (
     Ask,
     Backend,
     KeyringError,
+    KeyringLocked,
     MemoryBackend,
     Notify,
     SecretServiceBackend,
@@ -98,12 +99,14 @@ class Keyring:
         self._notify = notify
 
     def records(self) -> list[Record]:
-        """Every key, by name. One that cannot be read is reported and left out."""
+        """Every key, by name. One that cannot be read is reported and left out; a keyring that cannot be opened raises."""
         found = []
         for item in sorted(self._items.names()):
             if item.endswith(".info"):
                 try:
                     found.append(self.key(item.removesuffix(".info")))
+                except KeyringLocked:
+                    raise
                 except (KeyringError, amino.AminoError, InvalidPubKey) as error:
                     self._notify(f"migrate err for key {item}: {error}")
         return found

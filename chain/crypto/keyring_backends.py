@@ -40,6 +40,10 @@ class KeyringError(Exception):
     """The keyring cannot do what was asked; the message says why and what to do."""
 
 
+class KeyringLocked(KeyringError):
+    """No key can be read, because the passphrase is not to be had or cannot be checked."""
+
+
 class Backend(Protocol):
     """Named byte strings. ``get`` answers None for what is not there; every method may raise KeyringError or WrongPassword."""
 
@@ -143,7 +147,7 @@ def _folder_passphrase(folder: Path, ask: Ask, notify: Notify) -> str:
     except (FileNotFoundError, NotADirectoryError):
         keyhash = None
     except OSError as error:
-        raise KeyringError(f"cannot read {folder / _KEYHASH}: {error.strerror}") from None
+        raise KeyringLocked(f"cannot read {folder / _KEYHASH}: {error.strerror}") from None
     known = next(iter(sorted(folder.glob("*.info"))), None) if keyhash is None else None
     for attempt in range(1, MAX_ATTEMPTS + 1):
         try:
@@ -156,7 +160,7 @@ def _folder_passphrase(folder: Path, ask: Ask, notify: Notify) -> str:
             if problem is None and keyhash is None and known is None and ask("Re-enter keyring passphrase:") != typed:
                 problem = "passphrase do not match"
         except EOFError:
-            raise KeyringError("no keyring passphrase was given: type it, or pass it as a line on standard input") from None
+            raise KeyringLocked("no keyring passphrase was given: type it, or pass it as a line on standard input") from None
         if problem is None:
             if keyhash is None:
                 write_private(folder / _KEYHASH, bcrypt.hashpw(typed.encode(), bcrypt.gensalt(_KEYHASH_COST, b"2a")))
@@ -177,7 +181,7 @@ def _matches(passphrase: str, keyhash: bytes) -> bool:
     try:
         return bcrypt.checkpw(passphrase.encode(), keyhash.strip())
     except ValueError:
-        raise KeyringError("the file keyhash of the keyring is damaged: restore it, or remove it if you know the passphrase") from None
+        raise KeyringLocked("the file keyhash of the keyring is damaged: restore it, or remove it if you know the passphrase") from None
 
 
 def _opens(path: Path, passphrase: str) -> bool:
