@@ -21,18 +21,13 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-CORE := $(VENV)/.core
-$(CORE): $(READY) $(wildcard chain/store/*.c) tools/build_core.py
-	$(BIN)/python tools/build_core.py
-	touch $@
-
-setup: $(READY) $(CORE) ## create .venv from requirements.lock, build the C core
+setup: $(READY) ## create .venv from requirements.lock
 
 run: setup ## a one-validator devnet: start it, show it, continue it next time (RESET=1 starts over)
-	@$(BIN)/python tools/devnet.py $(if $(RESET),--reset)
+	@$(BIN)/python -m tools.devnet $(if $(RESET),--reset)
 
 test: setup ## every test that needs no long build, at most 12 minutes on 2 cores
-	$(BIN)/python -m tools.comet
+	$(BIN)/python -m chain.comet
 	$(BIN)/python -m pytest -m "not interop" $(PYTEST_ARGS)
 
 test-interop: setup ## the real clients and peers: simd, CosmJS, cosmpy, curl

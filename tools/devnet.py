@@ -1,0 +1,194 @@
+"""``make run``: a one-validator devnet in ``.devnet``. Made once, continued every time, started over with ``--reset``.
+
+Prints endpoints, a funded mnemonic and three commands to try, then one line per block until Ctrl-C. ``.devnet/devnet.json`` says the
+same for scripts. ``--folder`` and ``--ports BASE`` make another one beside it (tests do).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from chain import config, nodekeys
+from chain.api.comet import CometClient, CometRefused, CometUnavailable
+from chain.cli.genesis import GAS_LIMIT, modules, tx_message
+from chain.codec.json import to_json
+from chain.codec.registry import message_class
+from chain.codec.times import rfc3339
+from chain.coins import Coin
+from chain.comet import CometError, ensure_comet
+from chain.crypto import address as bech32
+from chain.crypto import hd
+from chain.crypto.keyring import open_keyring
+from chain.crypto.keys import public_key_to_any
+from chain.node import VERSION
+from chain.tx.build import Signer, build_tx
+from genesis import build, document
+
+CHAIN_ID = "stratos-dev-1"
+FUNDS_WEI = 10**24
+STAKE_WEI = 10**21
+ACCOUNTS = (
+    ("validator", "eth_secp256k1"),
+    ("alice", "eth_secp256k1"),
+    ("bob", "eth_secp256k1"),
+    ("carol", "secp256k1"),
+    ("dave", "secp256k1"),
+)
+
+
+def make(folder: Path, base: int | None) -> dict[str, Any]:
+    """Make keys, genesis and configuration of a new devnet; returns what devnet.json says."""
+    home = config.Home(folder / "home")
+    nodekeys.create_missing(home)
+    config.write_defaults(home, "devnet")
+    ports = {"rpc": 26657, "p2p": 26656, "grpc": 9090, "rest": 1317}
+    if base is not None:
+        ports = {name: base + at for at, name in enumerate(ports)}
+    comet = {"rpc.laddr": f"tcp://127.0.0.1:{ports['rpc']}", "p2p.laddr": f"tcp://127.0.0.1:{ports['p2p']}", "consensus.timeout_commit": "1s"}
+    config.update(home.comet_config, comet)
+    config.update(home.app_config, {"grpc.address": f"127.0.0.1:{ports['grpc']}", "api.address": f"tcp://127.0.0.1:{ports['rest']}"})
+    accounts = []
+    made = build.default_document(modules(), CHAIN_ID, rfc3339(int(time.time())), VERSION)
+    for name, key_type in ACCOUNTS:
+        mnemonic = hd.new_mnemonic()
+        key = hd.derive(mnemonic, hd.DEFAULT_PATH, key_type)
+        build.add_account(made, key.public_key.address, (Coin("wei", FUNDS_WEI),))
+        entry = {"name": name, "address": bech32.encode(key.public_key.address), "key_type": key_type, "hd_path": hd.DEFAULT_PATH}
+        accounts.append({**entry, "mnemonic": mnemonic})
+    made["app_state"]["genutil"]["gen_txs"] = [to_json(tx_message(_gentx(home, accounts[0])))]
+    build.validate(made, modules())
+    document.save(document.normalise(made), home.genesis)
+    told = {
+        "chain_id": CHAIN_ID,
+        "rpc": f"http://127.0.0.1:{ports['rpc']}",
+        "grpc": f"127.0.0.1:{ports['grpc']}",
+        "rest": f"http://127.0.0.1:{ports['rest']}",
+        "home": str(home.root),
+        "accounts": accounts,
+    }
+    # Complete or absent: an interrupted start must not leave half a devnet that looks whole.
+    path = folder / "devnet.json"
+    descriptor = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(json.dumps(told, indent=2) + "\n")
+    os.replace(path.with_suffix(".new"), path)
+    _fill_keyring(home, accounts)
+    return told
+
+
+def _gentx(home: config.Home, account: dict[str, str]) -> bytes:
+    key = hd.derive(account["mnemonic"], account["hd_path"], account["key_type"])
+    message = message_class("cosmos.staking.v1beta1.MsgCreateValidator")(
+        description={"moniker": "devnet"},
+        validator_address=bech32.encode(key.public_key.address, bech32.VALIDATOR),
+        pubkey=public_key_to_any(nodekeys.validator_key(home)),
+        min_self_delegation="1",
+        value={"denom": "wei", "amount": str(STAKE_WEI)},
+    )
+    message.commission.rate, message.commission.max_rate, message.commission.max_change_rate = str(10**17), str(2 * 10**17), str(10**16)
+    return build_tx([message], fee=(), gas_limit=GAS_LIMIT, signers=[Signer(key.public_key, 0)]).sign([key], CHAIN_ID)
+
+
+def _fill_keyring(home: config.Home, accounts: list[dict[str, str]]) -> None:
+    ring = open_keyring("test", home.root, ask=lambda _: "", notify=lambda _: None)
+    for account in accounts:
+        if not ring.has(account["name"]):
+            ring.add_private(account["name"], hd.derive(account["mnemonic"], account["hd_path"], account["key_type"]))
+
+
+def show(net: dict[str, Any]) -> None:
+    """Tell a person what runs and what to try."""
+    accounts = {account["name"]: account for account in net["accounts"]}
+    stchaind = ".venv/bin/stchaind"
+    home = os.path.relpath(net["home"])
+    print(
+        f"\n  {net['chain_id']} is running\n\n"
+        f"  RPC      {net['rpc']}\n  gRPC     {net['grpc']}\n  REST     {net['rest']}   (routes: {net['rest']}/swagger/)\n\n"
+        f"  funded: {accounts['carol']['address']} (carol, secp256k1, {accounts['carol']['hd_path']})\n  {accounts['carol']['mnemonic']}\n\n"
+        "  try:\n"
+        f"    {stchaind} query bank balances {accounts['alice']['address']} --node {net['rpc']}\n"
+        f"    {stchaind} tx bank send alice {accounts['bob']['address']} 1000000000wei --fees 200000gwei -y "
+        f"--keyring-backend test --home {home} --node {net['rpc']}\n"
+        f"    curl {net['rest']}/cosmos/bank/v1beta1/supply\n\n  Ctrl-C stops it; `make run` goes on from here, `make run RESET=1` starts over.\n"
+    )
+
+
+def follow(net: dict[str, Any], node: subprocess.Popen[bytes], log: Path) -> int:
+    """Print a line per block until the node ends."""
+    comet = CometClient(net["rpc"])
+    shown = announced = 0
+    while node.poll() is None:
+        try:
+            height = int(comet.call("status")["sync_info"]["latest_block_height"])
+            if height and not announced:
+                announced = 1
+                shown = height - 1
+                show(net)
+            for at in range(shown + 1, height + 1):
+                block = comet.call("block", height=str(at))
+                txs = len(block["block"]["data"]["txs"] or [])
+                print(f"  block {at:>7}  {block['block']['header']['time'][:19].replace('T', ' ')}  {txs} tx", flush=True)
+            shown = max(shown, height)
+        except (CometUnavailable, CometRefused):
+            pass
+        time.sleep(0.3)
+    if node.returncode:
+        print(f"the node ended with exit code {node.returncode}; the last lines of {log}:", file=sys.stderr)
+        print("\n".join(log.read_text(errors="replace").splitlines()[-8:]), file=sys.stderr)
+    return node.returncode
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reset", action="store_true")
+    parser.add_argument("--folder", type=Path, default=Path(".devnet"))
+    parser.add_argument("--ports", type=int, default=None)
+    arguments = parser.parse_args()
+    folder = arguments.folder.absolute()
+    try:
+        ensure_comet()
+    except CometError as error:
+        print(f"make run: {error}", file=sys.stderr)
+        return 1
+    if arguments.reset:
+        shutil.rmtree(folder, ignore_errors=True)
+    path = folder / "devnet.json"
+    if path.exists():
+        net = json.loads(path.read_text())
+    else:
+        shutil.rmtree(folder / "home", ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        net = make(folder, arguments.ports)
+    log = folder / "node.log"
+    with log.open("ab") as output:
+        # A process group of its own: Ctrl-C reaches this script alone, which then stops the node in order.
+        node = subprocess.Popen(
+            [sys.executable, "-m", "chain.cli.main", "start", "--home", net["home"]], stdout=output, stderr=output, start_new_session=True
+        )
+    stopping: list[int] = []
+
+    def stop(number: int, _: Any) -> None:
+        if not stopping:
+            stopping.append(number)
+            node.send_signal(signal.SIGTERM)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    code = follow(net, node, log)
+    if stopping:
+        print("\n  stopped; the chain is kept in " + os.path.relpath(folder))
+        return 0
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
