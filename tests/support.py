@@ -1,0 +1,181 @@
+"""What several tests share: a chain in process with funded keys, and a devnet as a process on free ports."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chain.api.comet import CometClient, CometRefused, CometUnavailable
+from chain.app import build_application
+from chain.application import Application, Settings
+from chain.cli.genesis import tx_message
+from chain.codec.json import to_json
+from chain.codec.registry import message_class
+from chain.coins import Coin, Coins, to_messages
+from chain.crypto import address as bech32
+from chain.crypto.keys import Ed25519PublicKey, PrivateKey, public_key_to_any
+from chain.store.kv import KVBackend, MemoryBackend
+from chain.testing.driver import Driver
+from chain.tx.build import Signer, build_tx
+from genesis import build, document
+
+ROOT = Path(__file__).parent.parent
+CHAIN_ID = "test-1"
+FEE: Coins = (Coin("wei", 200_000 * 10**9),)
+GAS = 200_000
+FUNDS_WEI = 10**24
+
+
+def key(number: int, algorithm: str = "secp256k1") -> PrivateKey:
+    """The same key for the same number in every run."""
+    return PrivateKey((number + 1).to_bytes(32, "big"), algorithm)
+
+
+KEYS = [key(0, "eth_secp256k1"), key(1, "eth_secp256k1"), *(key(number) for number in range(2, 6))]
+"""Funded at genesis in this order: account numbers 0 to 5."""
+
+
+def text(private: PrivateKey) -> str:
+    return bech32.encode(private.public_key.address)
+
+
+def genesis_document(application: Application, *, consensus: dict[str, Any] | None = None, denom: str = "wei") -> dict[str, Any]:
+    """One validator (the first key's) and every key of KEYS funded."""
+    made = build.default_document(application.modules, CHAIN_ID, "2026-01-01T00:00:00Z", "test")
+    for private in KEYS:
+        build.add_account(made, private.public_key.address, tuple(sorted({Coin("wei", FUNDS_WEI), Coin(denom, FUNDS_WEI)})))
+    message = message_class("cosmos.staking.v1beta1.MsgCreateValidator")(
+        description={"moniker": "test"},
+        validator_address=bech32.encode(KEYS[0].public_key.address, bech32.VALIDATOR),
+        pubkey=public_key_to_any(Ed25519PublicKey(bytes(range(32)))),
+        min_self_delegation="1",
+        value={"denom": "wei", "amount": str(10**18)},
+    )
+    message.commission.rate, message.commission.max_rate, message.commission.max_change_rate = str(10**17), str(2 * 10**17), str(10**16)
+    raw = build_tx([message], fee=(), gas_limit=GAS, signers=[Signer(KEYS[0].public_key, 0)]).sign([KEYS[0]], CHAIN_ID)
+    made["app_state"]["genutil"]["gen_txs"] = [to_json(tx_message(raw))]
+    made["consensus"]["params"] = {**made["consensus"]["params"], **(consensus or {})}
+    made = document.normalise(made)
+    made["consensus"]["params"] = to_json(document.consensus_params(made))
+    return made
+
+
+def chain(
+    count: int = 1, *, settings: Sequence[Settings] | None = None, kvs: Sequence[KVBackend] | None = None, blocks: int = 1, **genesis: Any
+) -> Driver:
+    """A driver over ``count`` applications that have made ``blocks`` empty blocks."""
+    settings = settings or [Settings()] * count
+    kvs = kvs or [MemoryBackend() for _ in range(count)]
+    apps = [build_application(kv, one) for kv, one in zip(kvs, settings, strict=True)]
+    driver = Driver(apps, genesis_document(apps[0], **genesis))
+    driver.start()
+    for _ in range(blocks):
+        driver.next_block()
+    return driver
+
+
+def send(
+    sender: int, recipient: int, amount: int = 5, *, sequence: int = 0, fee: Coins = FEE, gas: int = GAS, denom: str = "wei", **options: Any
+) -> bytes:
+    """A signed MsgSend between two of KEYS. ``options``: memo, timeout_height, mode, chain_id, number, key."""
+    mode = {"mode": options.pop("mode")} if "mode" in options else {}
+    signer = Signer(KEYS[sender].public_key, sequence, options.pop("number", sender), **mode)
+    chain_id, private = options.pop("chain_id", CHAIN_ID), options.pop("key", KEYS[sender])
+    message = message_class("cosmos.bank.v1beta1.MsgSend")(
+        from_address=text(KEYS[sender]), to_address=text(KEYS[recipient]), amount=to_messages((Coin(denom, amount),))
+    )
+    return build_tx([message], fee=fee, gas_limit=gas, signers=[signer], **options).sign([private], chain_id)
+
+
+def balance(driver: Driver, number: int, denom: str = "wei") -> int:
+    """What one of KEYS holds."""
+    return int(driver.apps[0].store.view().store("bank").get(b"\x02\x14" + KEYS[number].public_key.address + denom.encode()) or 0)  # type: ignore[attr-defined]
+
+
+def free_ports(count: int) -> int:
+    """The first of ``count`` neighbouring free ports."""
+    for _ in range(50):
+        with contextlib.ExitStack() as stack:
+            first = stack.enter_context(socket.socket())
+            first.bind(("127.0.0.1", 0))
+            base: int = first.getsockname()[1]
+            try:
+                for at in range(1, count):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", base + at))
+            except (OSError, OverflowError):
+                continue
+            return base
+    raise OSError("no free neighbouring ports")
+
+
+@dataclass
+class Devnet:
+    """A running devnet: what devnet.json says, and its process."""
+
+    net: dict[str, Any]
+    process: subprocess.Popen[bytes]
+
+    def rpc(self, method: str, **params: Any) -> Any:
+        client = CometClient(self.net["rpc"])
+        try:
+            return client.call(method, **params)
+        finally:
+            client.close()
+
+    def height(self) -> int:
+        try:
+            return int(self.rpc("status")["sync_info"]["latest_block_height"])
+        except (CometUnavailable, CometRefused):
+            return 0
+
+    def wait_for(self, height: int, timeout_s: float = 60) -> int:
+        """The height, once it is at least ``height``."""
+        until = time.monotonic() + timeout_s
+        while time.monotonic() < until:
+            found = self.height()
+            if found >= height:
+                return found
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.2)
+        raise TimeoutError(f"the devnet did not reach block {height}")
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def devnet(folder: Path, *, ports: int | None = None) -> Iterator[Devnet]:
+    """A devnet in ``folder``, running; stopped at the end."""
+    base = ports or free_ports(4)
+    output = (folder / "devnet.log").open("ab")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tools.devnet", "--folder", str(folder), "--ports", str(base)], cwd=ROOT, stdout=output, stderr=output
+    )
+    output.close()
+    try:
+        path = folder / "devnet.json"
+        until = time.monotonic() + 180
+        while not path.exists() and time.monotonic() < until and process.poll() is None:
+            time.sleep(0.2)
+        running = Devnet(json.loads(path.read_text()), process)
+        running.wait_for(1, 120)
+        yield running
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
