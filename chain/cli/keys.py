@@ -417,7 +417,7 @@ _YAML_WORD: Final = re.compile(r"true|false|yes|no|on|off|y|n|null|~|", re.IGNOR
 _YAML_NUMBER: Final = re.compile(
     r"[-+]?(?:0[xob][0-9a-f_]+|\.?[0-9][0-9_:.]*(?:e[-+]?[0-9]+)?|\.inf|\.nan)|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*", re.IGNORECASE
 )
-_YAML_PLAIN: Final = re.compile(r"[^\s\-?:,\[\]{}#&*!|>'\"%@`=](?:[^:#]|:(?=\S)|(?<=\S)#)*")
+_YAML_PLAIN: Final = re.compile(r"(?:[^\s\-?:,\[\]{}#&*!|>'\"%@`]|[-?:](?=\S))(?:[^:#]|:(?=\S)|(?<=\S)#)*")
 
 
 def _yaml(text: str) -> str:
