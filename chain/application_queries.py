@@ -14,11 +14,11 @@ from google.protobuf.message import DecodeError
 from chain.codec.canonical import encode
 from chain.codec.registry import POOL, message_class
 from chain.context import Context, Mode
-from chain.errors import AppError, InvalidRequest, UnknownRequest
+from chain.errors import AppError, InvalidRequest, IOFailure, KeyNotFound, UnknownRequest
 from chain.module import Query
 from chain.store import proofs
 from chain.store.api import prefix_end
-from chain.store.errors import FutureVersion
+from chain.store.errors import FutureVersion, VersionPruned
 from chain.store.multistore import View
 from chain.store.state import State
 from chain.tx.decode import decode_tx
@@ -33,6 +33,32 @@ log = structlog.get_logger("query")
 ResponseQuery: Final = message_class("tendermint.abci.ResponseQuery")
 SimulateResponse: Final = message_class("cosmos.tx.v1beta1.SimulateResponse")
 MAX_SUBSPACE_ENTRIES: Final = 10_000
+
+
+_STATUS: Final = {
+    ("sdk", 38): "NotFound",
+    ("sdk", 22): "NotFound",
+    ("sdk", 9): "NotFound",
+    ("sdk", 6): "Unimplemented",
+    ("sdk", 4): "PermissionDenied",
+    ("sdk", 39): "Unavailable",
+    ("sdk", 11): "Unknown",
+}
+_STATUS_ERRORS: Final[dict[str, type[AppError]]] = {"NotFound": KeyNotFound, "Unimplemented": UnknownRequest, "Unavailable": IOFailure}
+
+
+def status_of(error: AppError) -> tuple[str, str]:
+    """(gRPC status name, its text) of a rule's error: InvalidArgument unless the table names another."""
+    name = _STATUS.get((error.codespace, error.code), "InvalidArgument")
+    return name, error.detail if name == "NotFound" and error.detail else str(error)
+
+
+def as_query_error(error: AppError) -> AppError:
+    """How the SDK shows a gRPC method's error in an ABCI query: clients look for ``rpc error: code = NotFound``."""
+    if error.codespace == "sdk" and error.code in (6, 18, 26) and isinstance(error, FutureVersion | VersionPruned | UnknownRequest):
+        return error
+    name, text = status_of(error)
+    return _STATUS_ERRORS.get(name, InvalidRequest)(f"rpc error: code = {name} desc = {text}")
 
 
 class QueryRouter:
@@ -113,7 +139,10 @@ class QueryRouter:
             return ResponseQuery()
         if request.prove:
             raise InvalidRequest("proofs are given for /store/<name>/key alone")
-        response, height = self.rpc(path, bytes(request.data), request.height or None)
+        try:
+            response, height = self.rpc(path, bytes(request.data), request.height or None)
+        except AppError as error:
+            raise as_query_error(error) from None
         return ResponseQuery(value=encode(response), height=height)
 
     def _store(self, request: Any) -> Any:

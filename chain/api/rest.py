@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from chain.application_queries import status_of
 from chain.codec.json import dumps, from_json, loads
 from chain.codec.registry import POOL, extension, message_class, option_of
 from chain.errors import AppError, InvalidRequest
@@ -25,16 +26,15 @@ HEIGHT_HEADER: Final = "x-cosmos-block-height"
 OUT_HEIGHT_HEADER: Final = "grpc-metadata-x-cosmos-block-height"
 MAX_BODY_BYTES: Final = 4 << 20
 _HTTP: Final = extension("google.api.http")
-_GRPC_CODES: Final = {
-    ("sdk", 38): (5, 404),
-    ("sdk", 22): (5, 404),
-    ("sdk", 9): (5, 404),
-    ("sdk", 6): (12, 501),
-    ("sdk", 4): (7, 403),
-    ("sdk", 39): (14, 503),
-    ("sdk", 11): (2, 500),
+_HTTP_OF: Final = {
+    "InvalidArgument": (3, 400),
+    "NotFound": (5, 404),
+    "PermissionDenied": (7, 403),
+    "Unimplemented": (12, 501),
+    "Unavailable": (14, 503),
+    "Unknown": (2, 500),
 }
-_INVALID: Final = (3, 400)
+"""gRPC status name → (its number, HTTP status), as the SDK's gateway answers."""
 
 
 def build_rest(app: Any, pool: ThreadPoolExecutor, *, cors: bool, swagger: bool) -> Starlette:
@@ -94,8 +94,9 @@ def _endpoint(app: Any, pool: ThreadPoolExecutor, path: str, method: Any, body: 
             answer, at = await asyncio.get_running_loop().run_in_executor(pool, app.query_rpc, path, message, int(height) or None)
             return _json(dumps(answer), headers={OUT_HEIGHT_HEADER: str(at)})
         except AppError as error:
-            code, status = _GRPC_CODES.get((error.codespace, error.code), _INVALID)
-            return _error(code, str(error), status)
+            name, text = status_of(error)
+            code, status = _HTTP_OF[name]
+            return _error(code, text, status)
         except Exception:
             log.exception("a request failed", path=request.url.path)
             return _error(13, "internal error: the node's log has the details", 500)

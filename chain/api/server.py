@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from chain.api.comet import CometClient
 from chain.api.rest import build_rest
 from chain.api.services import handlers
 from chain.application import Application
+from chain.application_queries import status_of
 from chain.codec.canonical import encode
 from chain.codec.registry import POOL, message_class
 from chain.errors import AppError
@@ -122,7 +124,7 @@ class ApiServer:
             try:
                 response, at = await asyncio.get_running_loop().run_in_executor(pool, app.query_rpc, path, request, height)
             except AppError as error:
-                await context.abort(grpc_status(error), str(error))
+                await context.abort(*grpc_status(error))
             except Exception:
                 log.exception("a query failed", path=path)
                 await context.abort(grpc.StatusCode.INTERNAL, "internal error: the node's log has the details")
@@ -155,17 +157,7 @@ class ApiServer:
 _nothing: Callable[[], None] = lambda: None  # noqa: E731
 
 
-_STATUS: Final = {
-    ("sdk", 38): grpc.StatusCode.NOT_FOUND,
-    ("sdk", 22): grpc.StatusCode.NOT_FOUND,
-    ("sdk", 9): grpc.StatusCode.NOT_FOUND,
-    ("sdk", 6): grpc.StatusCode.UNIMPLEMENTED,
-    ("sdk", 4): grpc.StatusCode.PERMISSION_DENIED,
-    ("sdk", 39): grpc.StatusCode.UNAVAILABLE,
-    ("sdk", 11): grpc.StatusCode.UNKNOWN,
-}
-
-
-def grpc_status(error: AppError) -> Any:
-    """The gRPC status of a rule's error: INVALID_ARGUMENT unless the table names another."""
-    return _STATUS.get((error.codespace, error.code), grpc.StatusCode.INVALID_ARGUMENT)
+def grpc_status(error: AppError) -> tuple[Any, str]:
+    """The gRPC status of a rule's error, and its text."""
+    name, text = status_of(error)
+    return getattr(grpc.StatusCode, re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()), text

@@ -12,7 +12,6 @@ from typing import Any
 
 from cosmpy.aerial.client import LedgerClient, NetworkConfig
 from cosmpy.aerial.wallet import LocalWallet
-from cosmpy.crypto.address import Address
 from cosmpy.crypto.keypairs import PrivateKey
 from cosmpy.mnemonic import derive_child_key_from_mnemonic
 
@@ -40,7 +39,7 @@ def run(net: dict[str, Any], url: str) -> dict[str, Any]:
     account = ledger.query_account(alice.address())
     out["account"] = {"number": account.number, "sequence": account.sequence}
     # Without a fee cosmpy simulates first and takes the gas price of the network's configuration.
-    sent = ledger.send_tokens(Address(bob.address()), 4321, "wei", alice, memo="from cosmpy").wait_to_complete()
+    sent = ledger.send_tokens(bob.address(), 4321, "wei", alice, memo="from cosmpy").wait_to_complete()
     response = sent.response
     out["send"] = {
         "hash": response.hash,

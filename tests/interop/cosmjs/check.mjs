@@ -24,7 +24,7 @@ out.height = await reader.getHeight();
 out.aliceBefore = await reader.getBalance(alice.address, "wei");
 out.account = await reader.getAccount(alice.address);
 out.sequence = await reader.getSequence(alice.address);
-out.missingAccount = await reader.getAccount("st1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqfe9gr8").catch((e) => String(e));
+out.missingAccount = await reader.getAccount("st1wjj3c08flup92g6c3swpmcwd4xzul9hu5wehxc").catch((e) => String(e));
 
 // DIRECT, with simulated gas
 const direct = await DirectSecp256k1HdWallet.fromMnemonic(alice.mnemonic, options(alice));
@@ -68,7 +68,7 @@ const multisigSent = await reader.broadcastTx(multisigTx);
 out.multisig = { address: multisigAddress, code: multisigSent.code, rawLog: multisigSent.rawLog };
 
 // wrong sequence: the client must see the SDK's code
-const wrong = await signing.sign(alice.address, [message], fee(200000), "stale", { accountNumber: 999, sequence: 0, chainId: net.chain_id });
+const wrong = await signing.sign(alice.address, [message], fee(200000), "stale", { accountNumber: Number((await reader.getAccount(alice.address)).accountNumber), sequence: 0, chainId: net.chain_id });
 out.wrongSigner = await reader.broadcastTx(TxRaw.encode(wrong).finish()).then((r) => ({ code: r.code }), (e) => ({ code: e.code, codespace: e.codespace, log: e.log }));
 
 // search and blocks
