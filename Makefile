@@ -40,7 +40,7 @@ check: setup ## ruff, mypy strict, determinism, imports, docs, compiled descript
 	$(BIN)/python tools/lint_determinism.py
 	$(BIN)/python tools/lint_imports.py
 	$(BIN)/python tools/compile_proto.py --check
-	$(BIN)/python tools/check_docs.py
+	$(BIN)/python -m tools.check_docs
 
 soak: setup ## the long runs: fuzzing, kills, all mutants; figures go to docs/soak.json (SOAK=name for one)
 	$(BIN)/python -m tests.soak $(SOAK)
