@@ -17,6 +17,10 @@ WRITE_COST_FLAT: Final = 2000
 WRITE_COST_PER_BYTE: Final = 30
 ITER_NEXT_COST_FLAT: Final = 30
 
+CIRCUIT_LOOKUP_COST: Final = HAS_COST
+"""The reference chain looks each message up in its circuit breaker, once in the ante chain and once before it runs. This chain has no
+breaker; it charges the same, so that gas estimates made for the reference hold here to the unit."""
+
 UNLIMITED: Final = 1 << 256
 
 

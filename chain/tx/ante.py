@@ -38,6 +38,7 @@ from chain.errors import (
     UnknownExtensionOptions,
     WrongSequence,
 )
+from chain.gas import CIRCUIT_LOOKUP_COST
 from chain.store.api import StateReader, StateWriter
 from chain.tx import fees
 from chain.tx.decode import Tx
@@ -95,6 +96,8 @@ class Ante:
         """Check ``tx`` and take its fee; returns its priority. Raises AppError; the caller undoes what was written."""
         if ctx.mode in (Mode.CHECK, Mode.RECHECK) and 0 < max_block_gas < tx.gas_limit:
             raise InvalidGasLimit(f"tx gas limit {tx.gas_limit} exceeds block max gas {max_block_gas}")
+        for _ in tx.messages:
+            ctx.gas.consume(CIRCUIT_LOOKUP_COST, "Has")
         if tx.body.extension_options:
             raise UnknownExtensionOptions(f"unknown extension option {tx.body.extension_options[0].type_url[:100]}")
         self._check_basic(ctx, tx)

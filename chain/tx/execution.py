@@ -18,7 +18,7 @@ from chain.context import Context, Mode
 from chain.crypto import address as bech32
 from chain.errors import AppError, Halt, InvariantBroken, OutOfGas, PanicError, UnknownRequest
 from chain.events import Event, EventList
-from chain.gas import GasMeter, InfiniteGasMeter
+from chain.gas import CIRCUIT_LOOKUP_COST, GasMeter, InfiniteGasMeter
 from chain.module import MessageHandler
 from chain.store.errors import StoreError
 from chain.store.state import State
@@ -118,6 +118,7 @@ class Executor:
         responses = []
         for at, message in enumerate(tx.messages):
             mark = ctx.events.mark()
+            ctx.gas.consume(CIRCUIT_LOOKUP_COST, "Has")
             try:
                 responses.append(pack_any(self._handler(message).execute(ctx, state, message)))
             except AppError as error:
