@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import tempfile
 import time
 from pathlib import Path
@@ -46,6 +47,8 @@ def main() -> None:
         started = time.perf_counter()
         driver.start()
         driver.next_block()
+        gc.freeze()  # as the node does
+        gc.disable()
         print(f"{arguments.accounts} accounts loaded and committed in {time.perf_counter() - started:.1f} s")
         send = message_class("cosmos.bank.v1beta1.MsgSend")
         for block in range(arguments.blocks):
@@ -69,7 +72,7 @@ def _measure(driver: Driver, txs: list[bytes]) -> None:
     at = time.perf_counter()
     for start in range(0, len(txs), 256):
         answers = app.check_txs([check(tx=raw) for raw in txs[start : start + 256]])
-        assert all(answer.code == 0 for answer in answers), next(answer.log for answer in answers if answer.code)
+        assert all(isinstance(answer, bytes) for answer in answers), "a refusal comes as a message"
     checked = time.perf_counter()
     result = driver.next_block(txs)
     done = time.perf_counter()

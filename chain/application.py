@@ -192,11 +192,8 @@ class Application:
             return response(code=code, codespace=codespace, log=text, gas_wanted=outcome.gas_wanted, gas_used=outcome.gas_used)
         if not recheck:
             self.pool.add(Pooled(tx.raw, tx.hash, tx.signers[0], tx.signer_infos[0].sequence, outcome.priority, tx.gas_limit))
-        answer = response(gas_wanted=outcome.gas_wanted, gas_used=outcome.gas_used)
-        if not recheck:
-            for event, _ in outcome.events:
-                answer.events.add().ParseFromString(encode_event(event))
-        return answer
+            return outcome.encode()  # ResponseCheckTx has the fields of ExecTxResult under the same numbers
+        return response(gas_wanted=outcome.gas_wanted, gas_used=outcome.gas_used)
 
     # --- connection: consensus ----------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ after the application stopped. SIGINT and SIGTERM stop CometBFT first, then the 
 from __future__ import annotations
 
 import ctypes
+import gc
 import hashlib
 import os
 import signal
@@ -111,6 +112,10 @@ def run(options: StartOptions) -> int:
         rpc = _rpc_address(home, options)
         if options.with_comet:
             _require_free(rpc)
+        # The state is a large graph that lives on: collecting it again and again costs a third of a block.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(200_000, 20, 100)
         server.start()
         api = ApiServer(app, CometClient(rpc), config)
         api.start()

@@ -27,7 +27,7 @@ _ABSENT: Final = object()  # undo log: the overlay held nothing for this key
 class KVStore:
     """One store of a State. Satisfies ``KVWriter``."""
 
-    __slots__ = ("_base", "_name", "_pending", "_sorted", "_state", "_undo")
+    __slots__ = ("_base", "_name", "_pending", "_read", "_sorted", "_state", "_undo")
 
     def __init__(self, name: str, base: KVReader, state: State) -> None:
         self._name = name
@@ -35,13 +35,17 @@ class KVStore:
         self._state = state
         self._undo = state._undo
         self._pending: dict[bytes, bytes | None] = {}
+        self._read: dict[bytes, bytes | None] = {}  # what the base answered: it cannot change under us
         self._sorted: list[bytes] | None = None  # keys of _pending in order, built when first iterated
 
     def get(self, key: bytes) -> bytes | None:
         try:
             value = self._pending[key]
         except KeyError:
-            value = self._base.get(key)
+            try:
+                value = self._read[key]
+            except KeyError:
+                value = self._read[key] = self._base.get(key)
         meter = self._state.meter
         size = len(key) if value is None else len(key) + len(value)
         consumed = meter.consumed + gas.READ_COST_FLAT + gas.READ_COST_PER_BYTE * size

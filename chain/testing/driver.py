@@ -88,7 +88,9 @@ class Driver:
 
     def check_tx(self, raw: bytes) -> Any:
         """CheckTx on every application; the first one's answer."""
-        answers = [app.check_txs([_abci("RequestCheckTx")(tx=raw)])[0] for app in self.apps]
+        response_class = _abci("ResponseCheckTx")
+        raws = [app.check_txs([_abci("RequestCheckTx")(tx=raw)])[0] for app in self.apps]
+        answers = [response_class.FromString(one) if isinstance(one, bytes) else one for one in raws]
         self._agree("CheckTx code", [answer.code for answer in answers])
         return answers[0]
 

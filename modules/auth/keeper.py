@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from chain.codec.canonical import encode
@@ -18,18 +19,23 @@ from modules.auth import keys, vesting
 Params: Final = message_class("cosmos.auth.v1beta1.Params")
 BaseAccount: Final = message_class("cosmos.auth.v1beta1.BaseAccount")
 ModuleAccount: Final = message_class("cosmos.auth.v1beta1.ModuleAccount")
+CACHED_ACCOUNTS: Final = 16_384
 _BASE_URL: Final = "/cosmos.auth.v1beta1.BaseAccount"
 
 
 class Account:
-    """An account of any kind: ``message`` is the concrete message, ``base`` the BaseAccount inside it."""
+    """An account of any kind: ``message`` is the concrete message, ``base`` the BaseAccount inside it.
 
-    __slots__ = ("address", "base", "message")
+    The message may be shared with other readers until the first change, which copies it.
+    """
 
-    def __init__(self, message: Any) -> None:
+    __slots__ = ("_shared", "address", "base", "message")
+
+    def __init__(self, message: Any, *, shared: bool = False) -> None:
         self.message = message
         self.base = base_of(message)
         self.address: bytes = bech32.decode(self.base.address)
+        self._shared = shared
 
     @property
     def account_number(self) -> int:
@@ -41,15 +47,28 @@ class Account:
 
     @sequence.setter
     def sequence(self, value: int) -> None:
+        self._own()
         self.base.sequence = value
 
     @property
     def public_key(self) -> PublicKey | None:
-        return public_key_from_any(self.base.pub_key) if self.base.HasField("pub_key") else None
+        return _public_key(self.base.pub_key.SerializeToString()) if self.base.HasField("pub_key") else None
 
     @public_key.setter
     def public_key(self, key: PublicKey) -> None:
+        self._own()
         self.base.pub_key.CopyFrom(public_key_to_any(key))
+
+    def _own(self) -> None:
+        if self._shared:
+            copy = type(self.message)()
+            copy.CopyFrom(self.message)
+            self.message, self.base, self._shared = copy, base_of(copy), False
+
+
+@lru_cache(maxsize=CACHED_ACCOUNTS)
+def _public_key(wrapped: bytes) -> PublicKey:
+    return public_key_from_any(Any_.FromString(wrapped))
 
 
 def base_of(message: Any) -> Any:
@@ -137,10 +156,16 @@ class AuthKeeper:
 
 
 def decode_account(raw: bytes) -> Account:
+    """The account in stored bytes. Every transaction reads its sender's many times, so the parsed message is remembered."""
+    return Account(_parsed(raw), shared=True)
+
+
+@lru_cache(maxsize=CACHED_ACCOUNTS)
+def _parsed(raw: bytes) -> Any:
     wrapped = Any_.FromString(raw)
     if wrapped.type_url == _BASE_URL:
-        return Account(BaseAccount.FromString(wrapped.value))
-    return Account(unpack_any(wrapped))
+        return BaseAccount.FromString(wrapped.value)
+    return unpack_any(wrapped)
 
 
 def encode_account(message: Any) -> bytes:
