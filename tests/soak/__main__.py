@@ -129,12 +129,12 @@ SOAKS: dict[str, Callable[[int], dict[str, Any]]] = {
 
 def main() -> None:
     names = sys.argv[1:] or list(SOAKS)
-    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     for name in names:
         seed = random.SystemRandom().randrange(1 << 31)
         print(f"{name}: seed {seed}", flush=True)
         figures = SOAKS[name](seed)
+        record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
         record[name] = {"commit": commit, "seed": seed, **figures}
         RECORD.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")
         print(f"{name}: {figures}", flush=True)

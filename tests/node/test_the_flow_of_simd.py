@@ -1,0 +1,130 @@
+"""simd's own flow, command by command, with only the binary's name, denom, amounts and fees changed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chain.api.comet import CometClient, CometRefused, CometUnavailable
+from tests.support import ROOT, free_ports
+
+pytestmark = pytest.mark.timeout(180)
+KEYRING = ("--keyring-backend", "test")
+
+
+class Node:
+    """stchaind with one home."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "chain.cli.main", "--home", str(self.home), *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    def ok(self, *arguments: str) -> str:
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    made = Node(tmp_path / "home")
+    made.ok("init", "validator", "--chain-id", "flow-1")
+    for name in ("val", "friend"):
+        made.ok("keys", "add", name, *KEYRING)
+    made.ok("genesis", "add-genesis-account", "val", "2000000000000000000wei", *KEYRING)
+    return made
+
+
+def test_from_init_to_a_balance(node: Node) -> None:
+    node.ok("genesis", "gentx", "val", "1000000000000000000wei", "--chain-id", "flow-1", *KEYRING)
+    node.ok("genesis", "collect-gentxs")
+    node.ok("genesis", "validate")
+    base = free_ports(4)
+    rpc = f"tcp://127.0.0.1:{base}"
+    ports = ["--rpc.laddr", rpc, "--p2p.laddr", f"tcp://127.0.0.1:{base + 1}", "--grpc.address", f"127.0.0.1:{base + 2}"]
+    with (node.home / "log").open("wb") as log:
+        command = [sys.executable, "-m", "chain.cli.main", "--home", str(node.home), "start", *ports, "--api.address", f"tcp://127.0.0.1:{base + 3}"]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        _wait_for(rpc, 2)
+        friend = node.ok("keys", "show", "friend", "-a", *KEYRING)
+        common = ("--chain-id", "flow-1", "--node", rpc)
+        sent = json.loads(
+            node.ok("tx", "bank", "send", "val", friend, "5000wei", "--fees", "200000000000000wei", "-y", "-o", "json", *common, *KEYRING)
+        )
+        assert sent["code"] == 0
+        _wait_for(rpc, _height(rpc) + 2)
+        balances = json.loads(node.ok("query", "bank", "balances", friend, "--node", rpc, "-o", "json"))
+        assert balances["balances"] == [{"denom": "wei", "amount": "5000"}]
+        locked = node.run("export")
+        assert locked.returncode == 1
+        assert "in use by another process" in locked.stderr
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+    exported = json.loads(node.ok("export"))
+    assert {"address": friend, "coins": [{"denom": "wei", "amount": "5000"}]} in exported["app_state"]["bank"]["balances"]
+    rolled = node.ok("rollback")
+    assert rolled.startswith("Rolled back state to height ")
+
+
+def test_a_gentx_without_voting_power_is_refused_with_the_reason(node: Node) -> None:
+    done = node.run("genesis", "gentx", "val", "999999999999999wei", "--chain-id", "flow-1", *KEYRING)
+    assert done.returncode == 1
+    assert "has no voting power: delegate at least 1000000000000000 wei (10^15)" in done.stderr
+
+
+BROKEN: list[tuple[str, Any, str]] = [
+    ("chain_id", "", "chain_id: expected 1 to 50"),
+    ("initial_height", "x", "initial_height: expected a positive number"),
+    ("genesis_time", "yesterday", "genesis_time: expected a time"),
+    ("app_state", [], "app_state: expected an object"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "told"), BROKEN, ids=[case[0] for case in BROKEN])
+def test_a_broken_genesis_names_its_field_and_overwrites_nothing(node: Node, field: str, value: Any, told: str) -> None:
+    path = node.home / "config" / "genesis.json"
+    document = {**json.loads(path.read_text()), field: value}
+    path.write_text(json.dumps(document))
+    for command in (("genesis", "validate"), ("start",)):
+        done = node.run(*command)
+        assert done.returncode == 1
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr
+    assert json.loads(path.read_text()) == document
+
+
+def test_a_second_init_and_a_missing_home_are_refused(node: Node, tmp_path: Path) -> None:
+    again = node.run("init", "other")
+    assert again.returncode == 1
+    assert "already exists" in again.stderr
+    nowhere = Node(tmp_path / "nowhere").run("start")
+    assert nowhere.returncode == 1
+    assert "run `stchaind init MONIKER` first" in nowhere.stderr
+
+
+def _height(rpc: str) -> int:
+    client = CometClient(rpc)
+    try:
+        return int(client.call("status")["sync_info"]["latest_block_height"])
+    except (CometUnavailable, CometRefused):
+        return 0
+    finally:
+        client.close()
+
+
+def _wait_for(rpc: str, height: int) -> None:
+    until = time.monotonic() + 60
+    while _height(rpc) < height:
+        assert time.monotonic() < until, f"block {height} did not come"
+        time.sleep(0.2)
