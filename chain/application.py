@@ -39,7 +39,6 @@ from chain.tx.verdicts import Verdicts
 
 log = structlog.get_logger("app")
 
-APP_VERSION: Final = 1
 NANOS: Final = 10**9
 ACCEPT, REJECT = 1, 2
 _RECHECK: Final = 1
@@ -125,10 +124,16 @@ class Application:
         return _abci("ResponseInfo")(
             data="stratos",
             version=self.settings.version,
-            app_version=APP_VERSION,
+            app_version=self._app_version(),
             last_block_height=self.store.latest_version,
             last_block_app_hash=self.store.app_hash if self.store.latest_version else b"",
         )
+
+    def _app_version(self) -> int:
+        # CometBFT compares it with the headers', which carry the consensus parameter; before the first commit InitChain brings that.
+        if self.store.latest_version == 0:
+            return 0
+        return int(self._capabilities.consensus_params(self.store.latest_view()).version.app)
 
     def query(self, request: Any) -> Any:
         return self.queries.answer(request)

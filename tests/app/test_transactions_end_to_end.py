@@ -275,3 +275,11 @@ def test_an_error_of_the_machine_stops_the_block(driver: Driver) -> None:
     app.executor._handlers["cosmos.bank.v1beta1.MsgSend"] = type(original)(out_of_memory, original.check_stateless)
     with pytest.raises(MemoryError):
         driver.next_block([send(2, 3)])
+
+
+def test_the_application_names_the_version_that_headers_carry() -> None:
+    """Found by CometBFT's crash points: a replay of block 1 compares Info's version with the header's."""
+    driver = chain(consensus={"version": {"app": "7"}}, blocks=0)
+    assert driver.apps[0].info(None).app_version == 0, "InitChain has yet to tell CometBFT"
+    driver.next_block()
+    assert driver.apps[0].info(None).app_version == 7

@@ -19,6 +19,7 @@ from chain.errors import AppError
 from chain.module import GenesisError
 from chain.tx.decode import decode_tx
 from genesis import build, document
+from tests.soak.crash_points import all_crash_points
 from tests.soak.kills import kill_many_times
 from tests.store.ics23_vectors import batches, published
 from tests.store.make_ics23_mutants import go_verdicts
@@ -124,6 +125,7 @@ SOAKS: dict[str, Callable[[int], dict[str, Any]]] = {
     "fuzz-genesis": fuzz_genesis,
     "ics23": ics23_all_values,
     "kills": kill_many_times,
+    "crash-points": all_crash_points,
 }
 
 
