@@ -46,7 +46,10 @@ def loads(raw: bytes | str) -> Any:
         raise JSONUnmarshalError(f"{constant} is not a JSON number")
 
     try:
-        return json.loads(raw, object_pairs_hook=unique, parse_constant=refuse)
+        found = json.loads(raw, object_pairs_hook=unique, parse_constant=refuse)
+        # An escape can spell half a character (\\ud800), which no UTF-8 text and no protobuf field can hold.
+        json.dumps(found, ensure_ascii=False).encode()
+        return found
     except RecursionError:
         raise JSONUnmarshalError("the JSON text nests too deep") from None
     except ValueError as error:

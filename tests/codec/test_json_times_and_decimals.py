@@ -61,7 +61,7 @@ def test_what_does_not_fit_is_refused_with_its_path(value: Any, told: str) -> No
         from_json(Send, value)
 
 
-@pytest.mark.parametrize("text", ['{"a":1,"a":2}', "NaN", "{", "[" * 100_000, "", "\xff"])
+@pytest.mark.parametrize("text", ['{"a":1,"a":2}', "NaN", "{", "[" * 100_000, "", "\xff", '{"\\ud800":1}', '["\\udfff"]'])
 def test_bad_json_is_refused(text: str) -> None:
     with pytest.raises(JSONUnmarshalError):
         loads(text)
