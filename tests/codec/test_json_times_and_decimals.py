@@ -46,6 +46,14 @@ def test_forms_are_the_sdks() -> None:
     assert to_json(message_class("cosmos.auth.v1beta1.BaseAccount")())["pub_key"] is None
 
 
+def test_bytes_that_are_not_there_are_null_as_the_sdk_shows_them() -> None:
+    assert to_json(message_class("cosmos.base.query.v1beta1.PageResponse")(total=1)) == {"next_key": None, "total": "1"}
+    assert to_json(message_class("cosmos.tx.v1beta1.TxRaw")(signatures=[b""])) == {"body_bytes": None, "auth_info_bytes": None, "signatures": [""]}
+    genesis = message_class("cosmos.staking.v1beta1.GenesisState")(last_total_power=b"12")
+    assert to_json(genesis)["last_total_power"] == "12"
+    assert from_json(type(genesis), to_json(genesis)).last_total_power == b"12"
+
+
 REFUSED: list[tuple[Any, str]] = [
     ({"nothing": 1}, "has no such field"),
     ({"from_address": 5}, "expected text"),
