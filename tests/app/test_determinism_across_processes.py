@@ -1,0 +1,82 @@
+"""The same 200 random blocks give the same app hashes, results, gas and events in every process that runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chain.comet import tools_folder
+from tests.support import ROOT
+
+pytestmark = pytest.mark.timeout(600)
+SEED, BLOCKS = "20261124", "200"
+
+PROCESSES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "another hash seed, zone and language": ((), {"PYTHONHASHSEED": "12345", "TZ": "Pacific/Kiritimati", "LC_ALL": "C", "LANG": "tr_TR.UTF-8"}),
+    "no assertions": (("-O",), {"PYTHONHASHSEED": "1", "TZ": "America/Caracas"}),
+    "no verdict cache, no pool, no workers": ((), {"REPLAY_VERDICTS": "0", "REPLAY_POOL": "0", "REPLAY_WORKERS": "0"}),
+    "a tiny verdict cache and three workers": ((), {"REPLAY_VERDICTS": "3", "REPLAY_WORKERS": "3"}),
+    "a tiny node cache": ((), {"REPLAY_CACHE_NODES": "20"}),
+    "RocksDB": ((), {"REPLAY_BACKEND": "rocksdb"}),
+    "memory": ((), {"REPLAY_BACKEND": "memdb"}),
+    "restarts in between": ((), {"REPLAY_RESTARTS": "1"}),
+    "restarts, a tiny node cache and RocksDB": ((), {"REPLAY_RESTARTS": "1", "REPLAY_CACHE_NODES": "20", "REPLAY_BACKEND": "rocksdb"}),
+}
+
+
+def replay(python: Path, flags: tuple[str, ...] = (), environment: dict[str, str] | None = None) -> Any:
+    command = [str(python), *flags, "-m", "tests.app.replay", SEED, BLOCKS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "0", **(environment or {})})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    return replay(Path(sys.executable))
+
+
+def test_the_blocks_hold_successes_and_failures_of_many_kinds(reference: Any) -> None:
+    assert len(reference["blocks"]) == int(BLOCKS)
+    assert reference["codes"]["/0"] > 200
+    assert {"sdk/2", "sdk/4", "sdk/5", "sdk/11", "sdk/32"} <= set(reference["codes"])
+    assert reference["broken"] == []
+
+
+@pytest.mark.parametrize(("flags", "environment"), PROCESSES.values(), ids=PROCESSES)
+def test_another_process_agrees(reference: Any, flags: tuple[str, ...], environment: dict[str, str]) -> None:
+    assert replay(Path(sys.executable), flags, environment) == reference
+
+
+@pytest.mark.interop
+def test_the_other_python_agrees(reference: Any) -> None:
+    """3.12 where the tests run on 3.11, and the other way round; its environment comes from the same lock file."""
+    other = "3.11" if sys.version_info[:2] == (3, 12) else "3.12"
+    folder = tools_folder() / f"py{other}"
+    if not (folder / ".ready").exists():
+        found = find_python(other)
+        subprocess.run([found, "-m", "venv", "--clear", folder], check=True)
+        lock = str(ROOT / "requirements.lock")
+        subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--require-hashes", "-r", lock], check=True)
+        (folder / ".ready").touch()
+    assert replay(folder / "bin" / "python") == reference
+
+
+def find_python(version: str) -> str:
+    """An interpreter of that version: on PATH, or among pyenv's. Fails when there is none."""
+    candidates = [shutil.which(f"python{version}")]
+    pyenv = shutil.which("pyenv")
+    if pyenv:
+        root = subprocess.run([pyenv, "root"], capture_output=True, text=True).stdout.strip()
+        candidates += [str(path) for path in sorted(Path(root).glob(f"versions/{version}.*/bin/python"))]
+    for candidate in candidates:
+        if candidate and subprocess.run([candidate, "-c", "import ensurepip"], capture_output=True).returncode == 0:
+            return candidate
+    raise AssertionError(f"this test needs Python {version} beside {sys.version.split()[0]}: install it")
