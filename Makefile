@@ -32,6 +32,8 @@ test: setup ## every test that needs no long build, at most 12 minutes on 2 core
 	$(BIN)/python -m pytest -m "not interop" $(PYTEST_ARGS)
 
 test-interop: setup ## the real clients and peers: simd, CosmJS, cosmpy, curl
+	$(BIN)/python -m chain.comet
+	$(BIN)/python -m tests.interop.peers
 	$(BIN)/python -m pytest -m interop $(PYTEST_ARGS)
 
 check: setup ## ruff, mypy strict, determinism, imports, docs, compiled descriptors

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from chain.comet import tools_folder
+from tests.interop import peers
 from tests.support import ROOT
 
 pytestmark = pytest.mark.timeout(600)
@@ -58,25 +57,4 @@ def test_another_process_agrees(reference: Any, flags: tuple[str, ...], environm
 @pytest.mark.interop
 def test_the_other_python_agrees(reference: Any) -> None:
     """3.12 where the tests run on 3.11, and the other way round; its environment comes from the same lock file."""
-    other = "3.11" if sys.version_info[:2] == (3, 12) else "3.12"
-    folder = tools_folder() / f"py{other}"
-    if not (folder / ".ready").exists():
-        found = find_python(other)
-        subprocess.run([found, "-m", "venv", "--clear", folder], check=True)
-        lock = str(ROOT / "requirements.lock")
-        subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--require-hashes", "-r", lock], check=True)
-        (folder / ".ready").touch()
-    assert replay(folder / "bin" / "python") == reference
-
-
-def find_python(version: str) -> str:
-    """An interpreter of that version: on PATH, or among pyenv's. Fails when there is none."""
-    candidates = [shutil.which(f"python{version}")]
-    pyenv = shutil.which("pyenv")
-    if pyenv:
-        root = subprocess.run([pyenv, "root"], capture_output=True, text=True).stdout.strip()
-        candidates += [str(path) for path in sorted(Path(root).glob(f"versions/{version}.*/bin/python"))]
-    for candidate in candidates:
-        if candidate and subprocess.run([candidate, "-c", "import ensurepip"], capture_output=True).returncode == 0:
-            return candidate
-    raise AssertionError(f"this test needs Python {version} beside {sys.version.split()[0]}: install it")
+    assert replay(peers.other_python()) == reference

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import venv
 from pathlib import Path
 
@@ -22,9 +23,35 @@ def simd() -> Path:
     binary = tools / "bin" / "simd"
     if not binary.exists():
         flags = "-X github.com/cosmos/cosmos-sdk/version.Name=sim -X github.com/cosmos/cosmos-sdk/version.AppName=simd"
-        command = [*go_command(tools), "build", "-ldflags", flags, "-o", str(binary), "."]
+        print("building simd (about 6 minutes, once)", flush=True)
+        command = [*go_command(tools), "build", "-buildvcs=false", "-ldflags", flags, "-o", str(binary), "."]
         subprocess.run(command, cwd=HERE / "simd", env=go_environment(tools), check=True)
     return binary
+
+
+def other_python() -> Path:
+    """An interpreter of another minor version (3.12 beside 3.11 and the other way round) with the lock file's packages."""
+    version = "3.11" if sys.version_info[:2] == (3, 12) else "3.12"
+    folder = tools_folder() / f"py{version}"
+    python = folder / "bin" / "python"
+    if not (folder / ".ready").exists():
+        subprocess.run([_find_python(version), "-m", "venv", "--clear", folder], check=True)
+        lock = str(HERE.parents[1] / "requirements.lock")
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", lock], check=True)
+        (folder / ".ready").touch()
+    return python
+
+
+def _find_python(version: str) -> str:
+    candidates = [shutil.which(f"python{version}")]
+    pyenv = shutil.which("pyenv")
+    if pyenv:
+        root = subprocess.run([pyenv, "root"], capture_output=True, text=True).stdout.strip()
+        candidates += [str(path) for path in sorted(Path(root).glob(f"versions/{version}.*/bin/python"))]
+    for candidate in candidates:
+        if candidate and subprocess.run([candidate, "-c", "import ensurepip"], capture_output=True).returncode == 0:
+            return candidate
+    raise LookupError(f"Python {version} is needed beside {sys.version.split()[0]}: install it")
 
 
 def cosmjs() -> Path:
@@ -47,3 +74,8 @@ def cosmpy_python() -> Path:
         subprocess.run([python, "-m", "pip", "install", "--quiet", COSMPY], check=True)
         (folder / ".ready").touch()
     return python
+
+
+if __name__ == "__main__":
+    for peer in (simd, cosmjs, cosmpy_python, other_python):
+        print(peer(), flush=True)
