@@ -1,7 +1,6 @@
 """What the key tests share."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from chain.cli.main import cli
+from tests.interop import peers
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,8 @@ def stchaind(tmp_path: Path) -> Callable[..., Answer]:
 
 @pytest.fixture
 def simd(tmp_path: Path) -> Callable[..., Answer]:
-    """Runs the real ``simd`` (SDK 0.50) the same way; it is found on PATH or in ``$STRATOS_TOOLS/bin``."""
-    tools = os.environ.get("STRATOS_TOOLS", str(Path(__file__).parents[2] / ".tools"))
-    binary = shutil.which("simd") or shutil.which("simd", path=str(Path(tools) / "bin"))
-    if binary is None:
-        pytest.fail("these tests need simd (ibc-go v8.7.0) on PATH or in $STRATOS_TOOLS/bin")
+    """Runs the real ``simd`` (SDK 0.50) the same way."""
+    binary = str(peers.simd())
 
     def run(*arguments: str, stdin: str = "", backend: str = "test", home: Path = tmp_path / "theirs") -> Answer:
         command = [binary, *arguments, "--home", str(home), "--keyring-backend", backend]
