@@ -133,7 +133,8 @@ class Application:
         # CometBFT compares it with the headers', which carry the consensus parameter; before the first commit InitChain brings that.
         if self.store.latest_version == 0:
             return 0
-        return int(self._capabilities.consensus_params(self.store.latest_view()).version.app)
+        with self.store.view() as view:
+            return int(self._capabilities.consensus_params(view).version.app)
 
     def query(self, request: Any) -> Any:
         return self.queries.answer(request)
@@ -394,7 +395,7 @@ class Application:
         """A fresh overlay over the last commit; before the first commit, over (or of) the state of InitChain."""
         genesis = self._pending_genesis
         if genesis is None:
-            return State(self.store.latest_view(), self.store.names)
+            return State(self.store.latest(), self.store.names)
         fresh = State(EmptyView(), self.store.names)
         for name, changes in genesis.net_changes().items():
             target = fresh.store(name)
@@ -411,7 +412,7 @@ class Application:
         return int(self._capabilities.consensus_params(self._base_view()).block.max_gas)
 
     def _base_view(self) -> Any:
-        return self._pending_genesis if self._pending_genesis is not None else self.store.latest_view()
+        return self._pending_genesis if self._pending_genesis is not None else self.store.latest()
 
     def _check_info(self) -> BlockInfo:
         height = max(self.store.latest_version, self._initial_height - 1)
@@ -457,7 +458,7 @@ class Application:
     def _retain_height(self, height: int) -> int:
         if not self.settings.min_retain_blocks:
             return 0
-        evidence_age: int = self._capabilities.consensus_params(self.store.latest_view()).evidence.max_age_num_blocks
+        evidence_age: int = self._capabilities.consensus_params(self.store.latest()).evidence.max_age_num_blocks
         return max(min(height - self.settings.min_retain_blocks, height - evidence_age), 0)
 
     def _load_header(self) -> None:

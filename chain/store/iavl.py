@@ -6,7 +6,7 @@
 Rules (reference abci-sdk-rules.md section 6): changes are applied one by one in key order; setting an equal value renews leaf and
 path; a split keeps the old leaf; the key of an inner node is the smallest key of its right subtree; rotation when the balance
 exceeds one, a single rotation on a tie; every renewed node carries the new version. This module is the plain form; the C core
-(``fast.py``) must agree with it on every byte.
+(``fast/core.c``) must agree with it on every byte.
 
 Stored node: ``height | size | key length | key`` then for a leaf ``value``, for an inner node
 ``left version | left nonce | left hash | right version | right nonce | right hash``; numbers are unsigned varints. A node is stored
@@ -93,16 +93,19 @@ class LeafPath:
 class Tree:
     """One version of one store."""
 
-    __slots__ = ("_load", "root")
+    __slots__ = ("_keep_height", "_load", "root")
 
-    def __init__(self, root: Node | None, load: Load) -> None:
+    def __init__(self, root: Node | None, load: Load, keep_height: int = 0) -> None:
         self.root = root
         self._load = load
+        self._keep_height = keep_height
 
     @classmethod
-    def at(cls, root_key: NodeKey | None, root_hash: bytes, load: Load) -> Tree:
-        """The stored tree whose root node is ``root_key`` (None: empty). Raises CorruptStore."""
-        tree = cls(None, load)
+    def at(cls, root_key: NodeKey | None, root_hash: bytes, load: Load, keep_height: int = 0) -> Tree:
+        """The stored tree whose root node is ``root_key`` (None: empty). Nodes lower than ``keep_height`` are loaded anew at each
+        visit, which bounds what a long walk keeps in memory. Raises CorruptStore.
+        """
+        tree = cls(None, load, keep_height)
         if root_key is not None:
             tree.root = tree._fetch(root_key, root_hash)
         return tree
@@ -226,13 +229,17 @@ class Tree:
     def _left(self, node: Node) -> Node:
         child = node.left
         if child is None:
-            child = node.left = self._fetch(node.left_key, node.left_hash)
+            child = self._fetch(node.left_key, node.left_hash)
+            if child.height >= self._keep_height:
+                node.left = child
         return child
 
     def _right(self, node: Node) -> Node:
         child = node.right
         if child is None:
-            child = node.right = self._fetch(node.right_key, node.right_hash)
+            child = self._fetch(node.right_key, node.right_hash)
+            if child.height >= self._keep_height:
+                node.right = child
         return child
 
     def _fetch(self, key: NodeKey, expected_hash: bytes) -> Node:

@@ -1,11 +1,16 @@
 """All stores of the chain under one app hash: views of committed versions, and the two steps that make the next one.
 
     stage(version, net changes) ──► app hash        nothing committed is touched; may be called again
-    commit(records)             ──► one atomic, synced write: new nodes, roots, records
+    commit(records)             ──► one atomic, synced write: the log of the version's net changes, its root hashes, records
+    flusher thread              ──► the version's nodes, in smaller writes; the last one takes the log away
+
+A version whose nodes are not on disk yet is read from memory. After a kill the logs that are left are applied again, from the last flushed
+version on, and must lead to the roots they name. Closing flushes.
 
 Records on disk (numbers big-endian, ``#`` is a checksum of 8 bytes in front of the value):
 
     m latest                    # version 8
+    w version 8                 # log: per store name, root hash, packed net changes (gone once the version is flushed)
     v version 8                 # roots: per store name, root version, root nonce, root hash
     o version 8                 # keys of the nodes that this version no longer uses
     l version 8 name            # a small local record of that version (never part of the app hash)
@@ -18,20 +23,26 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final
 
 from chain.store import merkle, proofs
 from chain.store.api import KVReader, prefix_end
+from chain.store.engine import Changes, Engine, Staged, open_engine
 from chain.store.errors import CorruptStore, FutureVersion, StoreError, VersionPruned
-from chain.store.iavl import EMPTY_HASH, Applied, Change, Load, NodeKey, Tree
+from chain.store.iavl import EMPTY_HASH, Change, Load, NodeKey, Tree
 from chain.store.kv import KVBackend
 from chain.store.pruning import KEEP_ALL, Pruning
 
-DEFAULT_CACHE_NODES: Final = 2_000_000
+DEFAULT_CACHE_NODES: Final = 4_000_000
+MAX_PENDING_BYTES: Final = 256 << 20
+"""Commits wait for the flusher when more than this is not on disk as nodes yet."""
+
+FLUSH_NODES: Final = 2000
+_VIEW_KEEP_HEIGHT: Final = 3
 _LATEST: Final = b"mlatest"
 
 
@@ -46,12 +57,12 @@ class Root:
 class View:
     """An immutable committed version. Close it (or use it in ``with``) so that pruning may pass it."""
 
-    def __init__(self, owner: MultiStore, version: int, roots: Mapping[str, Root], trees: dict[str, Tree], *, held: bool = True) -> None:
+    def __init__(self, owner: MultiStore, version: int, roots: Mapping[str, Root], trees: dict[str, Tree]) -> None:
         self._owner = owner
         self.version = version
         self._roots = roots
         self._trees = trees
-        self._open = held
+        self._open = True
 
     def store(self, name: str) -> KVReader:
         """Read access to one store. Raises KeyError for a name that is not mounted."""
@@ -64,7 +75,8 @@ class View:
             if name not in self._owner.names:
                 raise KeyError(name)
             root = self._roots.get(name)
-            tree = Tree.at(root.key if root else None, root.hash if root else EMPTY_HASH, self._owner._loader(name))
+            load = self._owner._loader(name)
+            tree = Tree.at(root.key if root else None, root.hash if root else EMPTY_HASH, load, _VIEW_KEEP_HEIGHT)
             self._trees[name] = tree
         return tree
 
@@ -84,42 +96,73 @@ class View:
         self.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Staged:
+class LatestReader:
+    """The latest version as the thread that commits reads it; it changes with the next commit, so it is not kept beyond."""
+
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        self._engines = engines
+
+    def store(self, name: str) -> KVReader:
+        return self._engines[name]
+
+
+@dataclass(slots=True)
+class _Version:
+    """A staged version, and after its commit one whose nodes are not on disk yet."""
+
     version: int
-    applied: Mapping[str, Applied]
+    changes: Mapping[str, Changes]
+    staged: Mapping[str, Staged]
     roots: Mapping[str, Root]
     app_hash: bytes
+    size_bytes: int = field(default=0)
 
 
 class MultiStore:
     """The chain's state on disk. One thread stages and commits; any thread may hold views."""
 
-    def __init__(self, kv: KVBackend, names: Sequence[str], pruning: Pruning, cache_nodes: int) -> None:
+    def __init__(self, kv: KVBackend, names: Sequence[str], pruning: Pruning, cache_nodes: int, native: bool) -> None:
         self.names: tuple[str, ...] = tuple(sorted(names))
         self._kv = kv
         self._pruning = pruning
         self._cache_nodes = cache_nodes
         self._lock = threading.Lock()
         self._in_use: Counter[int] = Counter()
-        self._staged: _Staged | None = None
-        self._loaded = 0
+        self._staged: _Version | None = None
+        self._native = native
+        self._pending: dict[int, _Version] = {}  # committed, nodes not on disk yet, in ascending order
+        self._queue: deque[_Version] = deque()
+        self._wake = threading.Condition()
+        self._flusher: threading.Thread | None = None
+        self._flush_error: BaseException | None = None
         self._pruner: threading.Thread | None = None
         self._closing = threading.Event()
         latest = _get_checked(kv, _LATEST)
         self.latest_version = int.from_bytes(latest, "big") if latest is not None else 0
-        self._roots: Mapping[str, Root] = self._read_roots(self.latest_version) if self.latest_version else {}
+        logs = [int.from_bytes(key[1:], "big") for key, _ in kv.iterate(b"w", b"x")]
+        self._roots: Mapping[str, Root] = {}
+        if self.latest_version:
+            flushed = next((key for key, _ in kv.iterate(b"v", b"w", reverse=True)), None)
+            self._roots = self._read_roots(int.from_bytes(flushed[1:], "big")) if flushed is not None else {}
         unknown = sorted(set(self._roots) - set(self.names))
         if unknown:
             raise StoreError(f"the database holds stores this version does not know ({', '.join(unknown)}): run the version that wrote it")
-        self._trees = {name: self._open_tree(name, self._roots.get(name)) for name in self.names}
+        self._engines = {name: self._open_engine(name, self._roots.get(name)) for name in self.names}
+        self._view_trees: dict[str, Tree] = {}
+        for version in logs:
+            self._apply_again(version)
         self.app_hash = self._hash_of(self._roots)
         self._oldest = self._find_oldest()
 
     @classmethod
-    def open(cls, kv: KVBackend, stores: Sequence[str], *, pruning: Pruning = KEEP_ALL, cache_nodes: int = DEFAULT_CACHE_NODES) -> MultiStore:
-        """The state in ``kv``, with every name of ``stores`` mounted (a new name starts empty). Raises StoreError, CorruptStore."""
-        return cls(kv, stores, pruning, cache_nodes)
+    def open(
+        cls, kv: KVBackend, stores: Sequence[str], *, pruning: Pruning = KEEP_ALL, cache_nodes: int = DEFAULT_CACHE_NODES, native: bool = True
+    ) -> MultiStore:
+        """The state in ``kv``, with every name of ``stores`` mounted (a new name starts empty). Raises StoreError, CorruptStore.
+
+        At most about ``cache_nodes`` tree nodes stay in memory; ``native`` uses the C core where it was built.
+        """
+        return cls(kv, stores, pruning, cache_nodes, native)
 
     def view(self, version: int | None = None) -> View:
         """A committed version (None: the latest; 0 before the first commit is empty). Raises VersionPruned, FutureVersion."""
@@ -129,20 +172,20 @@ class MultiStore:
                 raise FutureVersion(f"version {wanted} does not exist yet; the latest is {self.latest_version}")
             if wanted == self.latest_version:
                 self._in_use[wanted] += 1
-                return View(self, wanted, self._roots, dict(self._trees))
+                return View(self, wanted, self._roots, self._view_trees)
             if wanted < self._oldest or wanted < 1:
                 raise VersionPruned(f"version {wanted} is not kept (oldest is {self._oldest}): ask a node that keeps it")
             self._in_use[wanted] += 1
+            pending = self._pending.get(wanted)
         try:
-            return View(self, wanted, self._read_roots(wanted), {})
+            return View(self, wanted, pending.roots if pending is not None else self._read_roots(wanted), {})
         except BaseException:
             self._release(wanted)
             raise
 
-    def latest_view(self) -> View:
-        """The latest version without a hold on it: for the thread that commits, which drops it before the next commit."""
-        with self._lock:
-            return View(self, self.latest_version, self._roots, dict(self._trees), held=False)
+    def latest(self) -> LatestReader:
+        """The latest version for the thread that commits, which drops it before the next commit. Other threads take a ``view``."""
+        return LatestReader(self._engines)
 
     def stage(self, version: int, changes: Mapping[str, Sequence[Change]]) -> bytes:
         """Compute ``version`` from the latest one and the net changes per store (sorted keys, None deletes); returns its app hash."""
@@ -150,9 +193,10 @@ class MultiStore:
             raise ValueError(f"the version after {self.latest_version} is {self.latest_version + 1}, got {version}")
         if version < 1:
             raise ValueError(f"a version is at least 1, got {version}")
-        applied = {name: tree.apply(changes.get(name, ()), version) for name, tree in self._trees.items()}
-        roots = {name: Root(one.tree.root_key, one.tree.hash) for name, one in applied.items()}
-        self._staged = _Staged(version, applied, roots, self._hash_of(roots))
+        packed = {name: Changes(changes.get(name, ())) for name in self.names}
+        staged = {name: engine.stage(packed[name], version) for name, engine in self._engines.items()}
+        roots = {name: Root(one.root_key, one.root_hash) for name, one in staged.items()}
+        self._staged = _Version(version, packed, staged, roots, self._hash_of(roots))
         return self._staged.app_hash
 
     def commit(self, records: Mapping[str, bytes] | None = None) -> None:
@@ -160,16 +204,25 @@ class MultiStore:
         staged = self._staged
         if staged is None:
             raise ValueError("nothing is staged")
-        self._kv.write(self._puts(staged, records or {}), sync=True)
+        self._wait_for_flusher()
+        version = staged.version.to_bytes(8, "big")
+        log = b"".join(_text(name) + staged.roots[name].hash + changes.pack() for name, changes in staged.changes.items())
+        staged.size_bytes = 8 * len(log)  # each change renews a path
+        puts = [(b"w" + version, _checked(log)), (_LATEST, _checked(version))]
+        puts += [(b"l" + version + name.encode("ascii"), _checked(value)) for name, value in (records or {}).items()]
+        self._kv.write(puts, sync=True)
+        for engine in self._engines.values():
+            engine.commit()
         with self._lock:
             self._staged = None
-            self._trees = {name: one.tree for name, one in staged.applied.items()}
+            self._pending[staged.version] = staged
+            self._view_trees = {}
             self._roots = staged.roots
             self.latest_version = staged.version
             self.app_hash = staged.app_hash
             self._oldest = self._oldest or staged.version
-        self._loaded += sum(len(one.new_nodes) for one in staged.applied.values())
-        if self._loaded > self._cache_nodes:
+        self._start_flushing(staged)
+        if sum(engine.nodes() for engine in self._engines.values()) > self._cache_nodes:
             self._shrink()
         target = self._pruning.target(staged.version)
         if target >= self._oldest:
@@ -203,6 +256,7 @@ class MultiStore:
     def rollback(self, version: int) -> None:
         """Delete every version above ``version``, atomically. Raises VersionPruned or FutureVersion when it is not kept."""
         self._join_pruner()
+        self.flush()
         if not self._oldest <= version <= self.latest_version or version < 1:
             raise VersionPruned(f"cannot roll back to {version}: versions {self._oldest} to {self.latest_version} are kept")
         roots = self._read_roots(version)
@@ -218,12 +272,15 @@ class MultiStore:
             self._staged = None
             self.latest_version = version
             self._roots = roots
-            self._trees = {name: self._open_tree(name, roots.get(name)) for name in self.names}
+            self._view_trees = {}
+            self._engines = {name: self._open_engine(name, roots.get(name)) for name in self.names}
             self.app_hash = self._hash_of(roots)
 
     def prune_to(self, version: int) -> None:
         """Delete versions up to ``version`` now, oldest first, in small writes; stops at a version that a view holds."""
         while self._oldest and self._oldest <= min(version, self.latest_version - 1) and not self._closing.is_set():
+            with self._wake:  # what the successor orphans is read from disk
+                self._wake.wait_for(lambda: self._flush_error is not None or all(one.version > self._oldest + 1 for one in self._queue))
             with self._lock:
                 oldest = self._oldest
                 if any(count and used <= oldest for used, count in self._in_use.items()):
@@ -235,27 +292,97 @@ class MultiStore:
             gone.extend(key for key, _ in self._kv.iterate(b"l" + this, b"l" + following))
             self._kv.write((), [*gone, b"v" + this, b"o" + following], sync=False)
 
+    def flush(self) -> None:
+        """Wait until the nodes of every committed version are on disk. Raises what the flusher met."""
+        with self._wake:
+            self._wake.wait_for(lambda: not self._queue or self._flush_error is not None)
+        if self._flush_error is not None:
+            raise self._flush_error
+
     def close(self) -> None:
         """Stop background work and release the database."""
         self._closing.set()
         self._join_pruner()
+        with self._wake:
+            self._wake.notify_all()
+        if self._flusher is not None:
+            self._flusher.join()
+            self._flusher = None
         self._kv.close()
 
-    def _puts(self, staged: _Staged, records: Mapping[str, bytes]) -> Iterator[tuple[bytes, bytes]]:
-        version = staged.version.to_bytes(8, "big")
+    def _wait_for_flusher(self) -> None:
+        with self._wake:
+            self._wake.wait_for(lambda: self._flush_error is not None or sum(one.size_bytes for one in self._queue) <= MAX_PENDING_BYTES)
+        if self._flush_error is not None:
+            raise self._flush_error
+
+    def _start_flushing(self, version: _Version) -> None:
+        with self._wake:
+            self._queue.append(version)
+            self._wake.notify_all()
+        if self._flusher is None:
+            self._flusher = threading.Thread(target=self._flush_always, name="flusher", daemon=True)
+            self._flusher.start()
+
+    def _flush_always(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._queue or self._closing.is_set())
+                if not self._queue:
+                    return
+                version = self._queue[0]
+            try:
+                self._write_nodes(version)
+            except BaseException as error:
+                with self._wake:
+                    self._flush_error = error
+                    self._wake.notify_all()
+                return
+            with self._lock:
+                del self._pending[version.version]
+            with self._wake:
+                self._queue.popleft()
+                self._wake.notify_all()
+
+    def _write_nodes(self, one: _Version) -> None:
+        """The version's nodes in writes of a bounded size; the last makes the version complete and takes its log away."""
+        version = one.version.to_bytes(8, "big")
+        puts: list[tuple[bytes, bytes]] = []
         orphans = bytearray()
-        for name, one in staged.applied.items():
+        for name, staged in one.staged.items():
             prefix = _node_prefix(name) + version
-            for nonce, raw in one.new_nodes:
-                yield prefix + nonce.to_bytes(4, "big"), raw
-            if one.orphans:
-                orphans += _text(name) + len(one.orphans).to_bytes(4, "big") + b"".join(map(_pack, one.orphans))
-        roots = b"".join(_text(name) + _pack(root.key or (0, 0)) + root.hash for name, root in staged.roots.items())
-        yield b"v" + version, _checked(roots)
-        yield b"o" + version, _checked(bytes(orphans))
-        for name, value in records.items():
-            yield b"l" + version + name.encode("ascii"), _checked(value)
-        yield _LATEST, _checked(version)
+            for nonce, raw in enumerate(staged.new_nodes, start=1):
+                puts.append((prefix + nonce.to_bytes(4, "big"), raw))
+                if len(puts) >= FLUSH_NODES:
+                    self._kv.write(puts, sync=False)
+                    puts = []
+            if staged.orphans:
+                orphans += _text(name) + (len(staged.orphans) // 12).to_bytes(4, "big") + staged.orphans
+        roots = b"".join(_text(name) + _pack(root.key or (0, 0)) + root.hash for name, root in one.roots.items())
+        puts += [(b"v" + version, _checked(roots)), (b"o" + version, _checked(bytes(orphans)))]
+        self._kv.write(puts, [b"w" + version], sync=False)
+
+    def _apply_again(self, version: int) -> None:
+        """Go from the last flushed version to ``version`` by its log, and flush it."""
+        raw = _get_checked(self._kv, b"w" + version.to_bytes(8, "big")) or b""
+        found: dict[str, Changes] = {}
+        expected: dict[str, bytes] = {}
+        at = 0
+        while at < len(raw):
+            name, at = _read_text(raw, at)
+            if name not in self._engines:
+                raise StoreError(f"the database holds a store this version does not know ({name}): run the version that wrote it")
+            expected[name], at = raw[at : at + 32], at + 32
+            found[name], at = Changes.unpack(raw, at)
+        staged = {name: engine.stage(found.get(name, Changes(())), version) for name, engine in self._engines.items() if name in found}
+        for name, one in staged.items():
+            if one.root_hash != expected[name]:
+                raise CorruptStore(f"the log of version {version} does not lead to its root in {name}: restore a backup or snapshot")
+            self._engines[name].commit()
+        roots = {name: Root(one.root_key, one.root_hash) for name, one in staged.items()}
+        again = _Version(version, found, staged, roots, self._hash_of(roots))
+        self._write_nodes(again)
+        self._roots = roots
 
     def _read_roots(self, version: int) -> dict[str, Root]:
         raw = _get_checked(self._kv, b"v" + version.to_bytes(8, "big"))
@@ -288,22 +415,27 @@ class MultiStore:
     def _hash_of(self, roots: Mapping[str, Root]) -> bytes:
         return merkle.app_hash({name: root.hash for name, root in roots.items()}) if roots else EMPTY_HASH
 
-    def _open_tree(self, name: str, root: Root | None) -> Tree:
-        return Tree.at(root.key if root else None, root.hash if root else EMPTY_HASH, self._loader(name))
+    def _open_engine(self, name: str, root: Root | None) -> Engine:
+        return open_engine(root.key if root else None, root.hash if root else EMPTY_HASH, self._loader(name), native=self._native)
 
     def _loader(self, name: str) -> Load:
         prefix = _node_prefix(name)
         get = self._kv.get
+        pending = self._pending
 
         def load(key: NodeKey) -> bytes | None:
-            self._loaded += 1
+            version = pending.get(key[0])
+            if version is not None:
+                nodes = version.staged[name].new_nodes
+                return nodes[key[1] - 1] if 0 < key[1] <= len(nodes) else None
             return get(prefix + _pack(key))
 
         return load
 
     def _shrink(self) -> None:
-        depth = max(self._cache_nodes.bit_length() - 3, 4)
-        self._loaded = sum(tree.collapse(depth) for tree in self._trees.values())
+        total = sum(engine.nodes() for engine in self._engines.values())
+        for engine in self._engines.values():
+            engine.shrink(self._cache_nodes * engine.nodes() * 3 // (4 * total))
 
     def _release(self, version: int) -> None:
         with self._lock:

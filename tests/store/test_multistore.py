@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import random
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
-from chain.store import ics23, proofs
+from chain.store import ics23, multistore, proofs
 from chain.store.errors import CorruptStore, FutureVersion, StoreLocked, VersionPruned
-from chain.store.kv import KVBackend, MemoryBackend, open_backend
+from chain.store.kv import MemoryBackend, open_backend
 from chain.store.multistore import MultiStore
 from chain.store.pruning import Pruning
 
@@ -169,7 +172,9 @@ def test_a_pruning_policy_runs_by_itself() -> None:
 
 def test_a_new_store_starts_empty_at_the_next_version() -> None:
     kv = MemoryBackend()
-    grow(MultiStore.open(kv, NAMES), 3)
+    store = MultiStore.open(kv, NAMES)
+    grow(store, 3)
+    store.close()
     store = MultiStore.open(kv, [*NAMES, "names"])
     store.stage(4, {"names": [(b"k", b"v")]})
     store.commit()
@@ -189,6 +194,7 @@ def test_a_flipped_bit_in_any_record_is_noticed_or_harmless() -> None:
     kv = MemoryBackend()
     store = MultiStore.open(kv, NAMES)
     app_hash, state = grow(store, 5)[-1]
+    store.close()
     choose = random.Random(3)
     for key, raw in list(kv.iterate()):
         at = choose.randrange(len(raw))
@@ -220,13 +226,76 @@ class DiesAfter(MemoryBackend):
         super().write(puts, deletes, sync=sync)
 
 
-@pytest.mark.parametrize("writes", range(8))
-def test_a_crash_leaves_the_last_or_the_new_version(writes: int) -> None:
-    reference = [app_hash for app_hash, _ in grow(MultiStore.open(MemoryBackend(), NAMES), 8)]
-    kv: KVBackend = DiesAfter(writes)
-    with pytest.raises(OSError, match="stopped"):
-        grow(MultiStore.open(kv, NAMES), 9)
-    survivor = MultiStore.open(kv, NAMES)
-    assert survivor.latest_version == writes
-    if writes:
-        assert survivor.app_hash == reference[writes - 1]
+@pytest.mark.parametrize("native", [True, False], ids=["native", "plain"])
+@pytest.mark.parametrize("writes", range(0, 120, 3))
+def test_a_crash_after_any_write_leaves_the_last_or_the_new_version(writes: int, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(multistore, "FLUSH_NODES", 5)
+    reference = [app_hash for app_hash, _ in grow(MultiStore.open(MemoryBackend(), NAMES), 12)]
+    kv = DiesAfter(writes)
+    store = MultiStore.open(kv, NAMES, native=native)
+    committed = 0
+    with contextlib.suppress(OSError):
+        for version in range(1, 13):
+            store.stage(version, random_block(random.Random(1000 + version)))
+            store.commit()
+            committed = version
+    with contextlib.suppress(OSError):
+        store.flush()
+    store.close()
+    kv.left = 10**6
+    survivor = MultiStore.open(kv, NAMES, native=native)
+    assert survivor.latest_version == committed
+    if committed:
+        assert survivor.app_hash == reference[committed - 1]
+    assert not list(kv.iterate(b"w", b"x")), "every log is applied"
+    for version in range(committed + 1, 13):
+        assert survivor.stage(version, random_block(random.Random(1000 + version))) == reference[version - 1]
+        survivor.commit()
+    survivor.close()
+    with MultiStore.open(kv, NAMES, native=not native).view() as view:
+        assert view.root_hashes() == survivor.root_hashes()
+
+
+def test_a_log_that_does_not_lead_to_its_root_is_refused() -> None:
+    kv = DiesAfter(1)
+    store = MultiStore.open(kv, NAMES)
+    with contextlib.suppress(OSError):
+        grow(store, 5)
+    store.close()
+    kv.left = 10**6
+    (key, raw), *_ = kv.iterate(b"w", b"x")
+    value = bytearray(raw[8:])
+    value[-1] ^= 1
+    kv.write([(key, hashlib.sha256(value).digest()[:8] + value)], sync=True)
+    with pytest.raises(CorruptStore, match="does not lead to its root"):
+        MultiStore.open(kv, NAMES)
+
+
+def test_a_version_reads_alike_before_and_after_its_nodes_are_on_disk() -> None:
+    kv = Held()
+    store = MultiStore.open(kv, NAMES)
+    history = grow(store, 6)
+    for _ in range(2):
+        for version, (app_hash, state) in enumerate(history, start=1):
+            with store.view(version) as view:
+                for name in NAMES:
+                    assert dict(view.store(name).iterate()) == state[name]
+            for key in list(state["acc"])[:5]:
+                assert verify(store, "acc", key, version, app_hash) == state["acc"][key]
+        kv.go.set()
+        store.flush()
+        assert not list(kv.iterate(b"w", b"x"))
+    store.close()
+
+
+class Held(MemoryBackend):
+    """A disk on which the flusher makes no progress until ``go``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def write(self, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes] = (), *, sync: bool) -> None:
+        if not sync:
+            self.go.wait()
+        super().write(puts, deletes, sync=sync)

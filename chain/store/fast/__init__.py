@@ -1,0 +1,1 @@
+"""The native twin of the tree: ``core.c``, built by ``make setup``. Never required to run; the plain form is the oracle."""
