@@ -13,11 +13,14 @@ from chain.module import Module
 from chain.store.kv import KVBackend
 from chain.store.multistore import DEFAULT_CACHE_NODES, MultiStore
 from chain.store.pruning import KEEP_ALL, Pruning
-from chain.tx.ante import Ante
+from chain.tx.ante import FEE_COLLECTOR, Ante
 from chain.tx.fees import parse_gas_prices
 from chain.tx.verdicts import Verdicts
-from modules.auth.keeper import AuthKeeper
+from modules.auth import keys as auth_keys
+from modules.auth.keeper import AuthKeeper, decode_account
+from modules.auth.keeper import Params as AuthParams
 from modules.auth.module import auth_module
+from modules.bank.fast import SEND, Accounts, FastSends
 from modules.bank.keeper import BankMint
 from modules.bank.module import bank_module
 from modules.consensus.module import ConsensusKeeper, consensus_module
@@ -54,8 +57,22 @@ def build_application(
         genutil_module(),
         consensus_module(consensus),
     ]
-    store = MultiStore.open(kv, [name for module in modules for name in module.stores], pruning=pruning, cache_nodes=cache_nodes)
+    names = [name for module in modules for name in module.stores]
+    store = MultiStore.open(kv, names, pruning=pruning, cache_nodes=cache_nodes, native=settings.native_core)
     verdicts = Verdicts(settings.verdict_cache, settings.workers)
+
+    min_gas_prices = parse_gas_prices(settings.min_gas_prices)
+    plain_accounts = Accounts(
+        auth_keys.STORE,
+        auth_keys.PARAMS,
+        auth_keys.account,
+        auth_keys.by_number,
+        decode_account,
+        AuthParams.FromString,
+        module_address(FEE_COLLECTOR),
+    )
+    check_send = modules[1].messages[SEND].check_stateless
+    fast_sends = FastSends(plain_accounts, verdicts, min_gas_prices, bank.is_blocked, check_send) if settings.fast_sends else None
 
     def account(ctx: Any, state: Any, address: bytes) -> Any:
         return auth.get_account(ctx, state, address)
@@ -66,8 +83,9 @@ def build_application(
         end_order=END_BLOCK,
         genesis_order=GENESIS,
         store=store,
-        ante=Ante(auth, bank, verdicts, parse_gas_prices(settings.min_gas_prices)),
+        ante=Ante(auth, bank, verdicts, min_gas_prices),
         verdicts=verdicts,
         capabilities=Capabilities(consensus.get, consensus.set, deliver_with(staking), account),
         settings=settings,
+        twin=fast_sends,
     )

@@ -32,7 +32,7 @@ from chain.store.multistore import MultiStore
 from chain.store.state import EmptyView, State
 from chain.tx.ante import Ante
 from chain.tx.decode import Tx
-from chain.tx.execution import BlockInfo, Executor
+from chain.tx.execution import BlockInfo, Executor, Twin
 from chain.tx.pool import Pool, Pooled
 from chain.tx.results import encode_event, encode_result, failure_of
 from chain.tx.verdicts import Verdicts
@@ -59,6 +59,8 @@ class Settings:
     pool_txs: int = 100_000
     verdict_cache: int = 20_000
     workers: int = 1
+    fast_sends: bool = True
+    native_core: bool = True
     version: str = "0.1.0"
 
 
@@ -95,6 +97,7 @@ class Application:
         verdicts: Verdicts,
         capabilities: Capabilities,
         settings: Settings,
+        twin: Twin | None = None,
     ) -> None:
         by_name = {module.name: module for module in modules}
         self.modules = tuple(modules)
@@ -107,7 +110,7 @@ class Application:
         self._capabilities = capabilities
         self._verdicts = verdicts
         handlers = {name: handler for module in modules for name, handler in module.messages.items()}
-        self.executor = Executor(ante, handlers)
+        self.executor = Executor(ante, handlers, twin)
         self.pool = Pool(settings.pool_txs)
         self.chain_id = ""
         self._time_ns = 0

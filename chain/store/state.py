@@ -101,6 +101,22 @@ class KVStore:
         if empty:
             meter.consume(gas.ITER_NEXT_COST_FLAT, "IterNextFlat")
 
+    def peek(self, key: bytes) -> bytes | None:
+        """The value at ``key`` without gas: for a fast twin that counts gas itself."""
+        try:
+            return self._pending[key]
+        except KeyError:
+            try:
+                return self._read[key]
+            except KeyError:
+                value = self._read[key] = self._base.get(key)
+                return value
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Write without gas and without undo: for a fast twin, outside any mark, once nothing can fail any more."""
+        self._pending[key] = value
+        self._sorted = None
+
     def _merged(self, start: bytes | None, end: bytes | None, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
         if self._sorted is None:
             self._sorted = sorted(self._pending)

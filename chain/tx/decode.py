@@ -60,6 +60,8 @@ class Tx:
     payer: bytes | None
     granter: bytes | None
     has_non_critical: bool
+    plan: Any = None
+    """What a fast twin worked out about this transaction: None not tried yet, False not its kind."""
 
     @property
     def memo(self) -> str:

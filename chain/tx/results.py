@@ -25,14 +25,15 @@ def _varint(value: int) -> bytes:
 _SHORT: Final = [_varint(value) for value in range(1 << 14)]
 
 
-def _length(value: int) -> bytes:
+def length_prefix(value: int) -> bytes:
+    """``value`` as an unsigned varint."""
     return _SHORT[value] if value < 1 << 14 else _varint(value)
 
 
 @lru_cache(maxsize=1024)
 def _text_field(tag: int, text: str) -> bytes:
     raw = text.encode()
-    return bytes((tag,)) + _length(len(raw)) + raw if raw else b""
+    return bytes((tag,)) + length_prefix(len(raw)) + raw if raw else b""
 
 
 def encode_event(event: Event, extra: Iterable[Attribute] = ()) -> bytes:
@@ -43,9 +44,9 @@ def encode_event(event: Event, extra: Iterable[Attribute] = ()) -> bytes:
         raw = value.encode()
         body = _text_field(0x0A, key)
         if raw:
-            body += b"\x12" + _length(len(raw)) + raw
+            body += b"\x12" + length_prefix(len(raw)) + raw
         body += b"\x18\x01"
-        parts.append(b"\x12" + _length(len(body)) + body)
+        parts.append(b"\x12" + length_prefix(len(body)) + body)
     return b"".join(parts)
 
 
@@ -55,19 +56,19 @@ def encode_result(*, code: int, data: bytes, log: str, gas_wanted: int, gas_used
     if code:
         parts.append(b"\x08" + _varint(code))
     if data:
-        parts.append(b"\x12" + _length(len(data)) + data)
+        parts.append(b"\x12" + length_prefix(len(data)) + data)
     if log:
         raw = log.encode()
-        parts.append(b"\x1a" + _length(len(raw)) + raw)
+        parts.append(b"\x1a" + length_prefix(len(raw)) + raw)
     if gas_wanted:
         parts.append(b"\x28" + _varint(gas_wanted))
     if gas_used:
         parts.append(b"\x30" + _varint(gas_used))
     for event in events:
-        parts.append(b"\x3a" + _length(len(event)) + event)
+        parts.append(b"\x3a" + length_prefix(len(event)) + event)
     if codespace:
         raw = codespace.encode()
-        parts.append(b"\x42" + _length(len(raw)) + raw)
+        parts.append(b"\x42" + length_prefix(len(raw)) + raw)
     return b"".join(parts)
 
 

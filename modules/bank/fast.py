@@ -1,0 +1,372 @@
+"""The fast twin of one common transaction: a single MsgSend of one coin, signed by one key in DIRECT mode, fee in wei, no options.
+
+    plan   what the transaction alone decides: keys, texts, events              (once per transaction)
+    run    what state decides: balances, sequence, gas; then at most eight writes  (CheckTx, recheck, proposal, block)
+
+It only ever succeeds: where anything is not as in the plain case (``chain/tx/ante.py`` and this module's keeper), nothing is written, the
+answer is None, and the plain path runs and names the error. A success gives the same writes, gas, events and bytes as the plain path;
+``tests/app/test_fast_sends_equal_plain_ones.py`` holds both equal. ``fast-sends = false`` in app.toml switches it off.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+from chain.codec.canonical import encode
+from chain.codec.registry import message_class, pack_any
+from chain.context import Mode
+from chain.crypto import address as bech32
+from chain.crypto.keys import EthSecp256k1PublicKey, PublicKey, Secp256k1PublicKey
+from chain.errors import AppError
+from chain.gas import CIRCUIT_LOOKUP_COST, DELETE_COST, HAS_COST, READ_COST_FLAT, READ_COST_PER_BYTE, WRITE_COST_FLAT, WRITE_COST_PER_BYTE
+from chain.store.state import State
+from chain.tx import fees
+from chain.tx.ante import ETH_SIGNATURE_GAS, MAX_GAS_LIMIT
+from chain.tx.decode import Tx
+from chain.tx.execution import BlockInfo, Outcome, TxMsgData
+from chain.tx.results import length_prefix
+from chain.tx.verdicts import Verdicts
+from modules.bank import keys
+from modules.bank.keeper import MAX_BITS, Params
+
+SEND: Final = "cosmos.bank.v1beta1.MsgSend"
+MAX_KNOWN_ACCOUNTS: Final = 100_000
+_DIRECT: Final = 1
+_CHECKS: Final = (Mode.CHECK, Mode.RECHECK)
+_ANTE_ONLY: Final = (Mode.CHECK, Mode.RECHECK, Mode.PROPOSE)
+_ACCOUNT_HEAD: Final = b"\x0a\x20/cosmos.auth.v1beta1.BaseAccount\x12"
+_DATA: Final = encode(TxMsgData(msg_responses=[pack_any(message_class(f"{SEND}Response")())]))
+_DATA_FIELD: Final = b"\x12" + length_prefix(len(_DATA)) + _DATA
+_BYTE: Final = READ_COST_PER_BYTE
+_WRITTEN: Final = WRITE_COST_PER_BYTE
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """What this twin knows of accounts: their keys, and the decoder of the plain path."""
+
+    store: str
+    params_key: bytes
+    account_key: Callable[[bytes], bytes]
+    number_key: Callable[[int], bytes]
+    decode: Callable[[bytes], Any]
+    decode_params: Callable[[bytes], Any]
+    fee_collector: bytes
+
+
+@dataclass(slots=True)
+class _Plan:
+    sender: bytes
+    account_key: bytes
+    recipient_key: bytes
+    public_key: PublicKey
+    sequence: int
+    amount: int
+    fee: int
+    priority: int
+    enabled_key: bytes
+    balances: tuple[bytes, bytes, bytes]  # of sender, recipient, and of the sender in wei: keys
+    holders: tuple[bytes, bytes, bytes]
+    fixed_gas: tuple[int, int]  # ante, messages: what depends on the transaction alone
+    ante_events: bytes
+    all_events: bytes
+
+
+@dataclass(slots=True)
+class _Known:
+    """A plain account as stored, taken apart: ``prefix`` is its encoding without the sequence."""
+
+    prefix: bytes
+    sequence: int
+    number: int
+    number_key: bytes
+    public_key: PublicKey
+
+
+@dataclass(slots=True)
+class _Rules:
+    """Costs that parameters decide."""
+
+    per_byte: int
+    secp256k1: int
+    gas: int  # three reads of the parameters
+
+
+class FastSends:
+    """Runs plain sends (module docstring). ``min_gas_prices`` as in the ante chain; ``check`` is MsgSend's stateless check."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        verdicts: Verdicts,
+        min_gas_prices: fees.GasPrices,
+        blocked: Callable[[bytes], bool],
+        check: Callable[[Any], None],
+    ) -> None:
+        self._accounts = accounts
+        self._verdicts = verdicts
+        self._min_gas_prices = min_gas_prices
+        self._blocked = blocked
+        self._check = check
+        self._collector_account = accounts.account_key(accounts.fee_collector)
+        self._collector_text = bech32.encode(accounts.fee_collector)
+        self._collector_balance = keys.balance(accounts.fee_collector, fees.BASE_DENOM)
+        self._collector_holder = keys.holder(fees.BASE_DENOM, accounts.fee_collector)
+        self._known: dict[bytes, _Known | None] = {}
+        self._rules: Callable[[bytes], _Rules] = lru_cache(maxsize=16)(self._read_rules)
+        self._default_enabled: Callable[[bytes], bool] = lru_cache(maxsize=16)(lambda raw: bool(Params.FromString(raw).default_send_enabled))
+
+    def run(self, state: State, block: BlockInfo, tx: Tx, mode: Mode, block_gas_left: int | None) -> Outcome | None:
+        """The outcome of a plain send that succeeds, or None with nothing written."""
+        plan = tx.plan
+        if plan is None:
+            plan = tx.plan = self._plan(tx) or False
+        if plan is False or mode is Mode.SIMULATE or mode is Mode.GENESIS or block.height <= 0:
+            return None
+        auth, bank = state.store(self._accounts.store), state.store(keys.STORE)
+        account_raw, params_raw = auth.peek(plan.account_key), auth.peek(self._accounts.params_key)
+        collector_raw = auth.peek(self._collector_account)
+        if account_raw is None or params_raw is None or collector_raw is None:
+            return None
+        known = self._known[account_raw] if account_raw in self._known else self._learn(account_raw)
+        if known is None or known.sequence != plan.sequence:
+            return None
+        rules = self._rules(params_raw)
+        balance_keys = plan.balances
+        paying_raw, collected_raw = bank.peek(balance_keys[2]), bank.peek(self._collector_balance)
+        if paying_raw is None:
+            return None
+        paid = int(paying_raw) - plan.fee
+        collected = (0 if collected_raw is None else int(collected_raw)) + plan.fee
+        if paid <= 0 or collected.bit_length() > MAX_BITS:
+            return None
+        if mode in _CHECKS:
+            if 0 < block.max_gas < tx.gas_limit:
+                return None
+            try:
+                fees.require_minimum(tx.fee, tx.gas_limit, self._min_gas_prices)
+            except AppError:
+                return None
+        if mode is not Mode.RECHECK and not self._verdicts.signature_holds(tx, 0, known.public_key, block.chain_id, known.number):
+            return None
+        sequence = plan.sequence + 1
+        body = known.prefix + b"\x20" + length_prefix(sequence)
+        new_account = _ACCOUNT_HEAD + length_prefix(len(body)) + body
+        paid_raw, new_collected = str(paid).encode(), str(collected).encode()
+        gas = (
+            plan.fixed_gas[0]
+            + rules.gas
+            + rules.per_byte * len(tx.raw)
+            + (rules.secp256k1 if isinstance(known.public_key, Secp256k1PublicKey) else ETH_SIGNATURE_GAS)
+            + _BYTE * (7 * len(account_raw) + len(collector_raw) + len(paying_raw) + (0 if collected_raw is None else len(collected_raw)))
+            + _WRITTEN * (len(paid_raw) + len(new_collected) + len(new_account))
+        )
+        if gas > tx.gas_limit:
+            return None
+        if mode in _ANTE_ONLY:
+            if block_gas_left is not None:
+                return None
+            bank.put(plan.holders[2], b"")
+            bank.put(balance_keys[2], paid_raw)
+            events = plan.ante_events
+            data = b""
+        else:
+            bank_params, recipient_raw = bank.peek(keys.PARAMS), auth.peek(plan.recipient_key)
+            if recipient_raw is None or bank.peek(plan.enabled_key) is not None or not self._default_enabled(bank_params or b""):
+                return None
+            same = balance_keys[0] == balance_keys[2]
+            spending_raw = paid_raw if same else bank.peek(balance_keys[0])
+            received_raw = bank.peek(balance_keys[1])
+            if spending_raw is None:
+                return None
+            spent = int(spending_raw) - plan.amount
+            received = (0 if received_raw is None else int(received_raw)) + plan.amount
+            if spent <= 0 or received.bit_length() > MAX_BITS:
+                return None
+            spent_raw, new_received = str(spent).encode(), str(received).encode()
+            gas += (
+                plan.fixed_gas[1]
+                + _BYTE * (len(bank_params or b"") + len(new_account) + len(spending_raw) + (0 if received_raw is None else len(received_raw)))
+                + _WRITTEN * (len(spent_raw) + len(new_received))
+            )
+            if gas > tx.gas_limit or (block_gas_left is not None and gas > block_gas_left):
+                return None
+            if not same:
+                bank.put(plan.holders[2], b"")
+                bank.put(balance_keys[2], paid_raw)
+            bank.put(plan.holders[0], b"")
+            bank.put(balance_keys[0], spent_raw)
+            bank.put(plan.holders[1], b"")
+            bank.put(balance_keys[1], new_received)
+            events = plan.all_events
+            data = _DATA_FIELD
+        bank.put(self._collector_holder, b"")
+        bank.put(self._collector_balance, new_collected)
+        auth.put(known.number_key, plan.sender)
+        auth.put(plan.account_key, new_account)
+        if new_account not in self._known:
+            if len(self._known) > MAX_KNOWN_ACCOUNTS:
+                self._known.clear()
+            self._known[new_account] = _Known(known.prefix, sequence, known.number, known.number_key, known.public_key)
+        encoded = data + b"\x28" + length_prefix(tx.gas_limit) + b"\x30" + length_prefix(gas) + events
+        return Outcome(None, _DATA if data else b"", tx.gas_limit, gas, [], plan.priority, encoded)
+
+    def _plan(self, tx: Tx) -> _Plan | None:
+        """What this transaction alone decides; None if it is not a plain send that could succeed."""
+        if len(tx.messages) != 1 or len(tx.signers) != 1 or len(tx.signer_infos) != 1 or len(tx.signatures) != 1 or len(tx.fee) != 1:
+            return None
+        message, body, info, signature = tx.messages[0], tx.body, tx.signer_infos[0], tx.signatures[0]
+        if message.DESCRIPTOR.full_name != SEND or len(message.amount) != 1 or tx.payer is not None or tx.granter is not None:
+            return None
+        if body.memo or body.timeout_height or body.extension_options or not 0 < tx.gas_limit <= MAX_GAS_LIMIT:
+            return None
+        key = info.public_key
+        if not isinstance(key, Secp256k1PublicKey | EthSecp256k1PublicKey) or info.mode.WhichOneof("sum") != "single":
+            return None
+        if info.mode.single.mode != _DIRECT or not 0 <= info.sequence < (1 << 64) - 1 or tx.fee[0].denom != fees.BASE_DENOM or tx.fee[0].amount <= 0:
+            return None
+        try:
+            self._check(message)
+            if fees.to_base(tx.fee) != tx.fee:
+                return None
+            recipient = bech32.decode(message.to_address)
+        except AppError:
+            return None
+        sender, fee, denom = tx.signers[0], tx.fee[0].amount, message.amount[0].denom
+        amount = int(message.amount[0].amount)
+        if key.address != sender or recipient == sender or len(sender) != 20 or len(recipient) != 20 or self._blocked(recipient):
+            return None
+        if recipient == self._accounts.fee_collector or tx.body.messages[0].type_url != f"/{SEND}" or str(amount) != message.amount[0].amount:
+            return None
+        sender_text, recipient_text = message.from_address, message.to_address
+        fee_text, amount_text = f"{fee}{fees.BASE_DENOM}", f"{amount}{denom}"
+        sequence_text, signature_text = f"{sender_text}/{info.sequence}", base64.b64encode(signature).decode()
+        ante, messages = _templates(len(sender_text), len(recipient_text), len(fee_text), len(amount_text), len(sequence_text), len(signature_text))
+        s, r, f, a = sender_text.encode(), recipient_text.encode(), fee_text.encode(), amount_text.encode()
+        c, q, g = self._collector_text.encode(), sequence_text.encode(), signature_text.encode()
+        ante_events = ante % (s, f, c, f, c, s, f, s, f, s, q, g)
+        holder, holder_size = keys.holder(denom, sender), len(denom) + 23
+        return _Plan(
+            sender,
+            self._accounts.account_key(sender),
+            self._accounts.account_key(recipient),
+            key,
+            info.sequence,
+            amount,
+            fee,
+            fees.priority_of(tx.fee, tx.gas_limit),
+            keys.send_enabled(denom),
+            (keys.balance(sender, denom), keys.balance(recipient, denom), keys.balance(sender, fees.BASE_DENOM)),
+            (holder, keys.holder(denom, recipient), keys.holder(fees.BASE_DENOM, sender)),
+            (_ANTE_GAS, _message_gas(holder_size, len(denom) + 22)),
+            ante_events,
+            ante_events + messages % (s, s, a, r, a, r, s, a, s),
+        )
+
+    def _learn(self, raw: bytes) -> _Known | None:
+        """Take a stored account apart; None unless it is a plain one with a key of its own."""
+        account = self._accounts.decode(raw)
+        message, key = account.message, account.public_key
+        known = None
+        if message.DESCRIPTOR.full_name == "cosmos.auth.v1beta1.BaseAccount" and isinstance(key, Secp256k1PublicKey | EthSecp256k1PublicKey):
+            bare = type(message)()
+            bare.CopyFrom(message)
+            bare.ClearField("sequence")
+            prefix = encode(bare)
+            body = prefix + (b"\x20" + length_prefix(account.sequence) if account.sequence else b"")
+            if _ACCOUNT_HEAD + length_prefix(len(body)) + body == raw:
+                known = _Known(prefix, account.sequence, account.account_number, self._accounts.number_key(account.account_number), key)
+        if len(self._known) > MAX_KNOWN_ACCOUNTS:
+            self._known.clear()
+        self._known[raw] = known
+        return known
+
+    def _read_rules(self, raw: bytes) -> _Rules:
+        params = self._accounts.decode_params(raw)
+        if params.tx_sig_limit < 1:
+            return _Rules(0, 1 << 64, 0)  # no gas limit allows it: the plain path refuses
+        return _Rules(params.tx_size_cost_per_byte, params.sig_verify_cost_secp256k1, 3 * (READ_COST_FLAT + _BYTE * (1 + len(raw))))
+
+
+def _read(times: int, key_size: int) -> int:
+    return times * (READ_COST_FLAT + _BYTE * key_size)
+
+
+def _write(times: int, size: int) -> int:
+    return times * (WRITE_COST_FLAT + _WRITTEN * size)
+
+
+_WEI_BALANCE: Final = 22 + len(fees.BASE_DENOM)
+_WEI_HOLDER: Final = 23 + len(fees.BASE_DENOM)
+_ANTE_GAS: Final = (
+    CIRCUIT_LOOKUP_COST
+    + _read(7, 21)  # the sender: payer, locked coins, key, signature cost, signature, sequence, old number
+    + _read(1, 21)  # the fee collector
+    + _read(2, _WEI_BALANCE)
+    + _write(2, _WEI_HOLDER)
+    + _write(2, _WEI_BALANCE)
+    + HAS_COST  # the fee collector's account
+    + DELETE_COST
+    + HAS_COST  # the place in the index by number
+    + _write(1, 21 + 20)
+    + _write(1, 21)
+)
+"""Everything but the sizes of values, the transaction's size and the signature."""
+
+
+@lru_cache(maxsize=1024)
+def _message_gas(holder_size: int, balance_size: int) -> int:
+    enabled = READ_COST_FLAT + _BYTE * len(keys.PARAMS) + HAS_COST
+    moves = _read(2, balance_size) + _write(2, holder_size) + _write(2, balance_size)
+    return CIRCUIT_LOOKUP_COST + enabled + _read(1, 21) + moves + HAS_COST
+
+
+Slot: TypeAlias = "int | str"
+"""The size of a value that is filled in, or a value that never changes."""
+
+
+@lru_cache(maxsize=4096)
+def _templates(sender: int, recipient: int, fee: int, amount: int, sequence: int, signature: int) -> tuple[bytes, bytes]:
+    """The events of the ante chain and of the message for values of these sizes, with ``%b`` where they go."""
+    collector = len(bech32.encode(bytes(20)))
+    ante: list[tuple[str, Mapping[str, Slot]]] = [
+        ("coin_spent", {"spender": sender, "amount": fee}),
+        ("coin_received", {"receiver": collector, "amount": fee}),
+        ("transfer", {"recipient": collector, "sender": sender, "amount": fee}),
+        ("message", {"sender": sender}),
+        ("tx", {"fee": fee, "fee_payer": sender}),
+        ("tx", {"acc_seq": sequence}),
+        ("tx", {"signature": signature}),
+    ]
+    index: Mapping[str, Slot] = {"msg_index": "0"}
+    message: list[tuple[str, Mapping[str, Slot]]] = [
+        ("message", {"action": f"/{SEND}", "sender": sender, "module": "bank", **index}),
+        ("coin_spent", {"spender": sender, "amount": amount, **index}),
+        ("coin_received", {"receiver": recipient, "amount": amount, **index}),
+        ("transfer", {"recipient": recipient, "sender": sender, "amount": amount, **index}),
+        ("message", {"sender": sender, **index}),
+    ]
+    return b"".join(_event(*one) for one in ante), b"".join(_event(*one) for one in message)
+
+
+def _event(kind: str, attributes: Mapping[str, Slot]) -> bytes:
+    """Field ``events`` of ExecTxResult as a template."""
+    text = kind.encode()
+    parts, size = [b"\x0a", _size(len(text)), text], 1 + len(length_prefix(len(text))) + len(text)
+    for key, value in attributes.items():
+        name, value_size = key.encode(), value if isinstance(value, int) else len(value)
+        head = b"\x0a" + length_prefix(len(name)) + name + b"\x12" + length_prefix(value_size)
+        whole = len(head) + value_size + 2
+        filled = b"%b" if isinstance(value, int) else value.encode()
+        parts += [b"\x12", _size(whole), head.replace(b"%", b"%%"), filled, b"\x18\x01"]
+        size += 1 + len(length_prefix(whole)) + whole
+    return b"\x3a" + _size(size) + b"".join(parts)
+
+
+def _size(value: int) -> bytes:
+    """A length prefix inside a template."""
+    return length_prefix(value).replace(b"%", b"%%")

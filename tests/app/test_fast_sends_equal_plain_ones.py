@@ -1,0 +1,109 @@
+"""The fast twin of MsgSend against the plain path: random blocks of good and bad sends on both, every byte of every answer alike."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from chain.application import Settings
+from chain.codec.registry import message_class
+from chain.coins import Coin
+from chain.context import Mode
+from chain.testing.driver import Driver
+from chain.tx.execution import Executor
+from modules.bank.fast import FastSends
+from tests.support import FEE, FUNDS_WEI, GAS, KEYS, chain, key, send, text
+
+Check = message_class("tendermint.abci.RequestCheckTx")
+AMINO = 127
+
+
+def random_send(choose: random.Random, sequences: list[int]) -> bytes:
+    sender = choose.randrange(len(KEYS))
+    recipient = choose.randrange(len(KEYS))
+    options: dict[str, Any] = {}
+    amount = choose.choice([1, 5, 10**6, 10**18, FUNDS_WEI // 3, FUNDS_WEI, 2 * FUNDS_WEI])
+    match choose.randrange(24):
+        case 0:
+            options["memo"] = choose.choice(["hello", "x" * 300])
+        case 1:
+            options["timeout_height"] = choose.choice([1, 100])
+        case 2:
+            options["mode"] = AMINO
+        case 3:
+            options["gas"] = choose.choice([1, 50_000, 80_000, 88_000, 89_000, 10**9])
+            options["fee"] = (Coin("wei", options["gas"] * 10**9),)
+        case 4:
+            options["fee"] = choose.choice([(), (Coin("wei", 1),), (Coin("gwei", 200_000),), (Coin("ufoo", 10**15), *FEE), (Coin("wei", FUNDS_WEI),)])
+        case 5:
+            options["denom"] = choose.choice(["ufoo", "nothing", "gwei"])
+        case 6:
+            options["chain_id"] = "other-1"
+        case 7:
+            options["key"] = key(50)
+        case 8:
+            options["number"] = 77
+        case 9:
+            return send(sender, recipient, amount, sequence=sequences[sender] + choose.randrange(1, 3))
+        case _:
+            options["denom"] = choose.choice(["wei", "wei", "ufoo"])
+    raw = send(sender, recipient, amount, sequence=sequences[sender], **options)
+    if choose.random() < 0.9:
+        sequences[sender] += 1
+    return raw
+
+
+def answers(driver: Driver, choose: random.Random, blocks: int) -> list[Any]:
+    found: list[Any] = []
+    sequences = [0] * len(KEYS)
+    for _ in range(blocks):
+        txs = [random_send(choose, sequences) for _ in range(choose.randrange(12))]
+        app = driver.apps[0]
+        for raw in txs:
+            for kind in (0, 1):
+                answer = app.check_txs([Check(tx=raw, type=kind)])[0]
+                found.append(answer if isinstance(answer, bytes) else answer.SerializeToString())
+        found.append(driver.propose(txs))
+        result = driver.next_block(txs)
+        found += [result.app_hash, *result.results]
+        sequences = [_sequence(driver, number) for number in range(len(KEYS))]
+    return found
+
+
+def _sequence(driver: Driver, number: int) -> int:
+    request = message_class("cosmos.auth.v1beta1.QueryAccountInfoRequest")(address=text(KEYS[number]))
+    answer, _ = driver.apps[0].query_rpc("/cosmos.auth.v1beta1.Query/AccountInfo", request)  # type: ignore[attr-defined]
+    return int(answer.info.sequence)
+
+
+@pytest.mark.parametrize("consensus", [None, {"block": {"max_bytes": "1000000", "max_gas": "600000"}}], ids=["no limit", "block gas limit"])
+@pytest.mark.parametrize("seed", range(12))
+def test_every_answer_is_the_same_with_and_without_the_twin(seed: int, consensus: dict[str, Any] | None) -> None:
+    fast, plain = (
+        answers(chain(settings=[Settings(fast_sends=on)], consensus=consensus, denom="ufoo"), random.Random(seed), 12) for on in (True, False)
+    )
+    assert fast == plain
+
+
+def test_the_twin_runs_plain_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[Mode] = []
+    run = FastSends.run
+
+    def watched(self: FastSends, *arguments: Any) -> Any:
+        outcome = run(self, *arguments)
+        if outcome is not None:
+            modes.append(arguments[3])
+        return outcome
+
+    monkeypatch.setattr(FastSends, "run", watched)
+    monkeypatch.setattr(Executor, "_told", lambda self, error, tx: pytest.fail(f"a send failed: {error}"))
+    driver = chain()
+    driver.next_block([send(2, 1)])
+    raw = send(2, 1, sequence=1)
+    driver.apps[0].check_txs([Check(tx=raw)])
+    driver.propose([raw])
+    driver.next_block([raw])
+    driver.apps[0].check_txs([Check(tx=send(2, 1, sequence=2, gas=GAS))])
+    assert modes == [Mode.CHECK, Mode.PROPOSE, Mode.FINALIZE, Mode.CHECK]
