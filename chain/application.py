@@ -110,6 +110,9 @@ class Application:
         self._capabilities = capabilities
         self._verdicts = verdicts
         handlers = {name: handler for module in modules for name, handler in module.messages.items()}
+        self._twin = twin
+        if twin is not None:
+            verdicts.fast_read = twin.read
         self.executor = Executor(ante, handlers, twin)
         self.pool = Pool(settings.pool_txs)
         self.chain_id = ""
@@ -178,14 +181,20 @@ class Application:
 
     def _verify_ahead(self, txs: Sequence[Tx]) -> None:
         wanted = []
+        prepared = []
         ctx = self._check_context()
         for tx in txs:
+            if tx.plan and self._twin is not None:
+                item = self._twin.item(self._check_state, tx, self.chain_id)
+                if item is not None:
+                    prepared.append(item)
+                    continue
             for at, (signer, info) in enumerate(zip(tx.signers, tx.signer_infos, strict=False)):
                 account = self._capabilities.account(ctx, self._check_state, signer)
                 key = info.public_key if account is None or account.public_key is None else account.public_key
                 if account is not None and key is not None and at < len(tx.signatures):
                     wanted.append((tx, at, key, self.chain_id, account.account_number))
-        self._verdicts.check_ahead(wanted)
+        self._verdicts.check_ahead(wanted, prepared)
 
     def _check(self, tx: Tx | AppError, recheck: bool) -> Any:
         response = _abci("ResponseCheckTx")
@@ -200,7 +209,7 @@ class Application:
             codespace, code, text = failure_of(outcome.error)
             return response(code=code, codespace=codespace, log=text, gas_wanted=outcome.gas_wanted, gas_used=outcome.gas_used)
         if not recheck:
-            self.pool.add(Pooled(tx.raw, tx.hash, tx.signers[0], tx.signer_infos[0].sequence, outcome.priority, tx.gas_limit))
+            self.pool.add(Pooled(tx.raw, tx.hash, tx.signers[0], tx.first_sequence, outcome.priority, tx.gas_limit))
             return outcome.encode()  # ResponseCheckTx has the fields of ExecTxResult under the same numbers
         return response(gas_wanted=outcome.gas_wanted, gas_used=outcome.gas_used)
 

@@ -68,6 +68,8 @@ def open_application(home: Home, config: dict[str, Any]) -> Application:
             halt_time_s=config["halt-time"],
             min_retain_blocks=config["min-retain-blocks"],
             pool_txs=config["mempool"]["max-txs"],
+            native_core=config["native-core"],
+            fast_sends=config["fast-sends"],
             version=VERSION,
         )
         pruning = Pruning.named(config["pruning"], int(config["pruning-keep-recent"]), int(config["pruning-interval"]))

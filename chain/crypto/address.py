@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from functools import lru_cache
 from typing import Final
@@ -23,6 +24,7 @@ MAX_TEXT: Final = 1023
 _CHARSET: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 _VALUES: Final = {character: value for value, character in enumerate(_CHARSET)}
 _GENERATORS: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
+_STEPS: Final = tuple(functools.reduce(int.__xor__, (generator for at, generator in enumerate(_GENERATORS) if top >> at & 1), 0) for top in range(32))
 
 
 @lru_cache(maxsize=65536)
@@ -82,10 +84,7 @@ def _polymod(values: list[int]) -> int:
     check = 1
     for value in values:
         top = check >> 25
-        check = (check & 0x1FFFFFF) << 5 ^ value
-        for at in range(5):
-            if top >> at & 1:
-                check ^= _GENERATORS[at]
+        check = (check & 0x1FFFFFF) << 5 ^ value ^ _STEPS[top]
     return check
 
 

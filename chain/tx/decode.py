@@ -72,6 +72,11 @@ class Tx:
         return int(self.body.timeout_height)
 
     @property
+    def first_sequence(self) -> int:
+        """The sequence that the first signer signed with."""
+        return self.signer_infos[0].sequence
+
+    @property
     def fee_payer(self) -> bytes:
         """Who pays: the payer named in the fee, else the first signer."""
         return self.payer or self.signers[0]

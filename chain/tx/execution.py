@@ -16,6 +16,8 @@ from chain.codec.canonical import encode
 from chain.codec.registry import message_class, pack_any
 from chain.context import Context, Mode
 from chain.crypto import address as bech32
+from chain.crypto.batch import Item
+from chain.crypto.keys import PublicKey
 from chain.errors import AppError, Halt, InvariantBroken, OutOfGas, PanicError, UnknownRequest
 from chain.events import Event, EventList
 from chain.gas import CIRCUIT_LOOKUP_COST, GasMeter, InfiniteGasMeter
@@ -25,6 +27,7 @@ from chain.store.state import State
 from chain.tx.ante import Ante
 from chain.tx.decode import Tx
 from chain.tx.results import encode_event, encode_result, failure_of
+from chain.tx.verdicts import Verdict
 
 log = structlog.get_logger("tx")
 
@@ -71,6 +74,11 @@ class Twin(Protocol):
     """A faster way for one kind of transaction: the same outcome as the plain path, or None with nothing written."""
 
     def run(self, state: State, block: BlockInfo, tx: Tx, mode: Mode, block_gas_left: int | None) -> Outcome | None: ...
+    def read(self, raw: bytes) -> Tx | None:
+        """The transaction in ``raw`` if its bytes have the one shape the twin reads itself."""
+
+    def item(self, state: State, tx: Tx, chain_id: str) -> tuple[Item, Verdict, PublicKey] | None:
+        """The signature check of a transaction that ``read`` gave."""
 
 
 class Executor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from chain.crypto.batch import BatchVerifier, Item
@@ -25,6 +25,8 @@ class Verdicts:
     """A bounded memory of ``size`` transactions (0: remembers nothing), checking signatures with ``workers`` threads."""
 
     def __init__(self, size: int = DEFAULT_SIZE, workers: int = 1) -> None:
+        self.fast_read: Callable[[bytes], Tx | None] | None = None
+        """A reader for shapes that it knows, tried before the plain decoder."""
         self._size = size
         self._txs: OrderedDict[bytes, Tx] = OrderedDict()
         self._held: OrderedDict[Verdict, bytes] = OrderedDict()
@@ -35,7 +37,7 @@ class Verdicts:
         key = hashlib.sha256(raw).digest()
         tx = self._txs.get(key)
         if tx is None:
-            tx = decode_tx(raw)
+            tx = (self.fast_read(raw) if self.fast_read is not None else None) or decode_tx(raw)
             if self._size:
                 self._txs[key] = tx
                 if len(self._txs) > self._size:
@@ -60,12 +62,14 @@ class Verdicts:
             self._remember(verdict, key)
         return holds
 
-    def check_ahead(self, wanted: Sequence[tuple[Tx, int, PublicKey, str, int]]) -> None:
-        """Check many signatures as one batch and remember those that hold: (tx, signer index, key, chain id, account number) each."""
+    def check_ahead(self, wanted: Sequence[tuple[Tx, int, PublicKey, str, int]], prepared: Sequence[tuple[Item, Verdict, PublicKey]] = ()) -> None:
+        """Check many signatures as one batch and remember those that hold: (tx, signer index, key, chain id, account number) each, and
+        ``prepared`` ones whose digest is known.
+        """
         if not self._size:
             return
-        items: list[Item] = []
-        verdicts: list[tuple[Verdict, PublicKey]] = []
+        items: list[Item] = [item for item, _, _ in prepared]
+        verdicts: list[tuple[Verdict, PublicKey]] = [(verdict, key) for _, verdict, key in prepared]
         for tx, at, key, chain_id, number in wanted:
             verdict = (tx.hash, at, chain_id, number)
             if self._held.get(verdict) == key.raw:

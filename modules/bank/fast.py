@@ -11,6 +11,7 @@ answer is None, and the plain path runs and names the error. A success gives the
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,19 +19,22 @@ from typing import Any, Final, TypeAlias
 
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class, pack_any
+from chain.coins import Coin
 from chain.context import Mode
 from chain.crypto import address as bech32
+from chain.crypto.batch import Item
 from chain.crypto.keys import EthSecp256k1PublicKey, PublicKey, Secp256k1PublicKey
 from chain.errors import AppError
 from chain.gas import CIRCUIT_LOOKUP_COST, DELETE_COST, HAS_COST, READ_COST_FLAT, READ_COST_PER_BYTE, WRITE_COST_FLAT, WRITE_COST_PER_BYTE
 from chain.store.state import State
 from chain.tx import fees
 from chain.tx.ante import ETH_SIGNATURE_GAS, MAX_GAS_LIMIT
-from chain.tx.decode import Tx
+from chain.tx.decode import Tx, decode_tx
 from chain.tx.execution import BlockInfo, Outcome, TxMsgData
 from chain.tx.results import length_prefix
-from chain.tx.verdicts import Verdicts
+from chain.tx.verdicts import Verdict, Verdicts
 from modules.bank import keys
+from modules.bank.fast_shape import KEY_TYPES, PlainKey, Shape, read_shape
 from modules.bank.keeper import MAX_BITS, Params
 
 SEND: Final = "cosmos.bank.v1beta1.MsgSend"
@@ -38,6 +42,7 @@ MAX_KNOWN_ACCOUNTS: Final = 100_000
 _DIRECT: Final = 1
 _CHECKS: Final = (Mode.CHECK, Mode.RECHECK)
 _ANTE_ONLY: Final = (Mode.CHECK, Mode.RECHECK, Mode.PROPOSE)
+_FEE_DENOM: Final = fees.BASE_DENOM.encode()
 _ACCOUNT_HEAD: Final = b"\x0a\x20/cosmos.auth.v1beta1.BaseAccount\x12"
 _DATA: Final = encode(TxMsgData(msg_responses=[pack_any(message_class(f"{SEND}Response")())]))
 _DATA_FIELD: Final = b"\x12" + length_prefix(len(_DATA)) + _DATA
@@ -63,7 +68,7 @@ class _Plan:
     sender: bytes
     account_key: bytes
     recipient_key: bytes
-    public_key: PublicKey
+    public_key: PlainKey
     sequence: int
     amount: int
     fee: int
@@ -84,7 +89,7 @@ class _Known:
     sequence: int
     number: int
     number_key: bytes
-    public_key: PublicKey
+    public_key: PlainKey
 
 
 @dataclass(slots=True)
@@ -94,6 +99,30 @@ class _Rules:
     per_byte: int
     secp256k1: int
     gas: int  # three reads of the parameters
+
+
+class PlannedTx(Tx):
+    """A plain send whose protobuf form is decoded only when something asks for it."""
+
+    __slots__ = ()
+
+    def __init__(self, raw: bytes, tx_hash: bytes, plan: _Plan, shape: Shape, sender: bytes) -> None:
+        self.raw, self.hash, self.plan = raw, tx_hash, plan
+        self.body_bytes, self.auth_info_bytes = shape.body, shape.auth_info
+        self.signatures, self.signers = (shape.signature,), (sender,)
+        self.fee, self.gas_limit = (Coin(fees.BASE_DENOM, plan.fee),), shape.gas_limit
+        self.payer = self.granter = None
+        self.has_non_critical = False
+
+    def __getattr__(self, name: str) -> Any:
+        whole = decode_tx(self.raw)
+        for field in ("body", "auth_info", "messages", "message_signers", "signer_infos"):
+            setattr(self, field, getattr(whole, field))
+        return object.__getattribute__(self, name)
+
+    @property
+    def first_sequence(self) -> int:
+        return int(self.plan.sequence)
 
 
 class FastSends:
@@ -113,7 +142,7 @@ class FastSends:
         self._blocked = blocked
         self._check = check
         self._collector_account = accounts.account_key(accounts.fee_collector)
-        self._collector_text = bech32.encode(accounts.fee_collector)
+        self._collector_text = bech32.encode(accounts.fee_collector).encode()
         self._collector_balance = keys.balance(accounts.fee_collector, fees.BASE_DENOM)
         self._collector_holder = keys.holder(fees.BASE_DENOM, accounts.fee_collector)
         self._known: dict[bytes, _Known | None] = {}
@@ -215,11 +244,67 @@ class FastSends:
         encoded = data + b"\x28" + length_prefix(tx.gas_limit) + b"\x30" + length_prefix(gas) + events
         return Outcome(None, _DATA if data else b"", tx.gas_limit, gas, [], plan.priority, encoded)
 
+    def read(self, raw: bytes) -> Tx | None:
+        """A transaction in the one shape this twin knows, decoded and planned; None leaves it to the plain decoder."""
+        shape = read_shape(raw)
+        if shape is None:
+            return None
+        try:
+            key, key_address, key_text = _signer(shape.key_type, shape.key)
+            if key_text != shape.sender:
+                return None
+            recipient = bech32.decode(shape.recipient.decode())
+        except AppError:
+            return None
+        if shape.gas_limit > MAX_GAS_LIMIT:
+            return None
+        amount, fee = int(shape.amount), int(shape.fee)
+        if amount.bit_length() > MAX_BITS or fee.bit_length() > MAX_BITS:
+            return None
+        tx_hash = hashlib.sha256(raw).digest()
+        plan = self._plan_of(
+            key,
+            key_address,
+            recipient,
+            key_text,
+            shape.recipient,
+            shape.denom.decode(),
+            amount,
+            fee,
+            shape.gas_limit,
+            shape.sequence,
+            shape.signature,
+        )
+        return None if plan is None else PlannedTx(raw, tx_hash, plan, shape, key_address)
+
+    def item(self, state: State, tx: Tx, chain_id: str) -> tuple[Item, Verdict, PublicKey] | None:
+        """The signature check of a planned transaction against the account as it is now; None if there is no such account."""
+        plan = tx.plan
+        raw = state.store(self._accounts.store).peek(plan.account_key)
+        if raw is None:
+            return None
+        known = self._known[raw] if raw in self._known else self._learn(raw)
+        if known is None:
+            return None
+        number = known.number
+        document = b"".join(
+            (
+                b"\x0a" + length_prefix(len(tx.body_bytes)),
+                tx.body_bytes,
+                b"\x12" + length_prefix(len(tx.auth_info_bytes)),
+                tx.auth_info_bytes,
+                b"\x1a" + length_prefix(len(chain_id)) + chain_id.encode(),
+                b"\x20" + length_prefix(number) if number else b"",
+            )
+        )
+        key = known.public_key
+        return Item(key.raw, key.digest(document), tx.signatures[0][:64]), (tx.hash, 0, chain_id, number), key
+
     def _plan(self, tx: Tx) -> _Plan | None:
         """What this transaction alone decides; None if it is not a plain send that could succeed."""
         if len(tx.messages) != 1 or len(tx.signers) != 1 or len(tx.signer_infos) != 1 or len(tx.signatures) != 1 or len(tx.fee) != 1:
             return None
-        message, body, info, signature = tx.messages[0], tx.body, tx.signer_infos[0], tx.signatures[0]
+        message, body, info = tx.messages[0], tx.body, tx.signer_infos[0]
         if message.DESCRIPTOR.full_name != SEND or len(message.amount) != 1 or tx.payer is not None or tx.granter is not None:
             return None
         if body.memo or body.timeout_height or body.extension_options or not 0 < tx.gas_limit <= MAX_GAS_LIMIT:
@@ -227,7 +312,7 @@ class FastSends:
         key = info.public_key
         if not isinstance(key, Secp256k1PublicKey | EthSecp256k1PublicKey) or info.mode.WhichOneof("sum") != "single":
             return None
-        if info.mode.single.mode != _DIRECT or not 0 <= info.sequence < (1 << 64) - 1 or tx.fee[0].denom != fees.BASE_DENOM or tx.fee[0].amount <= 0:
+        if info.mode.single.mode != _DIRECT or tx.fee[0].denom != fees.BASE_DENOM or tx.fee[0].amount <= 0:
             return None
         try:
             self._check(message)
@@ -236,33 +321,62 @@ class FastSends:
             recipient = bech32.decode(message.to_address)
         except AppError:
             return None
-        sender, fee, denom = tx.signers[0], tx.fee[0].amount, message.amount[0].denom
+        sender, denom = tx.signers[0], message.amount[0].denom
         amount = int(message.amount[0].amount)
-        if key.address != sender or recipient == sender or len(sender) != 20 or len(recipient) != 20 or self._blocked(recipient):
+        if key.address != sender or body.messages[0].type_url != f"/{SEND}" or str(amount) != message.amount[0].amount:
             return None
-        if recipient == self._accounts.fee_collector or tx.body.messages[0].type_url != f"/{SEND}" or str(amount) != message.amount[0].amount:
+        if message.from_address != bech32.encode(sender) or message.to_address != bech32.encode(recipient):
             return None
-        sender_text, recipient_text = message.from_address, message.to_address
-        fee_text, amount_text = f"{fee}{fees.BASE_DENOM}", f"{amount}{denom}"
-        sequence_text, signature_text = f"{sender_text}/{info.sequence}", base64.b64encode(signature).decode()
-        ante, messages = _templates(len(sender_text), len(recipient_text), len(fee_text), len(amount_text), len(sequence_text), len(signature_text))
-        s, r, f, a = sender_text.encode(), recipient_text.encode(), fee_text.encode(), amount_text.encode()
-        c, q, g = self._collector_text.encode(), sequence_text.encode(), signature_text.encode()
+        return self._plan_of(
+            key,
+            sender,
+            recipient,
+            message.from_address.encode(),
+            message.to_address.encode(),
+            denom,
+            amount,
+            tx.fee[0].amount,
+            tx.gas_limit,
+            info.sequence,
+            tx.signatures[0],
+        )
+
+    def _plan_of(
+        self,
+        key: PlainKey,
+        sender: bytes,
+        recipient: bytes,
+        s: bytes,
+        r: bytes,
+        denom: str,
+        amount: int,
+        fee: int,
+        gas_limit: int,
+        sequence: int,
+        signature: bytes,
+    ) -> _Plan | None:
+        if recipient == sender or len(sender) != 20 or len(recipient) != 20 or self._blocked(recipient):
+            return None
+        if recipient == self._accounts.fee_collector or sequence >= (1 << 64) - 1:
+            return None
+        f, a = b"%d%b" % (fee, _FEE_DENOM), b"%d%b" % (amount, denom.encode())
+        q, g, c = b"%b/%d" % (s, sequence), base64.b64encode(signature), self._collector_text
+        ante, messages = _templates(len(s), len(r), len(f), len(a), len(q), len(g))
         ante_events = ante % (s, f, c, f, c, s, f, s, f, s, q, g)
-        holder, holder_size = keys.holder(denom, sender), len(denom) + 23
+        coin = _coin_keys(denom)
         return _Plan(
             sender,
             self._accounts.account_key(sender),
             self._accounts.account_key(recipient),
             key,
-            info.sequence,
+            sequence,
             amount,
             fee,
-            fees.priority_of(tx.fee, tx.gas_limit),
-            keys.send_enabled(denom),
+            min(fee // gas_limit, fees.MAX_PRIORITY),
+            coin.enabled,
             (keys.balance(sender, denom), keys.balance(recipient, denom), keys.balance(sender, fees.BASE_DENOM)),
-            (holder, keys.holder(denom, recipient), keys.holder(fees.BASE_DENOM, sender)),
-            (_ANTE_GAS, _message_gas(holder_size, len(denom) + 22)),
+            (keys.holder(denom, sender), keys.holder(denom, recipient), keys.holder(fees.BASE_DENOM, sender)),
+            (_ANTE_GAS, coin.gas),
             ante_events,
             ante_events + messages % (s, s, a, r, a, r, s, a, s),
         )
@@ -318,11 +432,26 @@ _ANTE_GAS: Final = (
 """Everything but the sizes of values, the transaction's size and the signature."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Coin:
+    """What the denom decides: its send-enabled key, and the gas of moving it but for the sizes of values."""
+
+    enabled: bytes
+    gas: int
+
+
 @lru_cache(maxsize=1024)
-def _message_gas(holder_size: int, balance_size: int) -> int:
+def _coin_keys(denom: str) -> _Coin:
     enabled = READ_COST_FLAT + _BYTE * len(keys.PARAMS) + HAS_COST
-    moves = _read(2, balance_size) + _write(2, holder_size) + _write(2, balance_size)
-    return CIRCUIT_LOOKUP_COST + enabled + _read(1, 21) + moves + HAS_COST
+    moves = _read(2, 22 + len(denom)) + _write(2, 23 + len(denom)) + _write(2, 22 + len(denom))
+    return _Coin(keys.send_enabled(denom), CIRCUIT_LOOKUP_COST + enabled + _read(1, 21) + moves + HAS_COST)
+
+
+@lru_cache(maxsize=65_536)
+def _signer(type_url: str, raw: bytes) -> tuple[PlainKey, bytes, bytes]:
+    """(key, address, address as text). Raises InvalidPubKey."""
+    key = KEY_TYPES[type_url](raw)
+    return key, key.address, bech32.encode(key.address).encode()
 
 
 Slot: TypeAlias = "int | str"

@@ -2,8 +2,8 @@
 
     python -m tests.app.replay SEED BLOCKS
 
-Environment: REPLAY_WORKERS, REPLAY_VERDICTS, REPLAY_POOL, REPLAY_CACHE_NODES, REPLAY_BACKEND (memdb, goleveldb, rocksdb), and
-REPLAY_RESTARTS=1 to open the database anew at random heights.
+Environment: REPLAY_WORKERS, REPLAY_VERDICTS, REPLAY_POOL, REPLAY_CACHE_NODES, REPLAY_BACKEND (memdb, goleveldb, rocksdb),
+REPLAY_NATIVE and REPLAY_FAST_SENDS (0: without), and REPLAY_RESTARTS=1 to open the database anew at random heights.
 """
 
 from __future__ import annotations
@@ -35,7 +35,13 @@ def number(name: str, default: int) -> int:
 
 
 def open_application(folder: str) -> Application:
-    settings = Settings(workers=number("WORKERS", 1), verdict_cache=number("VERDICTS", 1000), pool_txs=number("POOL", 1000))
+    settings = Settings(
+        workers=number("WORKERS", 1),
+        verdict_cache=number("VERDICTS", 1000),
+        pool_txs=number("POOL", 1000),
+        native_core=bool(number("NATIVE", 1)),
+        fast_sends=bool(number("FAST_SENDS", 1)),
+    )
     kv = open_backend(os.environ.get("REPLAY_BACKEND", "goleveldb"), Path(folder) / "db")
     return build_application(kv, settings, cache_nodes=number("CACHE_NODES", 100_000))
 

@@ -12,6 +12,7 @@ from chain.codec.registry import message_class
 from chain.coins import Coin
 from chain.context import Mode
 from chain.testing.driver import Driver
+from chain.tx.decode import decode_tx
 from chain.tx.execution import Executor
 from modules.bank.fast import FastSends
 from tests.support import FEE, FUNDS_WEI, GAS, KEYS, chain, key, send, text
@@ -107,3 +108,35 @@ def test_the_twin_runs_plain_sends(monkeypatch: pytest.MonkeyPatch) -> None:
     driver.next_block([raw])
     driver.apps[0].check_txs([Check(tx=send(2, 1, sequence=2, gas=GAS))])
     assert modes == [Mode.CHECK, Mode.PROPOSE, Mode.FINALIZE, Mode.CHECK]
+
+
+def test_what_the_fast_reader_reads_the_plain_decoder_reads_alike() -> None:
+    twin = chain().apps[0]._twin  # type: ignore[attr-defined]
+    good = [send(2, 1, 5, sequence=sequence, denom=denom) for sequence in (0, 1, 127, 128, 300, 2**40) for denom in ("wei", "ufoo", "ibc/ABCDEF")]
+    good += [send(0, 3, 10**30, sequence=9, gas=gas) for gas in (1, 127, 128, 2**62)]
+    choose = random.Random(1)
+    mutants = []
+    for raw in good * 60:
+        mutant = bytearray(raw)
+        for _ in range(choose.randrange(1, 3)):
+            match choose.randrange(3):
+                case 0:
+                    mutant[choose.randrange(len(mutant))] = choose.randrange(256)
+                case 1:
+                    mutant.insert(choose.randrange(len(mutant)), choose.choice([0, 1, 0x20, 0x80, 0xFF]))
+                case _:
+                    del mutant[choose.randrange(len(mutant))]
+        mutants.append(bytes(mutant))
+    read = 0
+    for raw in good + mutants:
+        fast = twin.read(raw)
+        if fast is None:
+            continue
+        read += 1
+        plain = decode_tx(raw)
+        assert twin._plan(plain) == fast.plan
+        for name in ("raw", "hash", "body_bytes", "auth_info_bytes", "signatures", "signers", "fee", "gas_limit", "payer", "granter", "messages"):
+            assert getattr(fast, name) == getattr(plain, name)
+        assert (fast.first_sequence, fast.memo, fast.timeout_height, fast.fee_payer) == (plain.first_sequence, "", 0, plain.signers[0])
+    assert all(twin.read(raw) is not None for raw in good)
+    assert read > len(good), "some mutants keep the shape: another amount, another signature"

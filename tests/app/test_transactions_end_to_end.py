@@ -215,6 +215,7 @@ def test_blocks_before_and_after_a_restart_agree() -> None:
     kvs = [MemoryBackend(), MemoryBackend()]
     driver = chain(2, kvs=kvs)
     driver.next_block([send(2, 3)])
+    driver.apps[1].store.close()  # type: ignore[attr-defined]
     driver.apps = [driver.apps[0], build_application(kvs[1])]
     info = driver.apps[1].info(None)
     assert (info.last_block_height, info.last_block_app_hash) == (driver.height, driver.app_hash)
