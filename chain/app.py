@@ -5,11 +5,13 @@ Read it from top to bottom. Adding a module is one package under ``modules/`` an
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 from chain.application import Application, Capabilities, Settings
 from chain.crypto.address import module_address
 from chain.module import Module
+from chain.snapshots import SnapshotFolder, SnapshotTaker
 from chain.store.kv import KVBackend
 from chain.store.multistore import DEFAULT_CACHE_NODES, MultiStore
 from chain.store.pruning import KEEP_ALL, Pruning
@@ -42,9 +44,14 @@ MAY_RECEIVE: Final = ("fee_collector",)
 
 
 def build_application(
-    kv: KVBackend, settings: Settings | None = None, *, pruning: Pruning = KEEP_ALL, cache_nodes: int = DEFAULT_CACHE_NODES
+    kv: KVBackend,
+    settings: Settings | None = None,
+    *,
+    pruning: Pruning = KEEP_ALL,
+    cache_nodes: int = DEFAULT_CACHE_NODES,
+    snapshots: Path | None = None,
 ) -> Application:
-    """The Stratos application over a database. Raises StoreError, CorruptStore, ValueError (a setting)."""
+    """The Stratos application over a database, with state-sync snapshots in a folder (None: none). Raises StoreError, CorruptStore, ValueError (a setting)."""
     settings = settings or Settings()
     auth = AuthKeeper(MODULE_ACCOUNTS)
     bank = BankMint(auth, blocked=frozenset(module_address(name) for name in MODULE_ACCOUNTS if name not in MAY_RECEIVE))
@@ -59,6 +66,9 @@ def build_application(
     ]
     names = [name for module in modules for name in module.stores]
     store = MultiStore.open(kv, names, pruning=pruning, cache_nodes=cache_nodes, native=settings.native_core)
+    taker = None
+    if snapshots is not None:
+        taker = SnapshotTaker(store, SnapshotFolder(snapshots), settings.snapshot_interval, settings.snapshot_keep_recent)
     verdicts = Verdicts(settings.verdict_cache, settings.workers)
 
     min_gas_prices = parse_gas_prices(settings.min_gas_prices)
@@ -88,4 +98,5 @@ def build_application(
         capabilities=Capabilities(consensus.get, consensus.set, deliver_with(staking), account),
         settings=settings,
         twin=fast_sends,
+        snapshots=taker,
     )

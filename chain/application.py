@@ -27,6 +27,7 @@ from chain.context import Context, Misbehavior, Mode, Vote
 from chain.errors import AppError, Halt, InvalidRequest, MempoolIsFull
 from chain.gas import InfiniteGasMeter
 from chain.module import Module, ValidatorUpdate
+from chain.snapshots import FORMAT, MAX_OFFERED, Restorer, Snapshot, SnapshotError, SnapshotTaker
 from chain.store.iavl import EMPTY_HASH
 from chain.store.multistore import MultiStore
 from chain.store.state import EmptyView, State
@@ -42,6 +43,8 @@ log = structlog.get_logger("app")
 NANOS: Final = 10**9
 ACCEPT, REJECT = 1, 2
 _RECHECK: Final = 1
+_OFFER_ABORT, _OFFER_REJECT, _OFFER_REJECT_FORMAT = 2, 3, 4
+_CHUNK_ABORT, _CHUNK_RETRY, _CHUNK_REJECT_SNAPSHOT = 2, 3, 5
 
 
 def _abci(name: str) -> Any:
@@ -61,6 +64,8 @@ class Settings:
     workers: int = 1
     fast_sends: bool = True
     native_core: bool = True
+    snapshot_interval: int = 0
+    snapshot_keep_recent: int = 2
     version: str = "0.1.0"
 
 
@@ -98,6 +103,7 @@ class Application:
         capabilities: Capabilities,
         settings: Settings,
         twin: Twin | None = None,
+        snapshots: SnapshotTaker | None = None,
     ) -> None:
         by_name = {module.name: module for module in modules}
         self.modules = tuple(modules)
@@ -110,6 +116,8 @@ class Application:
         self._capabilities = capabilities
         self._verdicts = verdicts
         handlers = {name: handler for module in modules for name, handler in module.messages.items()}
+        self.snapshots = snapshots
+        self._restoring: tuple[Restorer, bytes] | None = None
         self._twin = twin
         if twin is not None:
             verdicts.fast_read = twin.read
@@ -364,21 +372,69 @@ class Application:
         self._pending_genesis = None
         self._time_ns = block.info.time_ns
         self._reset_check()
+        if self.snapshots is not None:
+            self.snapshots.after_commit(block.info.height)
         return _abci("ResponseCommit")(retain_height=self._retain_height(block.info.height))
 
     # --- connection: snapshots ----------------------------------------------------------------------------------------
 
     def list_snapshots(self, request: Any) -> Any:
-        return _abci("ResponseListSnapshots")()
-
-    def offer_snapshot(self, request: Any) -> Any:
-        return _abci("ResponseOfferSnapshot")(result=3)  # REJECT: this version takes none
+        """The newest snapshots on disk."""
+        message = _abci("Snapshot")
+        found = self.snapshots.folder.list()[:MAX_OFFERED] if self.snapshots is not None else []
+        return _abci("ResponseListSnapshots")(
+            snapshots=[
+                message(height=one.height, format=one.format, chunks=len(one.chunk_hashes), hash=one.hash, metadata=one.metadata) for one in found
+            ]
+        )
 
     def load_snapshot_chunk(self, request: Any) -> Any:
-        return _abci("ResponseLoadSnapshotChunk")()
+        chunk = self.snapshots.folder.chunk(request.height, request.format, request.chunk) if self.snapshots is not None else b""
+        return _abci("ResponseLoadSnapshotChunk")(chunk=chunk)
+
+    def offer_snapshot(self, request: Any) -> Any:
+        """Accept a snapshot whose parts fit each other; its content is checked against ``app_hash``, which the light client verified."""
+        response = _abci("ResponseOfferSnapshot")
+        offered = request.snapshot
+        if offered.format != FORMAT:
+            return response(result=_OFFER_REJECT_FORMAT)
+        if self.store.latest_version:
+            log.error("a snapshot is offered to a node that has blocks", height=self.store.latest_version)
+            return response(result=_OFFER_ABORT)
+        try:
+            snapshot = Snapshot.from_offer(offered.height, offered.format, offered.chunks, offered.hash, offered.metadata)
+        except SnapshotError as error:
+            log.info("snapshot rejected", height=offered.height, error=str(error))
+            return response(result=_OFFER_REJECT)
+        self._restoring = Restorer(self.store, snapshot), bytes(request.app_hash)
+        log.info("restoring a snapshot", height=snapshot.height, chunks=offered.chunks)
+        return response(result=ACCEPT)
 
     def apply_snapshot_chunk(self, request: Any) -> Any:
-        return _abci("ResponseApplySnapshotChunk")(result=2)  # ABORT
+        """Take the next chunk; the last one makes the version the node's first, or nothing at all."""
+        response = _abci("ResponseApplySnapshotChunk")
+        if self._restoring is None:
+            return response(result=_CHUNK_ABORT)
+        restorer, app_hash = self._restoring
+        hashes = restorer.snapshot.chunk_hashes
+        if request.index != restorer.next_chunk:
+            return response(result=_CHUNK_RETRY, refetch_chunks=[restorer.next_chunk])
+        if hashlib.sha256(request.chunk).digest() != hashes[request.index]:
+            log.info("a chunk of the snapshot is not the one its metadata names", chunk=request.index, sender=request.sender)
+            return response(result=_CHUNK_RETRY, refetch_chunks=[request.index], reject_senders=[request.sender] if request.sender else [])
+        try:
+            restorer.add(request.chunk)
+            if restorer.next_chunk == len(hashes):
+                restorer.finish(app_hash)
+                self._restoring = None
+                self._load_header()
+                self._reset_check()
+                log.info("restored a snapshot", height=self.store.latest_version)
+        except SnapshotError as error:
+            log.info("snapshot rejected", error=str(error))
+            self._restoring = None
+            return response(result=_CHUNK_REJECT_SNAPSHOT)
+        return response(result=ACCEPT)
 
     # --- genesis and export -------------------------------------------------------------------------------------------
 
@@ -468,10 +524,20 @@ class Application:
             raise Halt(f"halt-time {settings.halt_time_s} is reached: the node stops before block {request.height}; unset halt-time to go on")
 
     def _retain_height(self, height: int) -> int:
+        """Below which CometBFT may drop blocks: the lowest of what evidence, snapshots and ``min-retain-blocks`` need; 0 keeps all."""
         if not self.settings.min_retain_blocks:
             return 0
         evidence_age: int = self._capabilities.consensus_params(self.store.latest()).evidence.max_age_num_blocks
-        return max(min(height - self.settings.min_retain_blocks, height - evidence_age), 0)
+        kept = [self.settings.min_retain_blocks, evidence_age]
+        if self.snapshots is not None and self.snapshots.interval:
+            kept.append(self.snapshots.interval * max(self.snapshots.keep_recent, 1))
+        return max(height - max(kept), 0)
+
+    def close(self) -> None:
+        """Stop background work and release the database."""
+        if self.snapshots is not None:
+            self.snapshots.close()
+        self.store.close()
 
     def _load_header(self) -> None:
         raw = self.store.record("header") if self.store.latest_version else None

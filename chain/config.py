@@ -138,6 +138,7 @@ APP_DEFAULTS: Final[dict[str, Any]] = {
     "api": {"enable": True, "swagger": True, "address": "tcp://127.0.0.1:1317", "enabled-unsafe-cors": False},
     "grpc": {"enable": True, "address": "127.0.0.1:9090", "max-recv-msg-size": 10_485_760},
     "mempool": {"max-txs": 100_000},
+    "state-sync": {"snapshot-interval": 0, "snapshot-keep-recent": 2},
 }
 
 GENESIS_COPY: Final = "config/genesis.comet.json"
@@ -184,6 +185,10 @@ class Home:
     @property
     def database(self) -> Path:
         return self.root / "data" / "application.db"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.root / "data" / "snapshots"
 
 
 def default_home() -> Path:

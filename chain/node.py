@@ -70,12 +70,14 @@ def open_application(home: Home, config: dict[str, Any]) -> Application:
             pool_txs=config["mempool"]["max-txs"],
             native_core=config["native-core"],
             fast_sends=config["fast-sends"],
+            snapshot_interval=config["state-sync"]["snapshot-interval"],
+            snapshot_keep_recent=config["state-sync"]["snapshot-keep-recent"],
             version=VERSION,
         )
         pruning = Pruning.named(config["pruning"], int(config["pruning-keep-recent"]), int(config["pruning-interval"]))
         home.database.parent.mkdir(parents=True, exist_ok=True)
         kv = open_backend(config["app-db-backend"], home.database)
-        return build_application(kv, settings, pruning=pruning, cache_nodes=config["iavl-cache-size"])
+        return build_application(kv, settings, pruning=pruning, cache_nodes=config["iavl-cache-size"], snapshots=home.snapshots)
     except (StoreError, ValueError) as error:
         raise NodeError(str(error)) from None
 
@@ -94,7 +96,7 @@ def run(options: StartOptions) -> int:
         raise NodeError("CometBFT is not on PATH nor in the project's tool folder: run `python -m chain.comet`, or start with --with-comet=false")
     app = open_application(home, config)
     if app.chain_id and app.chain_id != genesis["chain_id"]:
-        app.store.close()
+        app.close()
         raise NodeError(
             f"the database in {home.database} belongs to chain {app.chain_id}, the genesis file to {genesis['chain_id']}: use another --home"
         )
@@ -138,7 +140,7 @@ def run(options: StartOptions) -> int:
         if api is not None:
             api.stop()
         server.stop()
-        app.store.close()
+        app.close()
     if fatal:
         log.error("stopped", reason=str(fatal[0]))
         return 1

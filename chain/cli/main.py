@@ -9,7 +9,7 @@ import sys
 import click
 import structlog
 
-from chain.cli import genesis, keys, node, query, tx
+from chain.cli import genesis, keys, node, query, snapshots, tx
 from chain.crypto.hd import DerivationError
 from chain.crypto.keyring_backends import KeyringError
 from chain.dec import DecError
@@ -61,7 +61,19 @@ def completion(shell: str) -> None:
     cli.main(prog_name="stchaind", standalone_mode=True, complete_var="_STCHAIND_COMPLETE")
 
 
-for _command in (genesis.init, genesis.genesis, keys.keys, node.start, node.status, node.version, node.export, node.rollback, tx.tx, query.query):
+for _command in (
+    genesis.init,
+    genesis.genesis,
+    keys.keys,
+    node.start,
+    node.status,
+    node.version,
+    node.export,
+    node.rollback,
+    snapshots.snapshots,
+    tx.tx,
+    query.query,
+):
     cli.add_command(_command)
 for _alias in ("comet", "tendermint", "cometbft"):
     cli.add_command(node.comet, _alias)

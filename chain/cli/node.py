@@ -163,7 +163,7 @@ def export(ctx: click.Context, /, height: int, output_document: str | None, **_:
             "consensus": {"params": app.export_consensus_params(at)},
         }
     finally:
-        app.store.close()
+        app.close()
     text = json.dumps(made, separators=(",", ":"), ensure_ascii=False)
     if output_document:
         with open(output_document, "w") as file:
@@ -196,4 +196,4 @@ def rollback(ctx: click.Context, /, hard: bool, **_: Any) -> None:
             raise click.ClickException(str(error)) from None
         click.echo(f"Rolled back state to height {target} and hash {app.store.app_hash.hex().upper()}")
     finally:
-        app.store.close()
+        app.close()

@@ -10,6 +10,7 @@ version on, and must lead to the roots they name. Closing flushes.
 Records on disk (numbers big-endian, ``#`` is a checksum of 8 bytes in front of the value):
 
     m latest                    # version 8
+    m restoring                 a snapshot is being restored: what is there counts for nothing
     w version 8                 # log: per store name, root hash, packed net changes (gone once the version is flushed)
     v version 8                 # roots: per store name, root version, root nonce, root hash
     o version 8                 # keys of the nodes that this version no longer uses
@@ -46,6 +47,7 @@ FLUSH_NODES: Final = 2000
 MIN_BESIDE: Final = 500
 _VIEW_KEEP_HEIGHT: Final = 3
 _LATEST: Final = b"mlatest"
+_RESTORING: Final = b"mrestoring"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,13 @@ class MultiStore:
         self._flush_error: BaseException | None = None
         self._pruner: threading.Thread | None = None
         self._closing = threading.Event()
+        if kv.get(_RESTORING) is not None:
+            _wipe(kv)
+        self._load()
+
+    def _load(self) -> None:
+        """Take over what the database holds."""
+        kv = self._kv
         latest = _get_checked(kv, _LATEST)
         self.latest_version = int.from_bytes(latest, "big") if latest is not None else 0
         logs = [int.from_bytes(key[1:], "big") for key, _ in kv.iterate(b"w", b"x")]
@@ -292,6 +301,26 @@ class MultiStore:
             self._engines = {name: self._open_engine(name, roots.get(name)) for name in self.names}
             self.app_hash = self._hash_of(roots)
 
+    def begin_restore(self) -> KVBackend:
+        """The database to write a snapshot's nodes into. Until ``finish_restore`` a restart finds it empty. Raises StoreError."""
+        if self.latest_version:
+            raise StoreError(f"the database holds version {self.latest_version}: a snapshot is restored into an empty one only")
+        _wipe(self._kv)
+        self._kv.write([(_RESTORING, b"")], sync=True)
+        return self._kv
+
+    def finish_restore(self, version: int, roots: Mapping[str, Root], records: Mapping[str, bytes], app_hash: bytes | None) -> bool:
+        """Make ``version`` the latest and only one if its roots lead to ``app_hash`` (None: any); otherwise the database is empty again."""
+        if app_hash is not None and self._hash_of(roots) != app_hash:
+            _wipe(self._kv)
+            return False
+        packed = version.to_bytes(8, "big")
+        puts = [(b"v" + packed, _checked(_pack_roots(roots))), (b"o" + packed, _checked(b"")), (_LATEST, _checked(packed))]
+        puts += [(b"l" + packed + name.encode("ascii"), _checked(value)) for name, value in records.items()]
+        self._kv.write(puts, [_RESTORING], sync=True)
+        self._load()
+        return True
+
     def prune_to(self, version: int) -> None:
         """Delete versions up to ``version`` now, oldest first, in small writes; stops at a version that a view holds."""
         while self._oldest and self._oldest <= min(version, self.latest_version - 1) and not self._closing.is_set():
@@ -376,8 +405,7 @@ class MultiStore:
                     puts = []
             if staged.orphans:
                 orphans += _text(name) + (len(staged.orphans) // 12).to_bytes(4, "big") + staged.orphans
-        roots = b"".join(_text(name) + _pack(root.key or (0, 0)) + root.hash for name, root in one.roots.items())
-        puts += [(b"v" + version, _checked(roots)), (b"o" + version, _checked(bytes(orphans)))]
+        puts += [(b"v" + version, _checked(_pack_roots(one.roots))), (b"o" + version, _checked(bytes(orphans)))]
         self._kv.write(puts, [b"w" + version], sync=False)
 
     def _apply_again(self, version: int) -> None:
@@ -470,6 +498,27 @@ class MultiStore:
         if self._pruner is not None:
             self._pruner.join()
             self._pruner = None
+
+
+def node_key(store: str, key: NodeKey) -> bytes:
+    """Where a tree node is stored."""
+    return _node_prefix(store) + _pack(key)
+
+
+def _pack_roots(roots: Mapping[str, Root]) -> bytes:
+    return b"".join(_text(name) + _pack(root.key or (0, 0)) + root.hash for name, root in roots.items())
+
+
+def _wipe(kv: KVBackend) -> None:
+    """Delete everything; the mark that a snapshot is being restored last."""
+    gone: list[bytes] = []
+    for key, _ in kv.iterate():
+        if key != _RESTORING:
+            gone.append(key)
+        if len(gone) >= 10_000:
+            kv.write((), gone, sync=False)
+            gone = []
+    kv.write((), [*gone, _RESTORING], sync=True)
 
 
 def _node_prefix(name: str) -> bytes:
