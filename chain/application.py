@@ -26,6 +26,7 @@ from chain.codec.registry import message_class
 from chain.context import Context, Misbehavior, Mode, Vote
 from chain.errors import AppError, Halt, InvalidRequest, MempoolIsFull
 from chain.gas import InfiniteGasMeter
+from chain.metrics import Counts
 from chain.module import Module, ValidatorUpdate
 from chain.snapshots import FORMAT, MAX_OFFERED, Restorer, Snapshot, SnapshotError, SnapshotTaker
 from chain.store.iavl import EMPTY_HASH
@@ -117,6 +118,7 @@ class Application:
         self._verdicts = verdicts
         handlers = {name: handler for module in modules for name, handler in module.messages.items()}
         self.snapshots = snapshots
+        self.counts = Counts()
         self._restoring: tuple[Restorer, bytes] | None = None
         self._twin = twin
         if twin is not None:
@@ -185,7 +187,16 @@ class Application:
             except AppError as error:
                 decoded.append(error)
         self._verify_ahead([tx for tx, request in zip(decoded, requests, strict=True) if isinstance(tx, Tx) and request.type != _RECHECK])
-        return [self._check(tx, request.type == _RECHECK) for tx, request in zip(decoded, requests, strict=True)]
+        answers = [self._check(tx, request.type == _RECHECK) for tx, request in zip(decoded, requests, strict=True)]
+        for answer, request in zip(answers, requests, strict=True):
+            fine = isinstance(answer, bytes) or answer.code == 0
+            if request.type == _RECHECK:
+                self.counts.rechecks_ok += fine
+                self.counts.rechecks_failed += not fine
+            else:
+                self.counts.checks_ok += fine
+                self.counts.checks_failed += not fine
+        return answers
 
     def _verify_ahead(self, txs: Sequence[Tx]) -> None:
         wanted = []
@@ -307,10 +318,13 @@ class Application:
                 total += self._verdicts.decode(raw).gas_limit
             except AppError as error:
                 log.info("proposal rejected: a transaction does not decode", height=request.height, error=str(error))
+                self.counts.proposals_rejected += 1
                 return response(status=REJECT)
             if 0 < max_gas < total:
                 log.info("proposal rejected: its gas exceeds the block's", height=request.height, max_gas=max_gas)
+                self.counts.proposals_rejected += 1
                 return response(status=REJECT)
+        self.counts.proposals_accepted += 1
         return response(status=ACCEPT)
 
     def extend_vote(self, request: Any) -> Any:
@@ -351,6 +365,7 @@ class Application:
             try:
                 tx = self._verdicts.decode(raw)
             except AppError as error:
+                self.counts.txs_failed += 1
                 results.append(
                     encode_result(code=error.code, data=b"", log=str(error), gas_wanted=0, gas_used=0, events=(), codespace=error.codespace)
                 )
@@ -358,6 +373,10 @@ class Application:
             outcome = self.executor.run(state, info, tx, Mode.FINALIZE, gas_left)
             if gas_left is not None:
                 gas_left -= outcome.gas_used
+            if outcome.error is None:
+                self.counts.txs_ok += 1
+            else:
+                self.counts.txs_failed += 1
             results.append(outcome.encode())
         return results
 

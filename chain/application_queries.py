@@ -87,6 +87,7 @@ class QueryRouter:
             return ResponseQuery(code=error.code, codespace=error.codespace, log=str(error), height=height)
         except Exception as error:
             log.exception("a query failed", path=request.path)
+            self._app.counts.panicked("query")
             codespace, code, text = failure_of(error)
             return ResponseQuery(code=code, codespace=codespace, log=text, height=height)
 

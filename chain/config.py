@@ -138,8 +138,35 @@ APP_DEFAULTS: Final[dict[str, Any]] = {
     "api": {"enable": True, "swagger": True, "address": "tcp://127.0.0.1:1317", "enabled-unsafe-cors": False},
     "grpc": {"enable": True, "address": "127.0.0.1:9090", "max-recv-msg-size": 10_485_760},
     "mempool": {"max-txs": 100_000},
+    "telemetry": {"enabled": True},
     "state-sync": {"snapshot-interval": 0, "snapshot-keep-recent": 2},
 }
+
+APP_MEANINGS: Final[dict[str, str]] = {
+    "minimum-gas-prices": "Least price per unit of gas that this node takes into its mempool, as `1000000000wei`.",
+    "pruning": "Which versions are kept: `default`, `nothing`, `everything`, `custom`.",
+    "pruning-keep-recent": "With `custom`: how many recent versions are kept.",
+    "pruning-interval": "With `custom`: how often old versions are deleted, in blocks.",
+    "halt-height": "Stop before the block after this height; 0 never.",
+    "halt-time": "Stop before the first block at or after this Unix time in seconds; 0 never.",
+    "min-retain-blocks": "CometBFT may drop blocks older than this many; 0 keeps all.",
+    "iavl-cache-size": "About how many tree nodes stay in memory (some 120 bytes each).",
+    "native-core": "Use the C core of the tree where it was built. Changes no result.",
+    "fast-sends": "Use the fast twin of plain MsgSend transactions. Changes no result.",
+    "app-db-backend": "`goleveldb`, `rocksdb`, or empty for the best one installed.",
+    "api.enable": "Serve REST.",
+    "api.swagger": "Serve the page that lists the REST routes at `/swagger/`.",
+    "api.address": "Where REST listens.",
+    "api.enabled-unsafe-cors": "Let pages of any origin call REST.",
+    "grpc.enable": "Serve gRPC.",
+    "grpc.address": "Where gRPC listens.",
+    "grpc.max-recv-msg-size": "Largest request that gRPC takes, in bytes.",
+    "mempool.max-txs": "How many transactions the application's own pool holds; 0 has none and takes CometBFT's order.",
+    "telemetry.enabled": "Serve `/metrics` at the REST address.",
+    "state-sync.snapshot-interval": "Take a state-sync snapshot every so many blocks; 0 never.",
+    "state-sync.snapshot-keep-recent": "How many snapshots are kept; 0 keeps all.",
+}
+"""What each key of app.toml means, for the docs and the comments in the file."""
 
 GENESIS_COPY: Final = "config/genesis.comet.json"
 

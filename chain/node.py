@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,7 @@ from chain.app import build_application
 from chain.application import Application, Settings
 from chain.comet import CometError, find_comet
 from chain.config import ConfigError, Home, read_app, read_comet
+from chain.metrics import Metrics
 from chain.module import GenesisError
 from chain.store.errors import StoreError
 from chain.store.kv import open_backend
@@ -82,6 +84,13 @@ def open_application(home: Home, config: dict[str, Any]) -> Application:
         raise NodeError(str(error)) from None
 
 
+def _observer(metrics: Metrics) -> Callable[[str, float], None]:
+    def observe(kind: str, seconds: float) -> None:
+        metrics.abci_call_s.labels(kind).observe(seconds)
+
+    return observe
+
+
 def run(options: StartOptions) -> int:
     """Run until a signal or a fatal error; returns the exit code. Raises NodeError before anything runs."""
     home = options.home
@@ -108,7 +117,9 @@ def run(options: StartOptions) -> int:
         done.set()
 
     address = options.address or _socket_address(home)
-    server = AbciServer(app, address, on_fatal=stop_for)
+    metrics = Metrics(app) if config["telemetry"]["enabled"] else None
+    on_call = None if metrics is None else _observer(metrics)
+    server = AbciServer(app, address, on_fatal=stop_for, on_call=on_call, on_panic=app.counts.panicked)
     api: ApiServer | None = None
     comet: _Comet | None = None
     previous = {one: signal.signal(one, lambda *_: done.set()) for one in (signal.SIGINT, signal.SIGTERM)}
@@ -121,7 +132,7 @@ def run(options: StartOptions) -> int:
         gc.freeze()
         gc.set_threshold(200_000, 20, 100)
         server.start()
-        api = ApiServer(app, CometClient(rpc), config)
+        api = ApiServer(app, CometClient(rpc), config, metrics)
         api.start()
         if binary is not None:
             genesis_document.save(genesis_document.comet_shape(genesis), home.comet_genesis)

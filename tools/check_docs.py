@@ -1,5 +1,5 @@
-"""Holds the docs to the code: generated pages are fresh, every module has its README, every link between pages leads somewhere,
-and every file the docs name exists."""
+"""Holds the docs to the code: generated pages (commands and flags, errors, metrics, app.toml) are fresh, every module has its README, every
+link leads somewhere, and every file, command and flag that the docs name exists."""
 
 from __future__ import annotations
 
@@ -7,12 +7,47 @@ import re
 import sys
 from pathlib import Path
 
+import click
+
+from chain.cli.main import cli
 from tools import gen_docs
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 CODE_PATH = re.compile(r"`((?:chain|modules|genesis|tools|tests|docs|bench)/[\w./-]+\.(?:py|md|json|proto))`")
-WANTED = ("docs/node.md", "docs/wallets.md", "docs/modules.md", "docs/architecture.md", "docs/cli.md", "docs/errors.md")
+COMMAND = re.compile(r"(?:^|[\s`/(])stchaind((?: +[^\s`|)]+)+)")
+WANTED = (
+    "docs/metrics.md",
+    "docs/app-toml.md",
+    "docs/node.md",
+    "docs/wallets.md",
+    "docs/modules.md",
+    "docs/architecture.md",
+    "docs/cli.md",
+    "docs/errors.md",
+)
+
+
+def command_problems(text: str) -> list[str]:
+    """What is wrong with the ``stchaind …`` lines of a page: commands and flags that do not exist."""
+    problems = []
+    for found in COMMAND.finditer(text.replace("\\\n", " ")):
+        words = found.group(1).split()
+        command: click.Command = cli
+        known = {option for param in cli.params for option in param.opts} | {"--help", "-h", "-o"}
+        for word in words:
+            name = word.split("=")[0].rstrip(".,;:")
+            if name.startswith("--"):
+                if name not in known:
+                    problems.append(f"`stchaind {' '.join(words)}`: {name} is no flag of that command")
+            elif isinstance(command, click.Group) and re.fullmatch(r"[a-z][a-z-]*", name):
+                if name not in command.commands:
+                    if command is not cli:
+                        problems.append(f"`stchaind {' '.join(words)}`: {name} is no command")
+                    break
+                command = command.commands[name]
+                known |= {option for param in command.params for option in (*param.opts, *param.secondary_opts)}
+    return problems
 
 
 def main() -> int:
@@ -30,6 +65,8 @@ def main() -> int:
         for target in CODE_PATH.findall(text):
             if not (ROOT / target).exists():
                 found.append(f"{page.relative_to(ROOT)} names {target}, which does not exist")
+        if page.name != "cli.md":
+            found += [f"{page.relative_to(ROOT)}: {problem}" for problem in command_problems(text)]
     print("\n".join(found), end="\n" if found else "")
     return max(gen_docs.main(), 1 if found else 0)
 

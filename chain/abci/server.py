@@ -22,6 +22,7 @@ import queue
 import socket
 import stat
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -66,13 +67,24 @@ class AddressError(Exception):
 class AbciServer:
     """Serves ``app`` at ``unix:///path`` or ``tcp://host:port`` until ``stop``.
 
-    ``on_fatal(error)`` is called once, from a worker thread, when the node has to stop.
+    ``on_fatal(error)`` is called once, from a worker thread, when the node has to stop; ``on_call(kind, seconds)`` after each call (a batch of
+    CheckTx counts as one), ``on_panic(kind)`` when one raised what no rule raises.
     """
 
-    def __init__(self, app: Application, address: str, *, on_fatal: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        app: Application,
+        address: str,
+        *,
+        on_fatal: Callable[[BaseException], None],
+        on_call: Callable[[str, float], None] | None = None,
+        on_panic: Callable[[str], None] | None = None,
+    ) -> None:
         self._app = app
         self.address = address
         self._on_fatal = on_fatal
+        self._on_call = on_call or (lambda kind, seconds: None)
+        self._on_panic = on_panic or (lambda kind: None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connections: list[_Connection] = []
         self._jobs: queue.PriorityQueue[tuple[int, int, _Job | None]] = queue.PriorityQueue()
@@ -171,11 +183,16 @@ class AbciServer:
                     end = at
                     while end < len(requests) and requests[end][0] == "check_tx":
                         end += 1
+                    started = time.perf_counter()
                     responses = self._check([request for _, request in requests[at:end]])
+                    self._on_call(kind, time.perf_counter() - started)
                     out.extend(response_frame("check_tx", response) for response in responses)
                     at = end
                     continue
+                started = time.perf_counter()
                 out.append(response_frame(kind, self._call(kind, request)))
+                if kind not in ("echo", "flush"):
+                    self._on_call(kind, time.perf_counter() - started)
             except BaseException as error:
                 self._fatal(kind, error)
                 out.append(response_frame("exception", Response().exception.__class__(error=str(error) or type(error).__name__)))
@@ -201,6 +218,7 @@ class AbciServer:
             if kind not in _types:
                 raise
             log.exception("abci call failed", call=kind)
+            self._on_panic(kind)
             return _fallback(kind, request)
 
     def _check(self, requests: list[Any]) -> list[Any]:
@@ -212,6 +230,7 @@ class AbciServer:
             raise
         except Exception:
             log.exception("abci call failed", call="check_tx")
+            self._on_panic("check_tx")
             return [_fallback("check_tx", request) for request in requests]
 
     def _fatal(self, kind: str, error: BaseException) -> None:

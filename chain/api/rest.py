@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from chain.application_queries import status_of
 from chain.codec.json import dumps, from_json, loads
 from chain.codec.registry import POOL, extension, message_class, option_of
 from chain.errors import AppError, InvalidRequest
+from chain.metrics import CONTENT_TYPE, Metrics
 
 log = structlog.get_logger("rest")
 
@@ -37,7 +39,7 @@ _HTTP_OF: Final = {
 """gRPC status name → (its number, HTTP status), as the SDK's gateway answers."""
 
 
-def build_rest(app: Any, pool: ThreadPoolExecutor, *, cors: bool, swagger: bool) -> Starlette:
+def build_rest(app: Any, pool: ThreadPoolExecutor, *, cors: bool, swagger: bool, metrics: Metrics | None = None) -> Starlette:
     """The ASGI application over ``app.query_rpc`` for every method that ``app.queries`` answers and that has an HTTP route."""
     routes = []
     described: dict[str, Any] = {}
@@ -58,6 +60,13 @@ def build_rest(app: Any, pool: ThreadPoolExecutor, *, cors: bool, swagger: bool)
         return _json(b'{"status":"ok","height":"%d"}' % app.latest_height)
 
     routes.append(Route("/health", health))
+    if metrics is not None:
+        shown = metrics
+
+        async def show_metrics(request: Request) -> Response:
+            return Response(shown.render(), media_type=CONTENT_TYPE)
+
+        routes.append(Route("/metrics", show_metrics))
     if swagger:
         document = _openapi(described)
 
@@ -68,8 +77,35 @@ def build_rest(app: Any, pool: ThreadPoolExecutor, *, cors: bool, swagger: bool)
             return HTMLResponse(_page(described))
 
         routes += [Route("/swagger/openapi.json", openapi), Route("/swagger/", page), Route("/swagger", page)]
-    middleware = [Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])] if cors else []
+    middleware = [] if metrics is None else [Middleware(_Timed, metrics=metrics)]
+    middleware += [Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])] if cors else []
     return Starlette(routes=routes, middleware=middleware, exception_handlers={404: _not_implemented, 405: _not_implemented})
+
+
+class _Timed:
+    """Observes the time and the HTTP status of each request."""
+
+    def __init__(self, app: Any, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500
+
+        async def noted(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        started = time.perf_counter()
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            self._metrics.request_s.labels("rest", str(status)).observe(time.perf_counter() - started)
 
 
 def _endpoint(app: Any, pool: ThreadPoolExecutor, path: str, method: Any, body: str) -> Any:
@@ -99,6 +135,7 @@ def _endpoint(app: Any, pool: ThreadPoolExecutor, path: str, method: Any, body: 
             return _error(code, text, status)
         except Exception:
             log.exception("a request failed", path=request.url.path)
+            app.counts.panicked("rest")
             return _error(13, "internal error: the node's log has the details", 500)
 
     return endpoint

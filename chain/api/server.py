@@ -7,6 +7,7 @@ import contextlib
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -25,6 +26,7 @@ from chain.application_queries import status_of
 from chain.codec.canonical import encode
 from chain.codec.registry import POOL, message_class
 from chain.errors import AppError
+from chain.metrics import Metrics
 
 log = structlog.get_logger("api")
 
@@ -35,11 +37,12 @@ HEIGHT_HEADER: Final = "x-cosmos-block-height"
 class ApiServer:
     """Serves ``app`` at the addresses of app.toml's ``[grpc]`` and ``[api]``."""
 
-    def __init__(self, app: Application, comet: CometClient, config: dict[str, Any]) -> None:
+    def __init__(self, app: Application, comet: CometClient, config: dict[str, Any], metrics: Metrics | None = None) -> None:
         app.register_queries(handlers(app, comet))
         self._app = app
         self._comet = comet
         self._config = config
+        self._metrics = metrics
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="query")
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,7 +116,20 @@ class ApiServer:
         descriptor = POOL.FindServiceByName(service).FindMethodByName(name)
         app, pool = self._app, self._pool
 
+        metrics = self._metrics
+
         async def answer(request: Any, context: Any) -> Any:
+            if metrics is None:
+                return await run(request, context)
+            started, status = time.perf_counter(), "ERROR"
+            try:
+                response = await run(request, context)
+                status = "OK"
+                return response
+            finally:
+                metrics.request_s.labels("grpc", status).observe(time.perf_counter() - started)
+
+        async def run(request: Any, context: Any) -> Any:
             height = None
             for key, value in context.invocation_metadata() or ():
                 if key == HEIGHT_HEADER:
@@ -127,6 +143,7 @@ class ApiServer:
                 await context.abort(*grpc_status(error))
             except Exception:
                 log.exception("a query failed", path=path)
+                app.counts.panicked("grpc")
                 await context.abort(grpc.StatusCode.INTERNAL, "internal error: the node's log has the details")
             await context.send_initial_metadata(((HEIGHT_HEADER, str(at)),))
             return response
@@ -147,7 +164,7 @@ class ApiServer:
             raise OSError(
                 f"REST cannot listen at {section['address']}: {error.strerror}; is another node running? change [api] address in app.toml"
             ) from None
-        rest = build_rest(self._app, self._pool, cors=section["enabled-unsafe-cors"], swagger=section["swagger"])
+        rest = build_rest(self._app, self._pool, cors=section["enabled-unsafe-cors"], swagger=section["swagger"], metrics=self._metrics)
         server = uvicorn.Server(uvicorn.Config(rest, log_level="warning", lifespan="off", timeout_graceful_shutdown=3))
         server.install_signal_handlers = _nothing  # type: ignore[attr-defined]
         server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]

@@ -33,7 +33,7 @@ from typing import Any, Final
 
 from chain.store import merkle, proofs
 from chain.store.api import KVReader, prefix_end
-from chain.store.engine import Changes, Engine, Staged, open_engine
+from chain.store.engine import Changes, Engine, PlainEngine, Staged, open_engine
 from chain.store.errors import CorruptStore, FutureVersion, StoreError, VersionPruned
 from chain.store.iavl import EMPTY_HASH, Change, Load, NodeKey, Tree
 from chain.store.kv import KVBackend
@@ -277,6 +277,19 @@ class MultiStore:
     def oldest_version(self) -> int:
         """The oldest version that is kept; 0 before the first commit."""
         return self._oldest
+
+    def nodes_in_memory(self) -> dict[str, int]:
+        """Store name → how many tree nodes the committing thread holds."""
+        return {name: engine.nodes() for name, engine in self._engines.items()}
+
+    def pending_versions(self) -> int:
+        """How many committed versions wait for the flusher."""
+        return len(self._queue)
+
+    @property
+    def is_native(self) -> bool:
+        """True if the C core computes the trees."""
+        return not any(isinstance(engine, PlainEngine) for engine in self._engines.values())
 
     def rollback(self, version: int) -> None:
         """Delete every version above ``version``, atomically. Raises VersionPruned or FutureVersion when it is not kept."""

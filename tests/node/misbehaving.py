@@ -1,0 +1,40 @@
+"""A test build of the node: ``stchaind`` with a message handler, a query handler and a CheckTx that raise what no rule raises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import chain.node
+from chain.application import Application
+from chain.cli.main import main
+from chain.module import MessageHandler
+
+MEMO = "raise in CheckTx"
+_build = chain.node.build_application
+
+
+def _raise(*_: Any) -> Any:
+    raise ZeroDivisionError("a bug of this test build")
+
+
+def build(*arguments: Any, **options: Any) -> Application:
+    app = _build(*arguments, **options)
+    handlers: dict[str, MessageHandler] = dict(app.executor._handlers)
+    handlers["cosmos.bank.v1beta1.MsgBurn"] = MessageHandler(_raise)
+    app.executor._handlers = handlers
+    app.queries.add({"/cosmos.bank.v1beta1.Query/Params": _raise})
+    verify = app._verify_ahead
+
+    def verify_ahead(txs: Sequence[Any]) -> None:
+        if any(tx.memo == MEMO for tx in txs):
+            _raise()
+        verify(txs)
+
+    app._verify_ahead = verify_ahead  # type: ignore[method-assign]
+    return app
+
+
+if __name__ == "__main__":
+    chain.node.build_application = build
+    main()
