@@ -37,13 +37,14 @@ from chain.tx.decode import Tx
 from chain.tx.execution import BlockInfo, Executor, Twin
 from chain.tx.pool import Pool, Pooled
 from chain.tx.results import encode_event, encode_result, failure_of
-from chain.tx.verdicts import Verdicts
+from chain.tx.verdicts import DEFAULT_SIZE, Verdicts
 
 log = structlog.get_logger("app")
 
 NANOS: Final = 10**9
 ACCEPT, REJECT = 1, 2
 _RECHECK: Final = 1
+_ResponseCheckTx: Final = message_class("tendermint.abci.ResponseCheckTx")
 _OFFER_ABORT, _OFFER_REJECT, _OFFER_REJECT_FORMAT = 2, 3, 4
 _CHUNK_ABORT, _CHUNK_RETRY, _CHUNK_REJECT_SNAPSHOT = 2, 3, 5
 
@@ -61,7 +62,7 @@ class Settings:
     halt_time_s: int = 0
     min_retain_blocks: int = 0
     pool_txs: int = 100_000
-    verdict_cache: int = 20_000
+    verdict_cache: int = DEFAULT_SIZE
     workers: int = 1
     fast_sends: bool = True
     native_core: bool = True
@@ -216,21 +217,21 @@ class Application:
         self._verdicts.check_ahead(wanted, prepared)
 
     def _check(self, tx: Tx | AppError, recheck: bool) -> Any:
-        response = _abci("ResponseCheckTx")
         if isinstance(tx, AppError):
-            return response(code=tx.code, codespace=tx.codespace, log=str(tx))
+            return _ResponseCheckTx(code=tx.code, codespace=tx.codespace, log=str(tx))
         if not recheck and tx.hash not in self.pool and self.settings.pool_txs and self.pool.is_full():
             full = MempoolIsFull(f"the application's pool holds its maximum of {self.settings.pool_txs} transactions")
-            return response(code=full.code, codespace=full.codespace, log=str(full))
+            return _ResponseCheckTx(code=full.code, codespace=full.codespace, log=str(full))
         outcome = self.executor.run(self._check_state, self._check_info(), tx, Mode.RECHECK if recheck else Mode.CHECK)
         if outcome.error is not None:
             self.pool.remove(tx.hash)
             codespace, code, text = failure_of(outcome.error)
-            return response(code=code, codespace=codespace, log=text, gas_wanted=outcome.gas_wanted, gas_used=outcome.gas_used)
+            return _ResponseCheckTx(code=code, codespace=codespace, log=text, gas_wanted=outcome.gas_wanted, gas_used=outcome.gas_used)
         if not recheck:
             self.pool.add(Pooled(tx.raw, tx.hash, tx.signers[0], tx.first_sequence, outcome.priority, tx.gas_limit))
             return outcome.encode()  # ResponseCheckTx has the fields of ExecTxResult under the same numbers
-        return response(gas_wanted=outcome.gas_wanted, gas_used=outcome.gas_used)
+        outcome.events = []
+        return outcome.encode()
 
     # --- connection: consensus ----------------------------------------------------------------------------------------
 
@@ -354,8 +355,10 @@ class Application:
         tail = _abci("ResponseFinalizeBlock")(
             validator_updates=_validators(updates), consensus_param_updates=self._capabilities.consensus_params(state), app_hash=app_hash
         )
-        for tx_raw in request.txs:
-            self.pool.remove(_hash(tx_raw))
+        hashes = [_hash(raw) for raw in request.txs]
+        for tx_hash in hashes:
+            self.pool.remove(tx_hash)
+        self._verdicts.forget(hashes)
         return _join(events, 1) + _join(results, 2) + encode(tail)
 
     def _run_block(self, state: State, info: BlockInfo, txs: Sequence[bytes]) -> list[bytes]:
@@ -492,6 +495,7 @@ class Application:
         return fresh
 
     def _reset_check(self) -> None:
+        self._checking: BlockInfo | None = None
         self._check_state = self._base_state()
         self._max_block_gas = self._max_gas()
 
@@ -502,6 +506,11 @@ class Application:
         return self._pending_genesis if self._pending_genesis is not None else self.store.latest()
 
     def _check_info(self) -> BlockInfo:
+        if self._checking is None:
+            self._checking = self._new_check_info()
+        return self._checking
+
+    def _new_check_info(self) -> BlockInfo:
         height = max(self.store.latest_version, self._initial_height - 1)
         return BlockInfo(self.chain_id, height + 1, self._time_ns, b"", self._max_block_gas)
 

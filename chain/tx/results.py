@@ -27,7 +27,11 @@ _SHORT: Final = [_varint(value) for value in range(1 << 14)]
 
 def length_prefix(value: int) -> bytes:
     """``value`` as an unsigned varint."""
-    return _SHORT[value] if value < 1 << 14 else _varint(value)
+    if value < 1 << 14:
+        return _SHORT[value]
+    if value < 1 << 21:
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
+    return _varint(value)
 
 
 @lru_cache(maxsize=1024)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeAlias
 
 from chain.crypto.batch import BatchVerifier, Item
@@ -16,7 +16,9 @@ from chain.errors import AppError
 from chain.tx.decode import Tx, decode_tx
 from chain.tx.signing import sign_bytes, signature_holds, single_item
 
-DEFAULT_SIZE: Final = 20_000
+DEFAULT_SIZE: Final = 120_000
+"""More than the application's pool holds, so that what waits there is neither decoded nor verified twice."""
+
 Verdict: TypeAlias = tuple[bytes, int, str, int]
 """(hash of the transaction's bytes, signer index, chain id, account number): with the key as the value."""
 
@@ -43,6 +45,11 @@ class Verdicts:
                 if len(self._txs) > self._size:
                     self._txs.popitem(last=False)
         return tx
+
+    def forget(self, tx_hashes: Iterable[bytes]) -> None:
+        """Let go of transactions that a block has executed."""
+        for tx_hash in tx_hashes:
+            self._txs.pop(tx_hash, None)
 
     def signature_holds(self, tx: Tx, at: int, key: PublicKey, chain_id: str, account_number: int) -> bool:
         """True if signer ``at`` of ``tx`` signed with ``key`` for this chain and account number."""

@@ -77,8 +77,8 @@ class _Plan:
     balances: tuple[bytes, bytes, bytes]  # of sender, recipient, and of the sender in wei: keys
     holders: tuple[bytes, bytes, bytes]
     fixed_gas: tuple[int, int]  # ante, messages: what depends on the transaction alone
-    ante_events: bytes
-    all_events: bytes
+    values: tuple[bytes, ...]  # texts that the events show: sender, recipient, fee, amount, sequence, signature
+    is_priced: bool | None = None  # whether the fee covers this node's minimum; None: not asked yet
 
 
 @dataclass(slots=True)
@@ -176,9 +176,9 @@ class FastSends:
         if mode in _CHECKS:
             if 0 < block.max_gas < tx.gas_limit:
                 return None
-            try:
-                fees.require_minimum(tx.fee, tx.gas_limit, self._min_gas_prices)
-            except AppError:
+            if plan.is_priced is None:
+                plan.is_priced = self._covers(tx)
+            if not plan.is_priced:
                 return None
         if mode is not Mode.RECHECK and not self._verdicts.signature_holds(tx, 0, known.public_key, block.chain_id, known.number):
             return None
@@ -201,7 +201,7 @@ class FastSends:
                 return None
             bank.put(plan.holders[2], b"")
             bank.put(balance_keys[2], paid_raw)
-            events = plan.ante_events
+            events = self._events(plan, ante_only=True) if mode is Mode.CHECK else b""
             data = b""
         else:
             bank_params, recipient_raw = bank.peek(keys.PARAMS), auth.peek(plan.recipient_key)
@@ -231,7 +231,7 @@ class FastSends:
             bank.put(balance_keys[0], spent_raw)
             bank.put(plan.holders[1], b"")
             bank.put(balance_keys[1], new_received)
-            events = plan.all_events
+            events = self._events(plan, ante_only=False)
             data = _DATA_FIELD
         bank.put(self._collector_holder, b"")
         bank.put(self._collector_balance, new_collected)
@@ -360,9 +360,7 @@ class FastSends:
         if recipient == self._accounts.fee_collector or sequence >= (1 << 64) - 1:
             return None
         f, a = b"%d%b" % (fee, _FEE_DENOM), b"%d%b" % (amount, denom.encode())
-        q, g, c = b"%b/%d" % (s, sequence), base64.b64encode(signature), self._collector_text
-        ante, messages = _templates(len(s), len(r), len(f), len(a), len(q), len(g))
-        ante_events = ante % (s, f, c, f, c, s, f, s, f, s, q, g)
+        q, g = b"%b/%d" % (s, sequence), base64.b64encode(signature)
         coin = _coin_keys(denom)
         return _Plan(
             sender,
@@ -377,9 +375,23 @@ class FastSends:
             (keys.balance(sender, denom), keys.balance(recipient, denom), keys.balance(sender, fees.BASE_DENOM)),
             (keys.holder(denom, sender), keys.holder(denom, recipient), keys.holder(fees.BASE_DENOM, sender)),
             (_ANTE_GAS, coin.gas),
-            ante_events,
-            ante_events + messages % (s, s, a, r, a, r, s, a, s),
+            (s, r, f, a, q, g),
         )
+
+    def _covers(self, tx: Tx) -> bool:
+        try:
+            fees.require_minimum(tx.fee, tx.gas_limit, self._min_gas_prices)
+        except AppError:
+            return False
+        return True
+
+    def _events(self, plan: _Plan, *, ante_only: bool) -> bytes:
+        """The encoded events of the ante chain, and of the message unless ``ante_only``."""
+        s, r, f, a, q, g = plan.values
+        c = self._collector_text
+        ante, messages = _templates(len(s), len(r), len(f), len(a), len(q), len(g))
+        found = ante % (s, f, c, f, c, s, f, s, f, s, q, g)
+        return found if ante_only else found + messages % (s, s, a, r, a, r, s, a, s)
 
     def _learn(self, raw: bytes) -> _Known | None:
         """Take a stored account apart; None unless it is a plain one with a key of its own."""
