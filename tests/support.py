@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chain import config, nodekeys
 from chain.api.comet import CometClient, CometRefused, CometUnavailable
 from chain.app import build_application
 from chain.application import Application, Settings
@@ -21,6 +23,7 @@ from chain.cli.genesis import tx_message
 from chain.codec.json import to_json
 from chain.codec.registry import message_class
 from chain.coins import Coin, Coins, to_messages
+from chain.config import Home
 from chain.crypto import address as bech32
 from chain.crypto.keys import Ed25519PublicKey, PrivateKey, public_key_to_any
 from chain.store.kv import KVBackend, MemoryBackend
@@ -179,3 +182,37 @@ def devnet(folder: Path, *, ports: int | None = None) -> Iterator[Devnet]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextlib.contextmanager
+def follower(folder: Path, net: dict[str, Any]) -> Iterator[Devnet]:
+    """A full node of its own beside a running devnet, fed by block sync and gossip; stopped at the end."""
+    home, first = Home(folder / "home"), Home(Path(net["home"]))
+    nodekeys.create_missing(home)
+    config.write_defaults(home, "follower")
+    shutil.copy(first.genesis, home.genesis)
+    peer_port = int(net["rpc"].rpartition(":")[2]) + 1
+    base = free_ports(3)
+    rpc = f"tcp://127.0.0.1:{base}"
+    flags = ["--rpc.laddr", rpc, "--p2p.laddr", f"tcp://127.0.0.1:{base + 1}", "--grpc.address", f"127.0.0.1:{base + 2}", "--api.enable", "false"]
+    flags += ["--p2p.persistent_peers", f"{nodekeys.node_id(first)}@127.0.0.1:{peer_port}"]
+    with (folder / "follower.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "chain.cli.main", "--home", str(home.root), "start", *flags], cwd=ROOT, stdout=log, stderr=log
+        )
+    try:
+        yield Devnet({"rpc": rpc, "home": str(home.root)}, process)
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def same_headers(first: Devnet, second: Devnet, height: int) -> None:
+    """Raise AssertionError unless both nodes have the same header, and so the same app hash, at every height up to ``height``."""
+    for at in range(1, height + 1):
+        ours, theirs = (one.rpc("header", height=str(at))["header"] for one in (first, second))
+        assert ours == theirs, f"block {at}: {ours['app_hash']} and {theirs['app_hash']}"

@@ -9,7 +9,7 @@ import sys
 import click
 import structlog
 
-from chain.cli import genesis, keys, node, query, snapshots, tx
+from chain.cli import genesis, keys, maintain, node, query, sign, snapshots, tx
 from chain.crypto.hd import DerivationError
 from chain.crypto.keyring_backends import KeyringError
 from chain.dec import DecError
@@ -71,10 +71,14 @@ for _command in (
     node.export,
     node.rollback,
     snapshots.snapshots,
+    maintain.prune,
+    maintain.config_group,
     tx.tx,
     query.query,
 ):
     cli.add_command(_command)
+for _name, _signing in sign.COMMANDS.items():
+    tx.tx.add_command(_signing, _name)
 for _alias in ("comet", "tendermint", "cometbft"):
     cli.add_command(node.comet, _alias)
 cli.add_command(query.query, "q")

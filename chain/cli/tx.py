@@ -226,14 +226,14 @@ def bank_multi_send(ctx: click.Context, /, from_key_or_address: str, targets_and
 @output_option
 def broadcast(file: Any, node: str, **options: Any) -> None:
     """Send a signed transaction from a JSON file."""
-    _broadcast(Remote(node), _raw_of(file.read()), options)
+    _broadcast(Remote(node), raw_of(file.read()), options)
 
 
 @tx.command()
 @click.argument("file", type=click.File("rb"))
 def encode(file: Any) -> None:
     """Print a transaction's bytes in base64, from its JSON file."""
-    click.echo(base64.b64encode(_raw_of(file.read())).decode())
+    click.echo(base64.b64encode(raw_of(file.read())).decode())
 
 
 @tx.command()
@@ -255,11 +255,12 @@ def decode(text: str, is_hex: bool, output: str) -> None:
 @output_option
 def simulate(file: Any, node: str, output: str) -> None:
     """Ask a node what a transaction would take, from its JSON file."""
-    request = message_class("cosmos.tx.v1beta1.SimulateRequest")(tx_bytes=_raw_of(file.read()))
+    request = message_class("cosmos.tx.v1beta1.SimulateRequest")(tx_bytes=raw_of(file.read()))
     show(to_json(Remote(node).rpc("/cosmos.tx.v1beta1.Service/Simulate", request)), output)
 
 
-def _raw_of(text: bytes) -> bytes:
+def raw_of(text: bytes) -> bytes:
+    """TxRaw bytes of a transaction's JSON."""
     parsed = from_json(message_class("cosmos.tx.v1beta1.Tx"), loads(text))
     raw_tx = message_class("cosmos.tx.v1beta1.TxRaw")(
         body_bytes=canonical(parsed.body), auth_info_bytes=canonical(parsed.auth_info), signatures=parsed.signatures

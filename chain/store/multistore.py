@@ -350,6 +350,10 @@ class MultiStore:
             gone.extend(key for key, _ in self._kv.iterate(b"l" + this, b"l" + following))
             self._kv.write((), [*gone, b"v" + this, b"o" + following], sync=False)
 
+    def compact(self) -> None:
+        """Give back the space of what was deleted."""
+        self._kv.compact()
+
     def flush(self) -> None:
         """Wait until the nodes of every committed version are on disk. Raises what the flusher met."""
         with self._wake:

@@ -26,11 +26,15 @@ class Pruning:
         except KeyError:
             raise ValueError(f"pruning must be default, nothing, everything or custom, got {name!r}") from None
 
+    def oldest_to_delete(self, version: int) -> int:
+        """With ``version`` the latest: the highest version that may go, whatever the interval; 0 for none."""
+        return max(version - self.keep_recent - 1, 0) if self.interval else 0
+
     def target(self, version: int) -> int:
         """After committing ``version``: the highest version that may go; 0 for none now."""
         if not self.interval or version % self.interval:
             return 0
-        return max(version - self.keep_recent - 1, 0)
+        return self.oldest_to_delete(version)
 
 
 KEEP_ALL = Pruning(0, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import random
 import signal
@@ -17,7 +18,7 @@ from chain.codec.registry import message_class
 from chain.coins import Coin
 from chain.crypto import hd
 from chain.tx.build import Signer, build_tx
-from tests.support import devnet, free_ports
+from tests.support import Devnet, devnet, follower, free_ports, same_headers
 
 KILLS = 100
 
@@ -28,18 +29,24 @@ def children(pid: int) -> list[int]:
 
 
 def kill_many_times(seed: int, kills: int = KILLS) -> dict[str, Any]:
-    """``kills`` kills of a devnet under a stream of sends. Height must grow after each, and every committed send must be found again."""
+    """``kills`` kills of a devnet under a stream of sends, with a second node beside it that is not killed. Height must grow after each kill,
+    every committed send must be found again, and both nodes must have the same app hash at every height.
+    """
     choose = random.Random(seed)
     ports = free_ports(4)
     committed: list[str] = []
     slowest_s = 0.0
     height = 0
-    with tempfile.TemporaryDirectory() as folder:
+    compared = 0
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as beside, contextlib.ExitStack() as stack:
+        second: Devnet | None = None
         for number in range(kills):
             started = time.monotonic()
             with devnet(Path(folder), ports=ports) as running:
                 height = running.wait_for(height + 1, 60)
                 slowest_s = max(slowest_s, time.monotonic() - started)
+                if second is None:
+                    second = stack.enter_context(follower(Path(beside), running.net))
                 sender = next(one for one in running.net["accounts"] if one["name"] == "carol")
                 key = hd.derive(sender["mnemonic"], sender["hd_path"], sender["key_type"])
                 client = CometClient(running.net["rpc"])
@@ -61,10 +68,20 @@ def kill_many_times(seed: int, kills: int = KILLS) -> dict[str, Any]:
             client = CometClient(running.net["rpc"])
             found = set(_committed(client, sender["address"]))
             client.close()
+            if second is not None:
+                compared = second.wait_for(height, 120)
+                same_headers(running, second, height)
     missing = [tx for tx in committed if tx not in found]
     if missing:
         raise SystemExit(f"{len(missing)} committed transactions are gone, {missing[0]} first")
-    return {"kills": kills, "height": height, "committed": len(found), "missing": 0, "slowest_recovery_s": round(slowest_s, 1)}
+    return {
+        "kills": kills,
+        "height": height,
+        "committed": len(found),
+        "missing": 0,
+        "heights_compared": compared,
+        "slowest_recovery_s": round(slowest_s, 1),
+    }
 
 
 def _send(client: CometClient, net: dict[str, Any], key: Any, address: str) -> None:

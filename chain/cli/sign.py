@@ -1,0 +1,222 @@
+"""``stchaind tx sign``, ``multi-sign`` and ``validate-signatures``: transactions that are made in one place and signed in others."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import click
+
+from chain.cli.genesis import tx_message
+from chain.cli.keyring import keyring_options, user_keyring
+from chain.cli.options import output_option
+from chain.cli.tx import Remote, node_option, raw_of
+from chain.codec.json import from_json, loads, to_json
+from chain.codec.registry import message_class
+from chain.crypto import address as bech32
+from chain.crypto.keys import MultisigPublicKey, PublicKey, public_key_from_any, public_key_to_any
+from chain.errors import AppError
+from chain.tx.decode import AuthInfo, Tx, TxRaw, decode_tx
+from chain.tx.signing import DIRECT, LEGACY_AMINO_JSON, MultiSignature, sign_bytes, signature_holds
+
+_MODES = {"direct": DIRECT, "amino-json": LEGACY_AMINO_JSON}
+Descriptors = message_class("cosmos.tx.signing.v1beta1.SignatureDescriptors")
+ModeInfo = message_class("cosmos.tx.v1beta1.ModeInfo")
+
+
+def _account_options(command: Any) -> Any:
+    for option in (
+        click.option("--chain-id", default="", help="The chain's id (default: asked of the node)."),
+        click.option("-a", "--account-number", type=int, default=None, help="With --offline."),
+        click.option("-s", "--sequence", type=int, default=None, help="With --offline."),
+        click.option("--offline", is_flag=True, help="Ask no node."),
+        click.option("--signature-only", is_flag=True, help="Print only the signatures."),
+        click.option("--output-document", type=click.Path(dir_okay=False), default=None, help="Write here instead of to the screen."),
+    ):
+        command = option(command)
+    return keyring_options(node_option(output_option(command)))
+
+
+def _facts(options: dict[str, Any], address: bytes) -> tuple[str, int, int]:
+    """(chain id, account number, sequence) from the options or the node."""
+    if options["offline"]:
+        if options["account_number"] is None or options["sequence"] is None or not options["chain_id"]:
+            raise click.ClickException("--offline needs --chain-id, --account-number and --sequence")
+        return options["chain_id"], options["account_number"], options["sequence"]
+    remote = Remote(options["node"])
+    number, sequence = remote.account(bech32.encode(address))
+    return (
+        options["chain_id"] or remote.chain_id(),
+        number if options["account_number"] is None else options["account_number"],
+        sequence if options["sequence"] is None else options["sequence"],
+    )
+
+
+def _write(value: Any, options: dict[str, Any]) -> None:
+    text = json.dumps(to_json(value), separators=(",", ":"), ensure_ascii=False)
+    if options["output_document"]:
+        with open(options["output_document"], "w") as file:
+            file.write(text + "\n")
+    else:
+        click.echo(text)
+
+
+def _info(key: PublicKey, mode_info: Any, sequence: int) -> Any:
+    info = message_class("cosmos.tx.v1beta1.SignerInfo")(public_key=public_key_to_any(key), sequence=sequence)
+    info.mode_info.CopyFrom(mode_info)
+    return info
+
+
+def _with(given: Tx, address: bytes, info: Any, signature: bytes) -> bytes:
+    """``given`` with this signer's info and signature; those of others stay, in the order of the signers."""
+    found = {one.public_key.address: at for at, one in enumerate(given.signer_infos) if one.public_key is not None}
+    infos, signatures = [], []
+    for signer in given.signers:
+        if signer == address:
+            infos.append(info)
+            signatures.append(signature)
+        elif signer in found and found[signer] < len(given.signatures):
+            infos.append(given.auth_info.signer_infos[found[signer]])
+            signatures.append(given.signatures[found[signer]])
+    auth_info = AuthInfo()
+    auth_info.CopyFrom(given.auth_info)
+    del auth_info.signer_infos[:]
+    auth_info.signer_infos.extend(infos)
+    raw: bytes = TxRaw(body_bytes=given.body_bytes, auth_info_bytes=auth_info.SerializeToString(), signatures=signatures).SerializeToString()
+    return raw
+
+
+@click.command()
+@click.argument("file", type=click.File("rb"))
+@click.option("--from", "sender", required=True, help="Name or address of the key that signs.")
+@click.option("--sign-mode", type=click.Choice(sorted(_MODES)), default="direct", show_default=True)
+@click.option("--multisig", default="", help="Name or address of the multisig account on whose behalf the key signs.")
+@_account_options
+def sign(file: Any, sender: str, sign_mode: str, multisig: str, **options: Any) -> None:
+    """Sign a transaction that --generate-only made.
+
+    \b
+    stchaind tx sign unsigned.json --from alice > signed.json
+    """
+    record = user_keyring().find(sender)
+    if record.private_key is None:
+        raise click.ClickException(f"{sender} has no private key in this keyring")
+    given = decode_tx(raw_of(file.read()))
+    account = user_keyring().find(multisig).address if multisig and not multisig.startswith(bech32.ACCOUNT + "1") else None
+    account = account or (bech32.decode(multisig) if multisig else record.address)
+    if account not in given.signers:
+        wanted = ", ".join(bech32.encode(one) for one in given.signers)
+        raise click.ClickException(f"{bech32.encode(account)} does not sign this transaction; its signers are {wanted}")
+    chain_id, number, sequence = _facts(options, account)
+    mode = LEGACY_AMINO_JSON if multisig else _MODES[sign_mode]
+    mode_info = ModeInfo()
+    mode_info.single.mode = mode
+    key = record.public_key
+    if not multisig:
+        given = decode_tx(_with(given, account, _info(key, mode_info, sequence), b""))
+    document = sign_bytes(given, mode, chain_id=chain_id, account_number=number, sequence=sequence, key=key, signer=account)
+    signature = record.private_key.sign(document)
+    if multisig or options["signature_only"]:
+        made = Descriptors()
+        one = made.signatures.add(public_key=public_key_to_any(key), sequence=sequence)
+        one.data.single.mode, one.data.single.signature = mode, signature
+        _write(made, options)
+    else:
+        _write(tx_message(_with(given, account, _info(key, mode_info, sequence), signature)), options)
+
+
+@click.command("multi-sign")
+@click.argument("file", type=click.File("rb"))
+@click.argument("name")
+@click.argument("signature_files", nargs=-1, required=True, type=click.File("rb"))
+@_account_options
+def multi_sign(file: Any, name: str, signature_files: tuple[Any, ...], **options: Any) -> None:
+    """Put the signatures of members together for a multisig key NAME.
+
+    \b
+    stchaind tx sign unsigned.json --from k1 --multisig k1k2k3 > k1sig.json
+    stchaind tx multi-sign unsigned.json k1k2k3 k1sig.json k2sig.json > signed.json
+    """
+    key = user_keyring().find(name).public_key
+    if not isinstance(key, MultisigPublicKey):
+        raise click.ClickException(f"{name} is not a multisig key")
+    given = decode_tx(raw_of(file.read()))
+    chain_id, number, sequence = _facts(options, key.address)
+    found: dict[int, bytes] = {}
+    for source in signature_files:
+        for one in from_json(Descriptors, loads(source.read())).signatures:
+            member = public_key_from_any(one.public_key)
+            if member not in key.members:
+                raise click.ClickException(f"{source.name}: {bech32.encode(member.address)} is no member of {name}")
+            document = sign_bytes(
+                given, LEGACY_AMINO_JSON, chain_id=chain_id, account_number=number, sequence=sequence, key=member, signer=key.address
+            )
+            if one.data.single.mode != LEGACY_AMINO_JSON or not _holds(member, one.data.single.signature, document):
+                raise click.ClickException(
+                    f"{source.name}: the signature does not hold: expected amino-json over chain id {chain_id}, account number {number}, "
+                    f"sequence {sequence}"
+                )
+            found[key.members.index(member)] = one.data.single.signature
+    if len(found) < key.threshold:
+        raise click.ClickException(f"{name} needs {key.threshold} signatures, got {len(found)}")
+    mode_info = ModeInfo()
+    elems = bytearray(-(-len(key.members) // 8))
+    for at in sorted(found):
+        elems[at >> 3] |= 0x80 >> at % 8
+        mode_info.multi.mode_infos.append(_single(LEGACY_AMINO_JSON))
+    mode_info.multi.bitarray.extra_bits_stored, mode_info.multi.bitarray.elems = len(key.members) % 8, bytes(elems)
+    whole = MultiSignature(signatures=[found[at] for at in sorted(found)]).SerializeToString()
+    _write(tx_message(_with(given, key.address, _info(key, mode_info, sequence), whole)), options)
+
+
+@click.command("validate-signatures")
+@click.argument("file", type=click.File("rb"))
+@_account_options
+def validate_signatures(file: Any, **options: Any) -> None:
+    """Check who signs a transaction and whether the signatures hold; exit code 1 if one does not."""
+    given = decode_tx(raw_of(file.read()))
+    click.echo("Signers:")
+    for at, signer in enumerate(given.signers):
+        click.echo(f"  {at}: {bech32.encode(signer)}")
+    click.echo("\nSignatures:")
+    good = len(given.signatures) == len(given.signers) == len(given.signer_infos)
+    for at, (signer, info, _) in enumerate(zip(given.signers, given.signer_infos, given.signatures, strict=False)):
+        key = info.public_key
+        verdict = "OK"
+        if key is None or key.address != signer:
+            verdict = "the key is not the signer's"
+        else:
+            chain_id, number, _ = _facts(options, signer)
+
+            if not _signed(given, at, key, chain_id, number):
+                verdict = "does not hold"
+        good = good and verdict == "OK"
+        click.echo(f"  {at}: {bech32.encode(signer)}\t\t\t[{verdict}]")
+    if not good:
+        raise click.ClickException("signatures validation failed")
+
+
+def _holds(key: PublicKey, signature: bytes, document: bytes) -> bool:
+    return signature_holds(key, _single(LEGACY_AMINO_JSON), signature, lambda _: document)
+
+
+def _signed(given: Tx, at: int, key: PublicKey, chain_id: str, number: int) -> bool:
+    info, signer = given.signer_infos[at], given.signers[at]
+
+    def document(mode: int) -> bytes:
+        return sign_bytes(given, mode, chain_id=chain_id, account_number=number, sequence=info.sequence, key=key, signer=signer)
+
+    try:
+        return signature_holds(key, info.mode, given.signatures[at], document)
+    except AppError:
+        return False
+
+
+def _single(mode: int) -> Any:
+    info = ModeInfo()
+    info.single.mode = mode
+    return info
+
+
+COMMANDS: Final = {"sign": sign, "multi-sign": multi_sign, "multisign": multi_sign, "validate-signatures": validate_signatures}
+"""What `tx` gets of this module."""
