@@ -22,11 +22,12 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-CORE := chain/store/fast/build/core.so
-$(CORE): chain/store/fast/core.c tools/build_core.py | $(READY)
+NATIVE := $(VENV)/.native
+$(NATIVE): chain/store/fast/core.c chain/crypto/fast/verify.c tools/build_core.py $(READY)
 	$(BIN)/python -m tools.build_core
+	touch $@
 
-setup: $(READY) $(CORE) ## create .venv from requirements.lock, build the native core
+setup: $(READY) $(NATIVE) ## create .venv from requirements.lock, build the native parts
 
 run: setup ## a one-validator devnet: start it, show it, continue it next time (RESET=1 starts over)
 	@$(BIN)/python -m tools.devnet $(if $(RESET),--reset)

@@ -37,13 +37,14 @@ from chain.tx.decode import Tx
 from chain.tx.execution import BlockInfo, Executor, Twin
 from chain.tx.pool import Pool, Pooled
 from chain.tx.results import encode_event, encode_result, failure_of
-from chain.tx.verdicts import DEFAULT_SIZE, Verdicts
+from chain.tx.verdicts import DEFAULT_SIZE, Started, Verdicts
 
 log = structlog.get_logger("app")
 
 NANOS: Final = 10**9
 ACCEPT, REJECT = 1, 2
 _RECHECK: Final = 1
+CHECKS_PER_PART: Final = 32
 _ResponseCheckTx: Final = message_class("tendermint.abci.ResponseCheckTx")
 _OFFER_ABORT, _OFFER_REJECT, _OFFER_REJECT_FORMAT = 2, 3, 4
 _CHUNK_ABORT, _CHUNK_RETRY, _CHUNK_REJECT_SNAPSHOT = 2, 3, 5
@@ -180,15 +181,18 @@ class Application:
     # --- connection: mempool ------------------------------------------------------------------------------------------
 
     def check_txs(self, requests: Sequence[Any]) -> list[Any]:
-        """CheckTx of a batch: decoded and verified together, then one by one through the ante chain."""
-        decoded: list[Tx | AppError] = []
-        for request in requests:
-            try:
-                decoded.append(self._verdicts.decode(request.tx))
-            except AppError as error:
-                decoded.append(error)
-        self._verify_ahead([tx for tx, request in zip(decoded, requests, strict=True) if isinstance(tx, Tx) and request.type != _RECHECK])
-        answers = [self._check(tx, request.type == _RECHECK) for tx, request in zip(decoded, requests, strict=True)]
+        """CheckTx of a batch, part by part: while the signatures of one part are checked beside, the next is decoded, the one before runs."""
+        answers: list[Any] = []
+        before: tuple[list[Tx | AppError], Sequence[Any], Started] | None = None
+        for start in range(0, len(requests), CHECKS_PER_PART):
+            part = requests[start : start + CHECKS_PER_PART]
+            decoded = [self._decoded(request.tx) for request in part]
+            started = self._verify_ahead([tx for tx, request in zip(decoded, part, strict=True) if isinstance(tx, Tx) and request.type != _RECHECK])
+            if before is not None:
+                self._check_part(*before, answers)
+            before = decoded, part, started
+        if before is not None:
+            self._check_part(*before, answers)
         for answer, request in zip(answers, requests, strict=True):
             fine = isinstance(answer, bytes) or answer.code == 0
             if request.type == _RECHECK:
@@ -199,7 +203,17 @@ class Application:
                 self.counts.checks_failed += not fine
         return answers
 
-    def _verify_ahead(self, txs: Sequence[Tx]) -> None:
+    def _decoded(self, raw: bytes) -> Tx | AppError:
+        try:
+            return self._verdicts.decode(raw)
+        except AppError as error:
+            return error
+
+    def _check_part(self, decoded: Sequence[Tx | AppError], part: Sequence[Any], started: Started, answers: list[Any]) -> None:
+        started()
+        answers += [self._check(tx, request.type == _RECHECK) for tx, request in zip(decoded, part, strict=True)]
+
+    def _verify_ahead(self, txs: Sequence[Tx]) -> Started:
         wanted = []
         prepared = []
         ctx = self._check_context()
@@ -214,7 +228,7 @@ class Application:
                 key = info.public_key if account is None or account.public_key is None else account.public_key
                 if account is not None and key is not None and at < len(tx.signatures):
                     wanted.append((tx, at, key, self.chain_id, account.account_number))
-        self._verdicts.check_ahead(wanted, prepared)
+        return self._verdicts.start(wanted, prepared)
 
     def _check(self, tx: Tx | AppError, recheck: bool) -> Any:
         if isinstance(tx, AppError):

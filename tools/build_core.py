@@ -1,4 +1,4 @@
-"""Build the native core of the tree: ``python -m tools.build_core``. With the system's C compiler, else with ziglang from PyPI."""
+"""Build the native parts, the tree's core and the signature threads: ``python -m tools.build_core``. With the system's C compiler, else with ziglang from PyPI."""
 
 from __future__ import annotations
 
@@ -9,28 +9,42 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from chain.store.fast.core import LIBRARY
+from chain.crypto import batch
+from chain.store.fast import core
 
-SOURCE = LIBRARY.parent.parent / "core.c"
-FLAGS = ("-std=c11", "-O2", "-Wall", "-fPIC", "-fvisibility=hidden", "-shared")
+PARTS = {"core.c": core.LIBRARY, "verify.c": batch.LIBRARY}
+FLAGS = ("-std=c11", "-O2", "-Wall", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread")
 ZIG = "ziglang==0.13.0"
 
 
 def main() -> int:
-    """Build unless the library is newer than its source; 0 also when there is no compiler, since the plain form does without."""
-    if LIBRARY.is_file() and LIBRARY.stat().st_mtime >= SOURCE.stat().st_mtime:
-        return 0
-    LIBRARY.parent.mkdir(parents=True, exist_ok=True)
-    fresh = LIBRARY.with_suffix(f".{os.getpid()}")
-    for compiler in _compilers():
-        done = subprocess.run([*compiler, *FLAGS, "-o", str(fresh), str(SOURCE)], capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            fresh.replace(LIBRARY)
-            print(f"native core built by {Path(compiler[0]).name}")
+    """Build what is older than its source; 0 also when there is no compiler, since the plain forms do without."""
+    stale = {name: library for name, library in PARTS.items() if _is_stale(library.parent.parent / name, library)}
+    for compiler in _compilers() if stale else ():
+        for name, library in list(stale.items()):
+            if _build(compiler, library.parent.parent / name, library):
+                del stale[name]
+        if not stale:
+            print(f"native parts built by {Path(compiler[0]).name}")
             return 0
-        print(f"{' '.join(compiler)} cannot build the native core:\n{done.stderr.strip()[-500:]}", file=sys.stderr)
-    print("no C compiler: the node uses the plain Python tree, which is slower", file=sys.stderr)
+    if stale:
+        print(f"no C compiler builds {', '.join(stale)}: the node uses the plain Python form, which is slower", file=sys.stderr)
     return 0
+
+
+def _is_stale(source: Path, library: Path) -> bool:
+    return not library.is_file() or library.stat().st_mtime < source.stat().st_mtime
+
+
+def _build(compiler: list[str], source: Path, library: Path) -> bool:
+    library.parent.mkdir(parents=True, exist_ok=True)
+    fresh = library.with_suffix(f".{os.getpid()}")
+    done = subprocess.run([*compiler, *FLAGS, "-o", str(fresh), str(source)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{' '.join(compiler)} cannot build {source.name}:\n{done.stderr.strip()[-500:]}", file=sys.stderr)
+        return False
+    fresh.replace(library)
+    return True
 
 
 def _compilers() -> list[list[str]]:

@@ -53,17 +53,25 @@ def ripemd160(data: bytes) -> bytes:
 
 
 @lru_cache(maxsize=16384)
-def _parsed_point(raw: bytes) -> Any:
+def parsed_point(raw: bytes) -> bytes | None:
+    """libsecp256k1's own form (64 bytes) of a compressed point of 33 bytes; None if it is none."""
     # Decompressing a point is an eighth of a check, and the same accounts come again and again.
     key = ffi.new("secp256k1_pubkey *")
-    return key if len(raw) == 33 and lib.secp256k1_ec_pubkey_parse(GLOBAL_CONTEXT.ctx, key, raw, 33) else None
+    if len(raw) != 33 or not lib.secp256k1_ec_pubkey_parse(GLOBAL_CONTEXT.ctx, key, raw, 33):
+        return None
+    return bytes(ffi.buffer(key))
+
+
+def _curve_key(raw: bytes) -> Any:
+    point = parsed_point(raw)
+    return None if point is None else ffi.from_buffer("secp256k1_pubkey *", point)
 
 
 def check_digest(public_key: bytes, digest: bytes, signature: bytes) -> bool:
     """secp256k1: a 64-byte low-S signature of a 32-byte digest under a 33-byte key. Never raises; the GIL is free meanwhile."""
     if len(signature) != 64 or len(digest) != 32:
         return False
-    key = _parsed_point(public_key)
+    key = _curve_key(public_key)
     parsed = ffi.new("secp256k1_ecdsa_signature *")
     if key is None or not lib.secp256k1_ecdsa_signature_parse_compact(GLOBAL_CONTEXT.ctx, parsed, signature):
         return False
@@ -71,7 +79,7 @@ def check_digest(public_key: bytes, digest: bytes, signature: bytes) -> bool:
 
 
 def _require_curve_point(raw: bytes, kind: str) -> None:
-    if _parsed_point(raw) is None:
+    if parsed_point(raw) is None:
         raise InvalidPubKey(f"a {kind} public key is a compressed curve point of 33 bytes, got {len(raw)} bytes {raw[:40].hex()}")
 
 
@@ -111,7 +119,7 @@ class EthSecp256k1PublicKey:
 
     @cached_property
     def address(self) -> bytes:
-        key = _parsed_point(self.raw)
+        key = _curve_key(self.raw)
         out, size = ffi.new("unsigned char [65]"), ffi.new("size_t *", 65)
         lib.secp256k1_ec_pubkey_serialize(GLOBAL_CONTEXT.ctx, out, size, key, lib.SECP256K1_EC_UNCOMPRESSED)
         return keccak256(bytes(ffi.buffer(out, 65))[1:])[12:]

@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Final, Protocol
 
 from chain.store.errors import CorruptStore
@@ -28,12 +29,17 @@ class Changes:
     @cached_property
     def sizes(self) -> array[int]:
         """Key size and value size (all bits set: delete) of each change, 32 bits each."""
-        return array("I", [size for key, value in self.items for size in (len(key), _DELETED if value is None else len(value))])
+        sizes = array("I", bytes(8 * len(self.items)))
+        if self.items:
+            keys, values = zip(*self.items, strict=True)
+            sizes[0::2] = array("I", map(len, keys))
+            sizes[1::2] = array("I", map(len, values) if None not in values else [_DELETED if one is None else len(one) for one in values])
+        return sizes
 
     @cached_property
     def data(self) -> bytes:
         """Keys and values, one after the other."""
-        return b"".join([part for change in self.items for part in change if part is not None])
+        return b"".join(filter(None, chain.from_iterable(self.items)))
 
     def pack(self) -> bytes:
         """Count (4 bytes, little-endian), sizes (little-endian), bytes."""

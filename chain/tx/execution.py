@@ -74,8 +74,8 @@ class Twin(Protocol):
     """A faster way for one kind of transaction: the same outcome as the plain path, or None with nothing written."""
 
     def run(self, state: State, block: BlockInfo, tx: Tx, mode: Mode, block_gas_left: int | None) -> Outcome | None: ...
-    def read(self, raw: bytes) -> Tx | None:
-        """The transaction in ``raw`` if its bytes have the one shape the twin reads itself."""
+    def read(self, raw: bytes, tx_hash: bytes) -> Tx | None:
+        """The transaction in ``raw``, whose hash is given, if its bytes have the one shape the twin reads itself."""
 
     def item(self, state: State, tx: Tx, chain_id: str) -> tuple[Item, Verdict, PublicKey] | None:
         """The signature check of a transaction that ``read`` gave."""

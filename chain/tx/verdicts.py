@@ -22,13 +22,19 @@ DEFAULT_SIZE: Final = 120_000
 Verdict: TypeAlias = tuple[bytes, int, str, int]
 """(hash of the transaction's bytes, signer index, chain id, account number): with the key as the value."""
 
+Started: TypeAlias = Callable[[], None]
+
+
+def _nothing() -> None:
+    """There is nothing to wait for."""
+
 
 class Verdicts:
     """A bounded memory of ``size`` transactions (0: remembers nothing), checking signatures with ``workers`` threads."""
 
     def __init__(self, size: int = DEFAULT_SIZE, workers: int = 1) -> None:
-        self.fast_read: Callable[[bytes], Tx | None] | None = None
-        """A reader for shapes that it knows, tried before the plain decoder."""
+        self.fast_read: Callable[[bytes, bytes], Tx | None] | None = None
+        """A reader of (bytes, their hash) for shapes that it knows, tried before the plain decoder."""
         self._size = size
         self._txs: OrderedDict[bytes, Tx] = OrderedDict()
         self._held: OrderedDict[Verdict, bytes] = OrderedDict()
@@ -39,7 +45,7 @@ class Verdicts:
         key = hashlib.sha256(raw).digest()
         tx = self._txs.get(key)
         if tx is None:
-            tx = (self.fast_read(raw) if self.fast_read is not None else None) or decode_tx(raw)
+            tx = (self.fast_read(raw, key) if self.fast_read is not None else None) or decode_tx(raw)
             if self._size:
                 self._txs[key] = tx
                 if len(self._txs) > self._size:
@@ -69,12 +75,12 @@ class Verdicts:
             self._remember(verdict, key)
         return holds
 
-    def check_ahead(self, wanted: Sequence[tuple[Tx, int, PublicKey, str, int]], prepared: Sequence[tuple[Item, Verdict, PublicKey]] = ()) -> None:
-        """Check many signatures as one batch and remember those that hold: (tx, signer index, key, chain id, account number) each, and
-        ``prepared`` ones whose digest is known.
+    def start(self, wanted: Sequence[tuple[Tx, int, PublicKey, str, int]], prepared: Sequence[tuple[Item, Verdict, PublicKey]] = ()) -> Started:
+        """Begin to check many signatures as one batch: (tx, signer index, key, chain id, account number) each, and ``prepared`` ones whose
+        digest is known. The answer, when called, waits and remembers those that hold.
         """
         if not self._size:
-            return
+            return _nothing
         items: list[Item] = [item for item, _, _ in prepared]
         verdicts: list[tuple[Verdict, PublicKey]] = [(verdict, key) for _, verdict, key in prepared]
         for tx, at, key, chain_id, number in wanted:
@@ -97,9 +103,14 @@ class Verdicts:
             if item is not None:
                 items.append(item)
                 verdicts.append((verdict, key))
-        for (verdict, key), holds in zip(verdicts, self._batch.verify(items), strict=True):
-            if holds:
-                self._remember(verdict, key)
+        pending = self._batch.start(items)
+
+        def finish() -> None:
+            for (verdict, key), holds in zip(verdicts, pending(), strict=True):
+                if holds:
+                    self._remember(verdict, key)
+
+        return finish
 
     def _remember(self, verdict: Verdict, key: PublicKey) -> None:
         if self._size:

@@ -10,8 +10,7 @@ answer is None, and the plain path runs and names the error. A success gives the
 
 from __future__ import annotations
 
-import base64
-import hashlib
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -63,6 +62,17 @@ class Accounts:
     fee_collector: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Coin:
+    """What the denom decides: its send-enabled key, its parts of balance and holder keys, and the gas of moving it but for sizes of values."""
+
+    enabled: bytes
+    balance_head: bytes
+    tail: bytes
+    holder_head: bytes
+    gas: int
+
+
 @dataclass(slots=True)
 class _Plan:
     sender: bytes
@@ -73,11 +83,11 @@ class _Plan:
     amount: int
     fee: int
     priority: int
-    enabled_key: bytes
-    balances: tuple[bytes, bytes, bytes]  # of sender, recipient, and of the sender in wei: keys
+    coin: _Coin
+    balances: tuple[bytes, ...]  # keys: of the sender, of the recipient, and unless the coin is wei, of the sender in wei
     holders: tuple[bytes, bytes, bytes]
-    fixed_gas: tuple[int, int]  # ante, messages: what depends on the transaction alone
     values: tuple[bytes, ...]  # texts that the events show: sender, recipient, fee, amount, sequence, signature
+    ante_events: bytes = b""
     is_priced: bool | None = None  # whether the fee covers this node's minimum; None: not asked yet
 
 
@@ -90,6 +100,7 @@ class _Known:
     number: int
     number_key: bytes
     public_key: PlainKey
+    is_eth: bool
 
 
 @dataclass(slots=True)
@@ -104,9 +115,10 @@ class _Rules:
 class PlannedTx(Tx):
     """A plain send whose protobuf form is decoded only when something asks for it."""
 
-    __slots__ = ()
+    __slots__ = ("signed",)
 
     def __init__(self, raw: bytes, tx_hash: bytes, plan: _Plan, shape: Shape, sender: bytes) -> None:
+        self.signed = shape.signed
         self.raw, self.hash, self.plan = raw, tx_hash, plan
         self.body_bytes, self.auth_info_bytes = shape.body, shape.auth_info
         self.signatures, self.signers = (shape.signature,), (sender,)
@@ -157,16 +169,17 @@ class FastSends:
         if plan is False or mode is Mode.SIMULATE or mode is Mode.GENESIS or block.height <= 0:
             return None
         auth, bank = state.store(self._accounts.store), state.store(keys.STORE)
-        account_raw, params_raw = auth.peek(plan.account_key), auth.peek(self._accounts.params_key)
-        collector_raw = auth.peek(self._collector_account)
+        look, hold = auth.peek, bank.peek
+        account_raw, params_raw, collector_raw = look(plan.account_key), look(self._accounts.params_key), look(self._collector_account)
         if account_raw is None or params_raw is None or collector_raw is None:
             return None
         known = self._known[account_raw] if account_raw in self._known else self._learn(account_raw)
         if known is None or known.sequence != plan.sequence:
             return None
         rules = self._rules(params_raw)
-        balance_keys = plan.balances
-        paying_raw, collected_raw = bank.peek(balance_keys[2]), bank.peek(self._collector_balance)
+        balances, holders = plan.balances, plan.holders
+        same = len(balances) == 2
+        paying_raw, collected_raw = hold(balances[0 if same else 2]), hold(self._collector_balance)
         if paying_raw is None:
             return None
         paid = int(paying_raw) - plan.fee
@@ -185,12 +198,12 @@ class FastSends:
         sequence = plan.sequence + 1
         body = known.prefix + b"\x20" + length_prefix(sequence)
         new_account = _ACCOUNT_HEAD + length_prefix(len(body)) + body
-        paid_raw, new_collected = str(paid).encode(), str(collected).encode()
+        paid_raw, new_collected = b"%d" % paid, b"%d" % collected
         gas = (
-            plan.fixed_gas[0]
+            _ANTE_GAS
             + rules.gas
             + rules.per_byte * len(tx.raw)
-            + (rules.secp256k1 if isinstance(known.public_key, Secp256k1PublicKey) else ETH_SIGNATURE_GAS)
+            + (ETH_SIGNATURE_GAS if known.is_eth else rules.secp256k1)
             + _BYTE * (7 * len(account_raw) + len(collector_raw) + len(paying_raw) + (0 if collected_raw is None else len(collected_raw)))
             + _WRITTEN * (len(paid_raw) + len(new_collected) + len(new_account))
         )
@@ -199,52 +212,53 @@ class FastSends:
         if mode in _ANTE_ONLY:
             if block_gas_left is not None:
                 return None
-            bank.put(plan.holders[2], b"")
-            bank.put(balance_keys[2], paid_raw)
-            events = self._events(plan, ante_only=True) if mode is Mode.CHECK else b""
-            data = b""
+            bank.put({holders[2]: b"", balances[0 if same else 2]: paid_raw, self._collector_holder: b"", self._collector_balance: new_collected})
+            events = self._ante_events(plan) if mode is Mode.CHECK else b""
+            data, answer = b"", b""
         else:
-            bank_params, recipient_raw = bank.peek(keys.PARAMS), auth.peek(plan.recipient_key)
-            if recipient_raw is None or bank.peek(plan.enabled_key) is not None or not self._default_enabled(bank_params or b""):
+            bank_params, recipient_raw = hold(keys.PARAMS), look(plan.recipient_key)
+            if recipient_raw is None or hold(plan.coin.enabled) is not None or not self._default_enabled(bank_params or b""):
                 return None
-            same = balance_keys[0] == balance_keys[2]
-            spending_raw = paid_raw if same else bank.peek(balance_keys[0])
-            received_raw = bank.peek(balance_keys[1])
+            spending_raw = paid_raw if same else hold(balances[0])
+            received_raw = hold(balances[1])
             if spending_raw is None:
                 return None
             spent = int(spending_raw) - plan.amount
             received = (0 if received_raw is None else int(received_raw)) + plan.amount
             if spent <= 0 or received.bit_length() > MAX_BITS:
                 return None
-            spent_raw, new_received = str(spent).encode(), str(received).encode()
+            spent_raw, new_received = b"%d" % spent, b"%d" % received
             gas += (
-                plan.fixed_gas[1]
+                plan.coin.gas
                 + _BYTE * (len(bank_params or b"") + len(new_account) + len(spending_raw) + (0 if received_raw is None else len(received_raw)))
                 + _WRITTEN * (len(spent_raw) + len(new_received))
             )
             if gas > tx.gas_limit or (block_gas_left is not None and gas > block_gas_left):
                 return None
             if not same:
-                bank.put(plan.holders[2], b"")
-                bank.put(balance_keys[2], paid_raw)
-            bank.put(plan.holders[0], b"")
-            bank.put(balance_keys[0], spent_raw)
-            bank.put(plan.holders[1], b"")
-            bank.put(balance_keys[1], new_received)
-            events = self._events(plan, ante_only=False)
-            data = _DATA_FIELD
-        bank.put(self._collector_holder, b"")
-        bank.put(self._collector_balance, new_collected)
-        auth.put(known.number_key, plan.sender)
-        auth.put(plan.account_key, new_account)
+                bank.put({holders[2]: b"", balances[2]: paid_raw})
+            bank.put(
+                {
+                    holders[0]: b"",
+                    balances[0]: spent_raw,
+                    holders[1]: b"",
+                    balances[1]: new_received,
+                    self._collector_holder: b"",
+                    self._collector_balance: new_collected,
+                }
+            )
+            s, r, _, a, _, _ = plan.values
+            events = (plan.ante_events or self._ante_events(plan)) + _message_template(len(s), len(r), len(a)) % (s, s, a, r, a, r, s, a, s)
+            data, answer = _DATA_FIELD, _DATA
+        auth.put({known.number_key: plan.sender, plan.account_key: new_account})
         if new_account not in self._known:
             if len(self._known) > MAX_KNOWN_ACCOUNTS:
                 self._known.clear()
-            self._known[new_account] = _Known(known.prefix, sequence, known.number, known.number_key, known.public_key)
+            self._known[new_account] = _Known(known.prefix, sequence, known.number, known.number_key, known.public_key, known.is_eth)
         encoded = data + b"\x28" + length_prefix(tx.gas_limit) + b"\x30" + length_prefix(gas) + events
-        return Outcome(None, _DATA if data else b"", tx.gas_limit, gas, [], plan.priority, encoded)
+        return Outcome(None, answer, tx.gas_limit, gas, [], plan.priority, encoded)
 
-    def read(self, raw: bytes) -> Tx | None:
+    def read(self, raw: bytes, tx_hash: bytes) -> Tx | None:
         """A transaction in the one shape this twin knows, decoded and planned; None leaves it to the plain decoder."""
         shape = read_shape(raw)
         if shape is None:
@@ -261,7 +275,6 @@ class FastSends:
         amount, fee = int(shape.amount), int(shape.fee)
         if amount.bit_length() > MAX_BITS or fee.bit_length() > MAX_BITS:
             return None
-        tx_hash = hashlib.sha256(raw).digest()
         plan = self._plan_of(
             key,
             key_address,
@@ -278,7 +291,9 @@ class FastSends:
         return None if plan is None else PlannedTx(raw, tx_hash, plan, shape, key_address)
 
     def item(self, state: State, tx: Tx, chain_id: str) -> tuple[Item, Verdict, PublicKey] | None:
-        """The signature check of a planned transaction against the account as it is now; None if there is no such account."""
+        """The signature check of a transaction that ``read`` gave against the account as it is now; None for others and without account."""
+        if not isinstance(tx, PlannedTx):
+            return None
         plan = tx.plan
         raw = state.store(self._accounts.store).peek(plan.account_key)
         if raw is None:
@@ -287,16 +302,7 @@ class FastSends:
         if known is None:
             return None
         number = known.number
-        document = b"".join(
-            (
-                b"\x0a" + length_prefix(len(tx.body_bytes)),
-                tx.body_bytes,
-                b"\x12" + length_prefix(len(tx.auth_info_bytes)),
-                tx.auth_info_bytes,
-                b"\x1a" + length_prefix(len(chain_id)) + chain_id.encode(),
-                b"\x20" + length_prefix(number) if number else b"",
-            )
-        )
+        document = tx.signed + _chain_field(chain_id) + (b"\x20" + length_prefix(number) if number else b"")
         key = known.public_key
         return Item(key.raw, key.digest(document), tx.signatures[0][:64]), (tx.hash, 0, chain_id, number), key
 
@@ -359,9 +365,9 @@ class FastSends:
             return None
         if recipient == self._accounts.fee_collector or sequence >= (1 << 64) - 1:
             return None
-        f, a = b"%d%b" % (fee, _FEE_DENOM), b"%d%b" % (amount, denom.encode())
-        q, g = b"%b/%d" % (s, sequence), base64.b64encode(signature)
         coin = _coin_keys(denom)
+        balances = coin.balance_head + sender + coin.tail, coin.balance_head + recipient + coin.tail
+        values = (s, r, b"%d%b" % (fee, _FEE_DENOM), b"%d%b" % (amount, coin.tail), b"%b/%d" % (s, sequence), b64encode(signature))
         return _Plan(
             sender,
             self._accounts.account_key(sender),
@@ -371,11 +377,10 @@ class FastSends:
             amount,
             fee,
             min(fee // gas_limit, fees.MAX_PRIORITY),
-            coin.enabled,
-            (keys.balance(sender, denom), keys.balance(recipient, denom), keys.balance(sender, fees.BASE_DENOM)),
-            (keys.holder(denom, sender), keys.holder(denom, recipient), keys.holder(fees.BASE_DENOM, sender)),
-            (_ANTE_GAS, coin.gas),
-            (s, r, f, a, q, g),
+            coin,
+            balances if coin is _WEI else (*balances, _WEI.balance_head + sender + _WEI.tail),
+            (coin.holder_head + sender, coin.holder_head + recipient, _WEI.holder_head + sender),
+            values,
         )
 
     def _covers(self, tx: Tx) -> bool:
@@ -385,13 +390,12 @@ class FastSends:
             return False
         return True
 
-    def _events(self, plan: _Plan, *, ante_only: bool) -> bytes:
-        """The encoded events of the ante chain, and of the message unless ``ante_only``."""
-        s, r, f, a, q, g = plan.values
+    def _ante_events(self, plan: _Plan) -> bytes:
+        """The encoded events of the ante chain."""
+        s, _, f, _, q, g = plan.values
         c = self._collector_text
-        ante, messages = _templates(len(s), len(r), len(f), len(a), len(q), len(g))
-        found = ante % (s, f, c, f, c, s, f, s, f, s, q, g)
-        return found if ante_only else found + messages % (s, s, a, r, a, r, s, a, s)
+        plan.ante_events = _ante_template(len(s), len(f), len(q), len(g)) % (s, f, c, f, c, s, f, s, f, s, q, g)
+        return plan.ante_events
 
     def _learn(self, raw: bytes) -> _Known | None:
         """Take a stored account apart; None unless it is a plain one with a key of its own."""
@@ -405,7 +409,8 @@ class FastSends:
             prefix = encode(bare)
             body = prefix + (b"\x20" + length_prefix(account.sequence) if account.sequence else b"")
             if _ACCOUNT_HEAD + length_prefix(len(body)) + body == raw:
-                known = _Known(prefix, account.sequence, account.account_number, self._accounts.number_key(account.account_number), key)
+                number = account.account_number
+                known = _Known(prefix, account.sequence, number, self._accounts.number_key(number), key, isinstance(key, EthSecp256k1PublicKey))
         if len(self._known) > MAX_KNOWN_ACCOUNTS:
             self._known.clear()
         self._known[raw] = known
@@ -444,19 +449,20 @@ _ANTE_GAS: Final = (
 """Everything but the sizes of values, the transaction's size and the signature."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Coin:
-    """What the denom decides: its send-enabled key, and the gas of moving it but for the sizes of values."""
-
-    enabled: bytes
-    gas: int
-
-
 @lru_cache(maxsize=1024)
 def _coin_keys(denom: str) -> _Coin:
     enabled = READ_COST_FLAT + _BYTE * len(keys.PARAMS) + HAS_COST
     moves = _read(2, 22 + len(denom)) + _write(2, 23 + len(denom)) + _write(2, 22 + len(denom))
-    return _Coin(keys.send_enabled(denom), CIRCUIT_LOOKUP_COST + enabled + _read(1, 21) + moves + HAS_COST)
+    gas = CIRCUIT_LOOKUP_COST + enabled + _read(1, 21) + moves + HAS_COST
+    return _Coin(keys.send_enabled(denom), *keys.plain_heads(denom), gas)
+
+
+_WEI: Final = _coin_keys(fees.BASE_DENOM)
+
+
+@lru_cache(maxsize=16)
+def _chain_field(chain_id: str) -> bytes:
+    return b"\x1a" + length_prefix(len(chain_id)) + chain_id.encode()
 
 
 @lru_cache(maxsize=65_536)
@@ -471,8 +477,8 @@ Slot: TypeAlias = "int | str"
 
 
 @lru_cache(maxsize=4096)
-def _templates(sender: int, recipient: int, fee: int, amount: int, sequence: int, signature: int) -> tuple[bytes, bytes]:
-    """The events of the ante chain and of the message for values of these sizes, with ``%b`` where they go."""
+def _ante_template(sender: int, fee: int, sequence: int, signature: int) -> bytes:
+    """The events of the ante chain for values of these sizes, with ``%b`` where they go."""
     collector = len(bech32.encode(bytes(20)))
     ante: list[tuple[str, Mapping[str, Slot]]] = [
         ("coin_spent", {"spender": sender, "amount": fee}),
@@ -483,6 +489,12 @@ def _templates(sender: int, recipient: int, fee: int, amount: int, sequence: int
         ("tx", {"acc_seq": sequence}),
         ("tx", {"signature": signature}),
     ]
+    return b"".join(_event(*one) for one in ante)
+
+
+@lru_cache(maxsize=4096)
+def _message_template(sender: int, recipient: int, amount: int) -> bytes:
+    """The events of the message, likewise."""
     index: Mapping[str, Slot] = {"msg_index": "0"}
     message: list[tuple[str, Mapping[str, Slot]]] = [
         ("message", {"action": f"/{SEND}", "sender": sender, "module": "bank", **index}),
@@ -491,7 +503,7 @@ def _templates(sender: int, recipient: int, fee: int, amount: int, sequence: int
         ("transfer", {"recipient": recipient, "sender": sender, "amount": amount, **index}),
         ("message", {"sender": sender, **index}),
     ]
-    return b"".join(_event(*one) for one in ante), b"".join(_event(*one) for one in message)
+    return b"".join(_event(*one) for one in message)
 
 
 def _event(kind: str, attributes: Mapping[str, Slot]) -> bytes:

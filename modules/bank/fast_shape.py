@@ -1,14 +1,14 @@
 """Reads the one shape of bytes that wallets give a plain send, without protobuf; any other bytes are left to the plain decoder.
 
-What the pattern finds is put together again and must give the same bytes: so nothing is hidden between the parts, every
-length is right, and every number has its shortest form.
+What the pattern finds is put together again by a template for parts of these sizes and must give the same bytes: so nothing is hidden
+between the parts, every length is right, and every number has its shortest form.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from functools import lru_cache
+from typing import Final, NamedTuple, TypeAlias
 
 from chain.crypto.keys import EthSecp256k1PublicKey, Secp256k1PublicKey
 from chain.tx.results import length_prefix
@@ -33,9 +33,8 @@ _SHAPE: Final = re.compile(
 )
 
 
-@dataclass(slots=True)
-class Shape:
-    """What a plain send says. ``body`` and ``auth_info`` are the signed bytes."""
+class Shape(NamedTuple):
+    """What a plain send says. ``signed`` are body and auth info as the transaction has them, and so its sign document, under the same numbers."""
 
     sender: bytes
     recipient: bytes
@@ -49,6 +48,7 @@ class Shape:
     signature: bytes
     body: bytes
     auth_info: bytes
+    signed: bytes
 
 
 def read_shape(raw: bytes) -> Shape | None:
@@ -56,43 +56,69 @@ def read_shape(raw: bytes) -> Shape | None:
     found = _SHAPE.fullmatch(raw)
     if found is None:
         return None
-    sender, recipient, denom, amount, type_url, key, sequence_raw, fee_denom, fee, gas_raw, signature = found.groups()
-    key_type = type_url.decode()
-    if key_type not in KEY_TYPES:
+    sender, recipient, denom, amount, type_url, key, sequence_raw, _, fee, gas_raw, signature = found.groups(b"")
+    key_type = _key_type(type_url)
+    if key_type is None or (len(signature) == 65 and key_type != EthSecp256k1PublicKey.type_url):
         return None
     sequence, gas_limit = _number(sequence_raw) if sequence_raw else 0, _number(gas_raw)
     if gas_limit == 0 or (sequence_raw and sequence == 0):
         return None
-    body = _body(sender, recipient, denom, amount)
-    auth_info = _auth_info(type_url, key, sequence_raw, fee_denom, fee, gas_raw)
-    # The two numbers are the only lengths or numbers that are repeated as they came.
-    if len(signature) == 65 and key_type != EthSecp256k1PublicKey.type_url:
+    template, body_start, body_end, auth_start, auth_end = _template(
+        len(denom), len(amount), len(type_url), len(sequence_raw), len(fee), len(gas_raw), len(signature)
+    )
+    if template % (sender, recipient, denom, amount, type_url, key, sequence_raw, fee, gas_raw, signature) != raw:
         return None
-    if gas_raw != length_prefix(gas_limit) or (sequence_raw and sequence_raw != length_prefix(sequence)):
-        return None
-    rest = (b"\x12" + length_prefix(len(auth_info)), auth_info, b"\x1a" + length_prefix(len(signature)), signature)
-    if b"".join((b"\x0a" + length_prefix(len(body)), body, *rest)) != raw:
-        return None
-    return Shape(sender, recipient, denom, amount, key_type, key, sequence, fee, gas_limit, signature, body, auth_info)
+    parts = raw[body_start:body_end], raw[auth_start:auth_end], raw[:auth_end]
+    return Shape(sender, recipient, denom, amount, key_type, key, sequence, fee, gas_limit, signature, *parts)
 
 
-def _body(sender: bytes, recipient: bytes, denom: bytes, amount: bytes) -> bytes:
-    coin = b"\x0a" + length_prefix(len(denom)) + denom + b"\x12" + length_prefix(len(amount)) + amount
-    message = b"\x0a\x29" + sender + b"\x12\x29" + recipient + b"\x1a" + length_prefix(len(coin)) + coin
-    wrapped = b"\x0a\x1c/cosmos.bank.v1beta1.MsgSend\x12" + length_prefix(len(message)) + message
-    return b"\x0a" + length_prefix(len(wrapped)) + wrapped
+@lru_cache(maxsize=64)
+def _key_type(type_url: bytes) -> str | None:
+    text = type_url.decode()
+    return text if text in KEY_TYPES else None
 
 
-def _auth_info(type_url: bytes, key: bytes, sequence: bytes | None, denom: bytes, amount: bytes, gas: bytes) -> bytes:
-    wrapped = b"\x0a" + length_prefix(len(type_url)) + type_url + b"\x12\x23\x0a\x21" + key
-    signer = b"\x0a" + length_prefix(len(wrapped)) + wrapped + b"\x12\x04\x0a\x02\x08\x01" + (b"\x18" + sequence if sequence else b"")
-    coin = b"\x0a" + length_prefix(len(denom)) + denom + b"\x12" + length_prefix(len(amount)) + amount
-    fee = b"\x0a" + length_prefix(len(coin)) + coin + b"\x10" + gas
-    return b"\x0a" + length_prefix(len(signer)) + signer + b"\x12" + length_prefix(len(fee)) + fee
-
-
+@lru_cache(maxsize=4096)
 def _number(raw: bytes) -> int:
+    """The value of a varint; 0 also for one that is not in its shortest form."""
     value = 0
     for at, byte in enumerate(raw):
         value |= (byte & 0x7F) << 7 * at
-    return value
+    return value if length_prefix(value) == raw else 0
+
+
+_Part: TypeAlias = tuple[bytes, int]
+"""(piece of a template, how many bytes it fills)."""
+
+
+def _fixed(raw: bytes) -> _Part:
+    return raw.replace(b"%", b"%%"), len(raw)
+
+
+def _slot(size: int) -> _Part:
+    return b"%b", size
+
+
+def _field(tag: bytes, *parts: _Part) -> _Part:
+    """A length-delimited field around ``parts``."""
+    size = sum(part[1] for part in parts)
+    head, head_size = _fixed(tag + length_prefix(size))
+    return head + b"".join(part[0] for part in parts), head_size + size
+
+
+def _coin(denom: _Part, amount: int) -> tuple[_Part, _Part]:
+    return _field(b"\x0a", denom), _field(b"\x12", _slot(amount))
+
+
+@lru_cache(maxsize=4096)
+def _template(denom: int, amount: int, type_url: int, sequence: int, fee: int, gas: int, signature: int) -> tuple[bytes, int, int, int, int]:
+    """(the transaction with ``%b`` for its parts, where body and auth info start and end) for parts of these sizes."""
+    message = _field(b"\x12", _fixed(b"\x0a\x29"), _slot(41), _fixed(b"\x12\x29"), _slot(41), _field(b"\x1a", *_coin(_slot(denom), amount)))
+    body = _field(b"\x0a", _fixed(b"\x0a\x1c/cosmos.bank.v1beta1.MsgSend"), message)
+    key = _field(b"\x0a", _field(b"\x0a", _slot(type_url)), _fixed(b"\x12\x23\x0a\x21"), _slot(33))
+    signer = _field(b"\x0a", key, _fixed(b"\x12\x04\x0a\x02\x08\x01"), _fixed(b"\x18" if sequence else b""), _slot(sequence))
+    paid = _field(b"\x12", _field(b"\x0a", *_coin(_fixed(b"wei"), fee)), _fixed(b"\x10"), _slot(gas))
+    auth_size = signer[1] + paid[1]
+    first, second, third = _field(b"\x0a", body), _field(b"\x12", signer, paid), _field(b"\x1a", _slot(signature))
+    body_end, auth_end = first[1], first[1] + second[1]
+    return first[0] + second[0] + third[0], body_end - body[1], body_end, auth_end - auth_size, auth_end

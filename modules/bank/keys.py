@@ -46,6 +46,11 @@ def send_enabled(denom: str) -> bytes:
     return SEND_ENABLED + denom.encode()
 
 
+def plain_heads(denom: str) -> tuple[bytes, bytes, bytes]:
+    """(head, tail) of the balance key and head of the holder key of ``denom`` for an address of 20 bytes: the address stands between."""
+    return balance(bytes(20), "")[:2], denom.encode(), holder(denom, bytes(20))[:-20]
+
+
 def split_balance(key: bytes) -> tuple[bytes, str]:
     """(address, denom) of a balance key."""
     end = 2 + key[1]

@@ -49,6 +49,17 @@ def test_encoding_equals_the_reference_implementation_and_decodes_back(raw: byte
     assert address.decode(text.upper(), prefix) == raw
 
 
+@given(raw=st.binary(min_size=20, max_size=20), prefix=st.sampled_from(PREFIXES))
+def test_an_address_of_twenty_bytes_takes_the_short_way_to_the_same_text(raw: bytes, prefix: str) -> None:
+    text = address.encode(raw, prefix)
+    assert text == oracle.bech32_encode(prefix, oracle.convertbits(raw, 8, 5))
+    assert address.decode(text, prefix) == raw
+    for at, character in enumerate(text):
+        changed = text[:at] + ("q" if character != "q" else "p") + text[at + 1 :]
+        with pytest.raises(InvalidAddress):
+            address.decode(changed, prefix)
+
+
 @given(raw=st.binary(min_size=20, max_size=32), at=st.integers(min_value=0), other=st.sampled_from("qpzry9x8gf2tvdw0s3jn54khce6mua7l"))
 def test_an_address_with_one_changed_character_is_refused(raw: bytes, at: int, other: str) -> None:
     text = address.encode(raw)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
 from chain.codec.registry import Any_
-from chain.crypto import address
+from chain.crypto import address, batch
 from chain.crypto.batch import BatchVerifier, Item
 from chain.crypto.hd import DEFAULT_PATH, DerivationError, derive, derive_from_seed, new_mnemonic, parse_path
 from chain.crypto.keys import (
@@ -219,8 +219,10 @@ def test_multisigs_nest_as_deep_as_the_limit_says() -> None:
     assert public_key_from_any(nested(MAX_MULTISIG_DEPTH)).type_url == MULTISIG_URL
 
 
+@pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("workers", [0, 1, 3])
-def test_a_batch_gives_each_check_its_own_verdict_with_any_number_of_workers(workers: int) -> None:
+def test_a_batch_gives_each_check_its_own_verdict_with_any_number_of_workers(workers: int, native: bool) -> None:
+    assert batch.available(), "make setup builds it"
     items, expected = [], []
     for number in range(1, 120):
         key = PrivateKey(number.to_bytes(32, "big"), "secp256k1")
@@ -231,8 +233,13 @@ def test_a_batch_gives_each_check_its_own_verdict_with_any_number_of_workers(wor
         expected.append(not wrong)
     items += [Item(b"\x05" * 33, bytes(32), bytes(64)), Item(b"", b"", b"")]
     expected += [False, False]
-    assert BatchVerifier(workers).verify(items) == expected
-    assert BatchVerifier(workers).verify([]) == []
+    verifier = BatchVerifier(workers, native=native)
+    assert verifier.verify(items) == expected
+    assert verifier.verify([]) == []
+    several = [verifier.start(items[at:]) for at in range(0, len(items), 9)]
+    verifier.start(items)  # nobody asks: its buffers must outlive the threads
+    for at, pending in reversed(list(zip(range(0, len(items), 9), several, strict=True))):
+        assert pending() == expected[at:]
 
 
 def test_private_keys_do_not_show_themselves() -> None:

@@ -26,10 +26,10 @@ def build(*arguments: Any, **options: Any) -> Application:
     app.queries.add({"/cosmos.bank.v1beta1.Query/Params": _raise})
     verify = app._verify_ahead
 
-    def verify_ahead(txs: Sequence[Any]) -> None:
+    def verify_ahead(txs: Sequence[Any]) -> Any:
         if any(tx.memo == MEMO for tx in txs):
             _raise()
-        verify(txs)
+        return verify(txs)
 
     app._verify_ahead = verify_ahead  # type: ignore[method-assign]
     return app

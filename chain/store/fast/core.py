@@ -111,7 +111,7 @@ class NativeEngine:
         self._load_node = load
         self._held: bytes = b""
         self._load_error: BaseException | None = None
-        self._remembered: dict[bytes, bytes | None] = {}
+        self.remembered: dict[bytes, bytes | None] = {}
         self._staged: Sequence[tuple[bytes, bytes | None]] | None = None
         self.root_key = root_key
         self.hash = root_hash
@@ -128,16 +128,16 @@ class NativeEngine:
         self._out_size = _ffi.new("size_t *")
 
     def get(self, key: bytes) -> bytes | None:
-        found = self._remembered.get(key, _ABSENT)
+        found = self.remembered.get(key, _ABSENT)
         if found is not _ABSENT:
             return found  # type: ignore[return-value]
         answer = _lib.core_get(self._tree, key, len(key), self._value, self._size)
         if answer < 0:
             self._raise(-answer)
         value = _ffi.buffer(self._value[0], self._size[0])[:] if answer else None
-        if len(self._remembered) >= MAX_REMEMBERED:
-            self._remembered.clear()
-        self._remembered[key] = value
+        if len(self.remembered) >= MAX_REMEMBERED:
+            self.remembered.clear()
+        self.remembered[key] = value
         return value
 
     def has(self, key: bytes) -> bool:
@@ -185,10 +185,10 @@ class NativeEngine:
         if self._staged is None:
             raise ValueError("nothing is staged")
         _lib.core_commit(self._tree)
-        if len(self._remembered) + len(self._staged) > MAX_REMEMBERED:
-            self._remembered.clear()
+        if len(self.remembered) + len(self._staged) > MAX_REMEMBERED:
+            self.remembered.clear()
         if len(self._staged) <= MAX_REMEMBERED:
-            self._remembered.update(self._staged)
+            self.remembered.update(self._staged)
         self._staged = None
         self.root_key, self.hash = self._staged_root
 
@@ -200,8 +200,8 @@ class NativeEngine:
         return int(_lib.core_nodes(self._tree))
 
     def shrink(self, keep_nodes: int) -> None:
-        if len(self._remembered) > keep_nodes:
-            self._remembered.clear()
+        if len(self.remembered) > keep_nodes:
+            self.remembered.clear()
         for age in (64, 16, 4, 1, 0):
             if self.nodes() <= keep_nodes:
                 return
