@@ -29,6 +29,7 @@ from chain.gas import InfiniteGasMeter
 from chain.metrics import Counts
 from chain.module import Module, ValidatorUpdate
 from chain.snapshots import FORMAT, MAX_OFFERED, Restorer, Snapshot, SnapshotError, SnapshotTaker
+from chain.store.errors import CorruptStore
 from chain.store.iavl import EMPTY_HASH
 from chain.store.multistore import MultiStore
 from chain.store.state import EmptyView, State
@@ -439,12 +440,24 @@ class Application:
             return response(result=_OFFER_ABORT)
         try:
             snapshot = Snapshot.from_offer(offered.height, offered.format, offered.chunks, offered.hash, offered.metadata)
+            self._check_offered(snapshot)
         except SnapshotError as error:
             log.info("snapshot rejected", height=offered.height, error=str(error))
             return response(result=_OFFER_REJECT)
         self._restoring = Restorer(self.store, snapshot), bytes(request.app_hash)
         log.info("restoring a snapshot", height=snapshot.height, chunks=offered.chunks)
         return response(result=ACCEPT)
+
+    def _check_offered(self, snapshot: Snapshot) -> None:
+        """No app hash covers a snapshot's header: what it says must be possible, and of this chain. Raises SnapshotError."""
+        try:
+            chain_id, time_ns, initial_height = _read_header(snapshot.header)
+        except ValueError:
+            raise SnapshotError("the snapshot's header cannot be read") from None
+        if self.chain_id and chain_id != self.chain_id:
+            raise SnapshotError(f"the snapshot is of chain {chain_id[:64]!r}, this node of {self.chain_id!r}")
+        if not 1 <= initial_height <= snapshot.height or not 0 <= time_ns < 1 << 63:
+            raise SnapshotError("the snapshot's header holds an impossible time or initial height")
 
     def apply_snapshot_chunk(self, request: Any) -> Any:
         """Take the next chunk; the last one makes the version the node's first, or nothing at all."""
@@ -582,10 +595,20 @@ class Application:
         self.store.close()
 
     def _load_header(self) -> None:
-        raw = self.store.record("header") if self.store.latest_version else None
-        if raw is not None:
-            chain_id, time_ns, initial_height = raw.decode().split("\n")
-            self.chain_id, self._time_ns, self._initial_height = chain_id, int(time_ns), int(initial_height)
+        if not self.store.latest_version:
+            return
+        raw = self.store.record("header")
+        if raw is None:
+            raise CorruptStore(f"the header of version {self.store.latest_version} is missing: restore the database from a backup or snapshot")
+        self.chain_id, self._time_ns, self._initial_height = _read_header(raw)
+
+
+def _read_header(raw: bytes) -> tuple[str, int, int]:
+    """(chain id, time in Unix nanoseconds, initial height) of a version's header record. Raises ValueError."""
+    if len(raw) > 1000:
+        raise ValueError
+    chain_id, time_ns, initial_height = raw.decode("ascii").split("\n")
+    return chain_id, int(time_ns), int(initial_height)
 
 
 def _hash(raw: bytes) -> bytes:

@@ -109,6 +109,7 @@ def run(options: StartOptions) -> int:
         raise NodeError(
             f"the database in {home.database} belongs to chain {app.chain_id}, the genesis file to {genesis['chain_id']}: use another --home"
         )
+    app.chain_id = genesis["chain_id"]  # before the first block: what a snapshot must be of
     done = threading.Event()
     fatal: list[BaseException] = []
 

@@ -11,6 +11,9 @@ Format 1, before compression (zlib), numbers as unsigned varints:
 
 Leaf versions, inner versions and the order of leaves are what the hashes cover, so a changed byte shows in the app hash; everything else is
 computed. The metadata names each chunk's SHA-256, so that a bad chunk is found when it comes and its sender is known.
+
+Whoever offers a snapshot is not trusted until the app hash comes out, so what he can make us do meanwhile is bounded: a chunk grows at most
+hundredfold when it is decompressed, an entry has a largest size, unfinished subtrees are as many as a balanced tree has levels.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ from typing import Final
 import structlog
 
 from chain.store.errors import StoreError
-from chain.store.iavl import EMPTY_HASH, Node, encode_node, node_hash
+from chain.store.iavl import EMPTY_HASH, MAX_HEIGHT, Node, encode_node, node_hash
 from chain.store.kv import KVBackend
 from chain.store.multistore import MultiStore, Root, View, node_key
 
@@ -46,7 +49,10 @@ _MAGIC: Final = b"STRS1"
 _STORE, _LEAF, _INNER, _STORE_END, _END = 1, 2, 3, 4, 5
 _PIECE_BYTES: Final = 1 << 20
 _MAX_KEY_BYTES: Final = 65_535
-_MAX_VALUE_BYTES: Final = (1 << 31) - 1
+_MAX_VALUE_BYTES: Final = 128 << 20
+_MAX_GROWTH: Final = 100
+_FREE_GROWTH_BYTES: Final = 16 << 20
+_MAX_NODES: Final = (1 << 32) - 1
 _BATCH_NODES: Final = 2000
 _WORK_NODES: Final = 200
 _REST_S: Final = 0.01
@@ -139,11 +145,15 @@ class SnapshotFolder:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         hashes = []
-        for number, chunk in enumerate(chunks):
-            _write(partial / str(number), chunk)
-            hashes.append(hashlib.sha256(chunk).digest())
-        made = Snapshot(height, FORMAT, tuple(hashes), header)
-        _write(partial / "metadata.json", made.metadata)
+        try:
+            for number, chunk in enumerate(chunks):
+                _write(partial / str(number), chunk)
+                hashes.append(hashlib.sha256(chunk).digest())
+            made = Snapshot(height, FORMAT, tuple(hashes), header)
+            _write(partial / "metadata.json", made.metadata)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
         shutil.rmtree(place, ignore_errors=True)
         partial.rename(place)
         return made
@@ -195,8 +205,8 @@ class SnapshotTaker:
             log.info("took a snapshot", height=made.height, chunks=len(made.chunk_hashes), seconds=round(time.monotonic() - started, 1))
         except _StoppedTaking:
             pass
-        except OSError as error:
-            log.error("a snapshot could not be written", height=view.version, error=str(error))
+        except (OSError, StoreError) as error:
+            log.error("a snapshot could not be taken", height=view.version, error=str(error))
 
 
 class _StoppedTaking(Exception):
@@ -258,26 +268,35 @@ class Restorer:
         self.next_chunk = 0
         self._unpacker = zlib.decompressobj()
         self._buffer = bytearray()
+        self._wanted = 0  # bytes that the buffer must hold before its first item can be whole
+        self._taken = self._given = 0
         self._started = self._ended = False
         self._name: str | None = None
         self._stack: list[_Built] = []
-        self._nonces: dict[int, int] = {}
+        self._nodes = 0
+        self._largest: bytes | None = None
         self._roots: dict[str, Root] = {}
         self._puts: list[tuple[bytes, bytes]] = []
         self._kv: KVBackend = store.begin_restore()
 
     def add(self, chunk: bytes) -> None:
         """Take the next chunk, whose hash the caller compared. Raises SnapshotError for bytes that are no snapshot."""
+        self._taken += len(chunk)
         pending = chunk
         while pending:
+            if self._unpacker.eof:
+                raise SnapshotError("the snapshot goes on after its end")
             try:
-                self._buffer += self._unpacker.decompress(pending, _PIECE_BYTES)
+                piece = self._unpacker.decompress(pending, _PIECE_BYTES)
             except zlib.error:
                 raise SnapshotError("a chunk of the snapshot does not decompress") from None
-            pending = self._unpacker.unconsumed_tail
-            self._read()
-            if self._unpacker.eof:
-                break
+            pending = self._unpacker.unconsumed_tail or self._unpacker.unused_data
+            self._given += len(piece)
+            if self._given > _FREE_GROWTH_BYTES + _MAX_GROWTH * self._taken:
+                raise SnapshotError(f"the snapshot grows more than {_MAX_GROWTH} times when it is decompressed")
+            self._buffer += piece
+            if len(self._buffer) >= self._wanted:
+                self._read()
         self.next_chunk += 1
 
     def finish(self, app_hash: bytes | None) -> None:
@@ -291,6 +310,7 @@ class Restorer:
     def _read(self) -> None:
         raw = bytes(self._buffer)
         at = 0
+        self._wanted = 0
         if not self._started:
             if len(raw) < len(_MAGIC):
                 return
@@ -299,13 +319,13 @@ class Restorer:
             self._started, at = True, len(_MAGIC)
         while at < len(raw):
             try:
-                following = self._item(raw, at)
+                at = self._item(raw, at)
+            except _Short as short:  # the rest of the item comes with the next piece
+                self._wanted = short.end - at
+                break
             except IndexError:
-                break  # the rest of the item comes with the next piece
-            at = following
+                break
         del self._buffer[:at]
-        if len(self._buffer) > _MAX_VALUE_BYTES:
-            raise SnapshotError("an entry of the snapshot is too large")
 
     def _item(self, raw: bytes, at: int) -> int:
         kind = raw[at]
@@ -318,8 +338,10 @@ class Restorer:
             key, at = _take(raw, at, size, _MAX_KEY_BYTES)
             size, at = _read_uvarint(raw, at)
             value, at = _take(raw, at, size, _MAX_VALUE_BYTES)
-            node = Node(key, value, 0, 1)
-            self._push(node, version, key)
+            if not key or (self._largest is not None and key <= self._largest):
+                raise SnapshotError("the snapshot's entries are not in order")
+            self._largest = key
+            self._push(Node(key, value, 0, 1), version, key)
         elif kind == _INNER and self._name is not None:
             version, at = _read_uvarint(raw, at)
             if len(self._stack) < 2:
@@ -327,8 +349,8 @@ class Restorer:
             right, left = self._stack.pop(), self._stack.pop()
             node = Node(right.smallest, None, max(left.height, right.height) + 1, left.size + right.size)
             node.left_key, node.left_hash, node.right_key, node.right_hash = left.key, left.hash, right.key, right.hash
-            if node.height > 100 or left.smallest >= right.smallest:
-                raise SnapshotError("the snapshot's nodes are not in order")
+            if abs(left.height - right.height) > 1:
+                raise SnapshotError("a tree of the snapshot is not balanced")
             self._push(node, version, left.smallest)
         elif kind == _STORE and self._name is None:
             name, at = _take(raw, at + 1, raw[at], 255)
@@ -340,8 +362,7 @@ class Restorer:
                 raise SnapshotError("a tree of the snapshot has no root")
             root = self._stack.pop() if self._stack else None
             self._roots[self._name] = Root(root.key, root.hash) if root else Root(None, EMPTY_HASH)
-            self._name = None
-            self._nonces = {}
+            self._name, self._nodes, self._largest = None, 0, None
         elif kind == _END and self._name is None:
             self._ended = True
         else:
@@ -351,8 +372,11 @@ class Restorer:
     def _push(self, node: Node, version: int, smallest: bytes) -> None:
         if not 0 < version <= self.snapshot.height:
             raise SnapshotError(f"a node of the snapshot has version {version}; expected 1 to {self.snapshot.height}")
+        self._nodes += 1
+        if len(self._stack) > MAX_HEIGHT or self._nodes > _MAX_NODES:
+            raise SnapshotError("a tree of the snapshot is not balanced or has too many nodes")
         node.version = version
-        node.nonce = self._nonces[version] = self._nonces.get(version, 0) + 1
+        node.nonce = self._nodes  # any number that the version uses once
         node.hash = node_hash(node)
         self._puts.append((node_key(self._name or "", (version, node.nonce)), encode_node(node)))
         self._stack.append(_Built((version, node.nonce), node.hash, node.height, node.size, smallest))
@@ -362,6 +386,13 @@ class Restorer:
     def _flush(self) -> None:
         self._kv.write(self._puts, sync=False)
         self._puts = []
+
+
+class _Short(Exception):
+    """An item goes on to ``end`` at least, which has not come yet."""
+
+    def __init__(self, end: int) -> None:
+        self.end = end
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -395,5 +426,5 @@ def _take(raw: bytes, at: int, size: int, most: int) -> tuple[bytes, int]:
     if size > most:
         raise SnapshotError(f"an entry of the snapshot has {size} bytes; at most {most} are allowed")
     if at + size > len(raw):
-        raise IndexError
+        raise _Short(at + size)
     return raw[at : at + size], at + size

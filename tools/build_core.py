@@ -12,14 +12,14 @@ from pathlib import Path
 from chain.crypto import batch
 from chain.store.fast import core
 
-PARTS = {"core.c": core.LIBRARY, "verify.c": batch.LIBRARY}
+PARTS = {"core.c": (core.LIBRARY, core.available), "verify.c": (batch.LIBRARY, batch.available)}
 FLAGS = ("-std=c11", "-O2", "-Wall", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread")
 ZIG = "ziglang==0.13.0"
 
 
 def main() -> int:
-    """Build what is older than its source; 0 also when there is no compiler, since the plain forms do without."""
-    stale = {name: library for name, library in PARTS.items() if _is_stale(library.parent.parent / name, library)}
+    """Build what does not load or is older than its source; 0 also when there is no compiler, since the plain forms do without."""
+    stale = {name: library for name, (library, loads) in PARTS.items() if not loads() or _is_older(library, library.parent.parent / name)}
     for compiler in _compilers() if stale else ():
         for name, library in list(stale.items()):
             if _build(compiler, library.parent.parent / name, library):
@@ -32,8 +32,8 @@ def main() -> int:
     return 0
 
 
-def _is_stale(source: Path, library: Path) -> bool:
-    return not library.is_file() or library.stat().st_mtime < source.stat().st_mtime
+def _is_older(library: Path, source: Path) -> bool:
+    return library.stat().st_mtime < source.stat().st_mtime
 
 
 def _build(compiler: list[str], source: Path, library: Path) -> bool:

@@ -9,13 +9,14 @@ exceeds one, a single rotation on a tie; every renewed node carries the new vers
 (``fast/core.c``) must agree with it on every byte.
 
 Stored node: ``height | size | key length | key`` then for a leaf ``value``, for an inner node
-``left version | left nonce | left hash | right version | right nonce | right hash``; numbers are unsigned varints. A node is stored
-under (version, nonce): the nonce counts the new nodes of a version in pre-order from 1.
+``left version | left nonce | left hash | right version | right nonce | right hash | CRC-32``; numbers are unsigned varints, the CRC has 4
+bytes, big-endian, and covers what the hash of an inner node does not: its key, and where its children are stored. A node is stored under (version, nonce): the nonce counts the new nodes of a version in pre-order from 1.
 """
 
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -421,8 +422,10 @@ def encode_node(node: Node) -> bytes:
     head = _uvarint(node.height) + _uvarint(node.size) + _uvarint(len(node.key)) + node.key
     if not node.height:
         return head + (node.value or b"")
-    left = _uvarint(node.left_key[0]) + _uvarint(node.left_key[1]) + node.left_hash
-    return head + left + _uvarint(node.right_key[0]) + _uvarint(node.right_key[1]) + node.right_hash
+    left = _uvarint(node.left_key[0]) + _uvarint(node.left_key[1])
+    right = _uvarint(node.right_key[0]) + _uvarint(node.right_key[1])
+    crc = zlib.crc32(right, zlib.crc32(left, zlib.crc32(node.key)))
+    return head + left + node.left_hash + right + node.right_hash + crc.to_bytes(4, "big")
 
 
 def decode_node(raw: bytes, key: NodeKey) -> Node:
@@ -437,13 +440,17 @@ def decode_node(raw: bytes, key: NodeKey) -> Node:
         if height > MAX_HEIGHT or at > len(raw):
             raise IndexError
         if height:
+            start = at
             version, at = _read_uvarint(raw, at)
             nonce, at = _read_uvarint(raw, at)
+            crc = zlib.crc32(raw[start:at], zlib.crc32(node.key))
             node.left_key, node.left_hash, at = (version, nonce), raw[at : at + 32], at + 32
+            start = at
             version, at = _read_uvarint(raw, at)
             nonce, at = _read_uvarint(raw, at)
+            crc = zlib.crc32(raw[start:at], crc)
             node.right_key, node.right_hash, at = (version, nonce), raw[at : at + 32], at + 32
-            if at != len(raw):
+            if at + 4 != len(raw) or crc != int.from_bytes(raw[at:], "big"):
                 raise IndexError
         else:
             node.value = raw[at:]

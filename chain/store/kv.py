@@ -6,11 +6,14 @@ import threading
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from sortedcontainers import SortedDict
 
 from chain.store.errors import CorruptStore, StoreError, StoreLocked
+
+_CANNOT_WRITE: Final = "the database in {} cannot be written ({}): see that its disk has room and is writable, then start again; nothing is lost"
+_CANNOT_READ: Final = "the database in {} cannot be read ({}): see that its disk works, then start again"
 
 
 class KVBackend(Protocol):
@@ -39,19 +42,22 @@ class PlyvelKV:
         import plyvel
 
         path.mkdir(parents=True, exist_ok=True)
+        _refuse_headless(path)
+        self._path = path
+        self._errors: Any = plyvel.Error
+        self._corruption: Any = plyvel.CorruptionError
         try:
             self._db: Any = plyvel.DB(str(path), create_if_missing=True, write_buffer_size=32 << 20, lru_cache_size=64 << 20, bloom_filter_bits=10)
         except plyvel.CorruptionError as error:
-            raise CorruptStore(
-                f"the database in {path} is damaged ({error}): restore it from a backup or snapshot, or start from state sync"
-            ) from None
-        except (plyvel.IOError, OSError) as error:
+            raise _damaged(path, error) from None
+        except (plyvel.Error, OSError) as error:
             raise _cannot_open(path, error) from None
-        except plyvel.Error as error:
-            raise StoreError(f"the database in {path} cannot be opened: {error}") from None
 
     def get(self, key: bytes) -> bytes | None:
-        value: bytes | None = self._db.get(key)
+        try:
+            value: bytes | None = self._db.get(key, verify_checksums=True)
+        except self._errors as error:
+            raise self._told(error) from None
         return value
 
     def write(self, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes] = (), *, sync: bool) -> None:
@@ -61,11 +67,20 @@ class PlyvelKV:
             put(key, value)
         for key in deletes:
             delete(key)
-        batch.write()
+        try:
+            batch.write()
+        except self._errors as error:
+            raise self._told(error, _CANNOT_WRITE) from None
 
     def iterate(self, start: bytes | None = None, end: bytes | None = None, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
-        with self._db.iterator(start=start, stop=end, reverse=reverse) as iterator:
-            yield from iterator
+        try:
+            with self._db.iterator(start=start, stop=end, reverse=reverse, verify_checksums=True) as iterator:
+                yield from iterator
+        except self._errors as error:
+            raise self._told(error) from None
+
+    def _told(self, error: Exception, otherwise: str = _CANNOT_READ) -> StoreError:
+        return _damaged(self._path, error) if isinstance(error, self._corruption) else StoreError(otherwise.format(self._path, _text(error)))
 
     def compact(self) -> None:
         self._db.compact_range()
@@ -81,21 +96,24 @@ class RocksKV:
         import rocksdict
 
         path.parent.mkdir(parents=True, exist_ok=True)
+        _refuse_headless(path)
+        self._path = path
         self._rocksdict: Any = rocksdict
         options = rocksdict.Options(raw_mode=True)
         options.create_if_missing(True)
         try:
             self._db: Any = rocksdict.Rdict(str(path), options)
         except Exception as error:  # rocksdict raises bare Exception
-            if "orruption" in str(error):
-                raise CorruptStore(f"the database in {path} is damaged ({error}): restore it from a backup or snapshot") from None
-            raise _cannot_open(path, error) from None
+            raise (_damaged if "orruption" in str(error) else _cannot_open)(path, error) from None
         self._sync = rocksdict.WriteOptions()
         self._sync.sync = True
         self._plain = rocksdict.WriteOptions()
 
     def get(self, key: bytes) -> bytes | None:
-        value: bytes | None = self._db.get(key)
+        try:
+            value: bytes | None = self._db.get(key)
+        except Exception as error:
+            raise self._told(error) from None
         return value
 
     def write(self, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes] = (), *, sync: bool) -> None:
@@ -104,7 +122,10 @@ class RocksKV:
             batch.put(key, value)
         for key in deletes:
             batch.delete(key)
-        self._db.write(batch, self._sync if sync else self._plain)
+        try:
+            self._db.write(batch, self._sync if sync else self._plain)
+        except Exception as error:
+            raise self._told(error, _CANNOT_WRITE) from None
 
     def iterate(self, start: bytes | None = None, end: bytes | None = None, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
         snapshot = self._db.snapshot()
@@ -127,6 +148,14 @@ class RocksKV:
             while iterator.valid() and (end is None or iterator.key() < end):
                 yield iterator.key(), iterator.value()
                 iterator.next()
+        if not iterator.valid():  # the end, or a block that cannot be read
+            try:
+                iterator.status()
+            except Exception as error:
+                raise self._told(error) from None
+
+    def _told(self, error: Exception, otherwise: str = _CANNOT_READ) -> StoreError:
+        return _damaged(self._path, error) if "orruption" in str(error) else StoreError(otherwise.format(self._path, error))
 
     def compact(self) -> None:
         self._db.compact_range(None, None)
@@ -187,4 +216,19 @@ def open_backend(kind: str, path: Path) -> KVBackend:
 def _cannot_open(path: Path, error: Exception) -> StoreError:
     if "lock" in str(error).lower():
         return StoreLocked(f"the database in {path} is in use by another process: stop the running node first")
-    return StoreError(f"the database in {path} cannot be opened: {error}")
+    return StoreError(f"the database in {path} cannot be opened ({_text(error)}): see that its disk has room and that its files are yours")
+
+
+def _damaged(path: Path, error: Exception) -> CorruptStore:
+    return CorruptStore(f"the database in {path} is damaged ({_text(error)}): restore it from a backup or snapshot, or start from state sync")
+
+
+def _text(error: Exception) -> str:
+    # plyvel's errors hold bytes
+    return ", ".join(part.decode("utf-8", "replace") if isinstance(part, bytes) else str(part) for part in error.args)
+
+
+def _refuse_headless(path: Path) -> None:
+    """LevelDB and RocksDB make a new database where the file CURRENT is missing, and delete what is left of the old one."""
+    if not path.joinpath("CURRENT").exists() and any(path.glob("MANIFEST-*")):
+        raise CorruptStore(f"the database in {path} has lost its file CURRENT: restore it from a backup or snapshot, or start from state sync")

@@ -7,7 +7,7 @@
 A version whose nodes are not on disk yet is read from memory. After a kill the logs that are left are applied again, from the last flushed
 version on, and must lead to the roots they name. Closing flushes.
 
-Records on disk (numbers big-endian, ``#`` is a checksum of 8 bytes in front of the value):
+Records on disk (numbers big-endian, ``#`` is a checksum of 8 bytes, over key and value, in front of the value):
 
     m latest                    # version 8
     m restoring                 a snapshot is being restored: what is there counts for nothing
@@ -139,11 +139,11 @@ class MultiStore:
         self._queue: deque[_Version] = deque()
         self._wake = threading.Condition()
         self._flusher: threading.Thread | None = None
-        self._flush_error: BaseException | None = None
+        self._background_error: BaseException | None = None  # what flusher or pruner met: the next commit raises it
         self._pruner: threading.Thread | None = None
         self._closing = threading.Event()
-        if kv.get(_RESTORING) is not None:
-            _wipe(kv)
+        self._restoring = kv.get(_RESTORING) is not None
+        self._give_up_restore()
         self._load()
 
     def _load(self) -> None:
@@ -152,10 +152,9 @@ class MultiStore:
         latest = _get_checked(kv, _LATEST)
         self.latest_version = int.from_bytes(latest, "big") if latest is not None else 0
         logs = [int.from_bytes(key[1:], "big") for key, _ in kv.iterate(b"w", b"x")]
-        self._roots: Mapping[str, Root] = {}
-        if self.latest_version:
-            flushed = next((key for key, _ in kv.iterate(b"v", b"w", reverse=True)), None)
-            self._roots = self._read_roots(int.from_bytes(flushed[1:], "big")) if flushed is not None else {}
+        flushed = next((int.from_bytes(key[1:], "big") for key, _ in kv.iterate(b"v", b"w", reverse=True)), 0)
+        self._check_complete(latest is not None, flushed, logs)
+        self._roots: Mapping[str, Root] = self._read_roots(flushed) if flushed else {}
         unknown = sorted(set(self._roots) - set(self.names))
         if unknown:
             raise StoreError(f"the database holds stores this version does not know ({', '.join(unknown)}): run the version that wrote it")
@@ -165,6 +164,15 @@ class MultiStore:
             self._apply_again(version)
         self.app_hash = self._hash_of(self._roots)
         self._oldest = self._find_oldest()
+
+    def _check_complete(self, has_latest: bool, flushed: int, logs: Sequence[int]) -> None:
+        """Raises CorruptStore unless flushed version and logs lead to the latest version without a gap, and a database without one is empty."""
+        expected = [*range(flushed + 1 if flushed else (logs or [1])[0], self.latest_version + 1)]
+        if logs != expected or (not has_latest and next(self._kv.iterate(), None) is not None):
+            raise CorruptStore(
+                f"the database has lost records: it names {self.latest_version} as its latest version and holds {flushed}, with logs of "
+                f"{', '.join(map(str, logs[:5])) or 'none'} after it; restore it from a backup or snapshot, or start from state sync"
+            )
 
     @classmethod
     def open(
@@ -205,6 +213,7 @@ class MultiStore:
             raise ValueError(f"the version after {self.latest_version} is {self.latest_version + 1}, got {version}")
         if version < 1:
             raise ValueError(f"a version is at least 1, got {version}")
+        self._give_up_restore()
         packed = {name: Changes(changes.get(name, ())) for name in self.names}
         staged = self._stage_all(packed, version)
         roots = {name: Root(one.root_key, one.root_hash) for name, one in staged.items()}
@@ -233,8 +242,8 @@ class MultiStore:
         version = staged.version.to_bytes(8, "big")
         log = b"".join(_text(name) + staged.roots[name].hash + changes.pack() for name, changes in staged.changes.items())
         staged.size_bytes = 8 * len(log)  # each change renews a path
-        puts = [(b"w" + version, _checked(log)), (_LATEST, _checked(version))]
-        puts += [(b"l" + version + name.encode("ascii"), _checked(value)) for name, value in (records or {}).items()]
+        puts = [_checked(b"w" + version, log), _checked(_LATEST, version)]
+        puts += [_checked(b"l" + version + name.encode("ascii"), value) for name, value in (records or {}).items()]
         self._kv.write(puts, sync=True)
         for engine in self._engines.values():
             engine.commit()
@@ -305,7 +314,7 @@ class MultiStore:
         for name in self.names:
             prefix = _node_prefix(name)
             gone.extend(key for key, _ in self._kv.iterate(prefix + above, prefix_end(prefix)))
-        self._kv.write([(_LATEST, _checked(version.to_bytes(8, "big")))], gone, sync=True)
+        self._kv.write([_checked(_LATEST, version.to_bytes(8, "big"))], gone, sync=True)
         with self._lock:
             self._staged = None
             self.latest_version = version
@@ -318,19 +327,29 @@ class MultiStore:
         """The database to write a snapshot's nodes into. Until ``finish_restore`` a restart finds it empty. Raises StoreError."""
         if self.latest_version:
             raise StoreError(f"the database holds version {self.latest_version}: a snapshot is restored into an empty one only")
-        _wipe(self._kv)
+        self._give_up_restore()
         self._kv.write([(_RESTORING, b"")], sync=True)
+        self._restoring = True
         return self._kv
+
+    def _give_up_restore(self) -> None:
+        """What was restored so far goes: a version that were committed beside it would go with it at the next start."""
+        if self._restoring:
+            _wipe(self._kv)
+            self._restoring = False
 
     def finish_restore(self, version: int, roots: Mapping[str, Root], records: Mapping[str, bytes], app_hash: bytes | None) -> bool:
         """Make ``version`` the latest and only one if its roots lead to ``app_hash`` (None: any); otherwise the database is empty again."""
+        if not self._restoring:
+            raise StoreError("no restore of a snapshot is under way")
         if app_hash is not None and self._hash_of(roots) != app_hash:
-            _wipe(self._kv)
+            self._give_up_restore()
             return False
         packed = version.to_bytes(8, "big")
-        puts = [(b"v" + packed, _checked(_pack_roots(roots))), (b"o" + packed, _checked(b"")), (_LATEST, _checked(packed))]
-        puts += [(b"l" + packed + name.encode("ascii"), _checked(value)) for name, value in records.items()]
+        puts = [_checked(b"v" + packed, _pack_roots(roots)), _checked(b"o" + packed, b""), _checked(_LATEST, packed)]
+        puts += [_checked(b"l" + packed + name.encode("ascii"), value) for name, value in records.items()]
         self._kv.write(puts, [_RESTORING], sync=True)
+        self._restoring = False
         self._load()
         return True
 
@@ -338,14 +357,16 @@ class MultiStore:
         """Delete versions up to ``version`` now, oldest first, in small writes; stops at a version that a view holds."""
         while self._oldest and self._oldest <= min(version, self.latest_version - 1) and not self._closing.is_set():
             with self._wake:  # what the successor orphans is read from disk
-                self._wake.wait_for(lambda: self._flush_error is not None or all(one.version > self._oldest + 1 for one in self._queue))
+                self._wake.wait_for(lambda: self._background_error is not None or all(one.version > self._oldest + 1 for one in self._queue))
+                if self._background_error is not None:
+                    return
+            oldest = self._oldest
+            following = (oldest + 1).to_bytes(8, "big")
+            gone = [_node_prefix(name) + _pack(key) for name, key in self._read_orphans(oldest + 1)]
             with self._lock:
-                oldest = self._oldest
                 if any(count and used <= oldest for used, count in self._in_use.items()):
                     return
                 self._oldest = oldest + 1
-            following = (oldest + 1).to_bytes(8, "big")
-            gone = [_node_prefix(name) + _pack(key) for name, key in self._read_orphans(oldest + 1)]
             this = oldest.to_bytes(8, "big")
             gone.extend(key for key, _ in self._kv.iterate(b"l" + this, b"l" + following))
             self._kv.write((), [*gone, b"v" + this, b"o" + following], sync=False)
@@ -357,9 +378,9 @@ class MultiStore:
     def flush(self) -> None:
         """Wait until the nodes of every committed version are on disk. Raises what the flusher met."""
         with self._wake:
-            self._wake.wait_for(lambda: not self._queue or self._flush_error is not None)
-        if self._flush_error is not None:
-            raise self._flush_error
+            self._wake.wait_for(lambda: not self._queue or self._background_error is not None)
+        if self._background_error is not None:
+            raise self._background_error
 
     def close(self) -> None:
         """Stop background work and release the database."""
@@ -376,9 +397,9 @@ class MultiStore:
 
     def _wait_for_flusher(self) -> None:
         with self._wake:
-            self._wake.wait_for(lambda: self._flush_error is not None or sum(one.size_bytes for one in self._queue) <= MAX_PENDING_BYTES)
-        if self._flush_error is not None:
-            raise self._flush_error
+            self._wake.wait_for(lambda: self._background_error is not None or sum(one.size_bytes for one in self._queue) <= MAX_PENDING_BYTES)
+        if self._background_error is not None:
+            raise self._background_error
 
     def _start_flushing(self, version: _Version) -> None:
         with self._wake:
@@ -398,9 +419,7 @@ class MultiStore:
             try:
                 self._write_nodes(version)
             except BaseException as error:
-                with self._wake:
-                    self._flush_error = error
-                    self._wake.notify_all()
+                self._failed_behind(error)
                 return
             with self._lock:
                 del self._pending[version.version]
@@ -422,7 +441,7 @@ class MultiStore:
                     puts = []
             if staged.orphans:
                 orphans += _text(name) + (len(staged.orphans) // 12).to_bytes(4, "big") + staged.orphans
-        puts += [(b"v" + version, _checked(_pack_roots(one.roots))), (b"o" + version, _checked(bytes(orphans)))]
+        puts += [_checked(b"v" + version, _pack_roots(one.roots)), _checked(b"o" + version, bytes(orphans))]
         self._kv.write(puts, [b"w" + version], sync=False)
 
     def _apply_again(self, version: int) -> None:
@@ -461,7 +480,9 @@ class MultiStore:
         return roots
 
     def _read_orphans(self, version: int) -> Iterator[tuple[str, NodeKey]]:
-        raw = _get_checked(self._kv, b"o" + version.to_bytes(8, "big")) or b""
+        raw = _get_checked(self._kv, b"o" + version.to_bytes(8, "big"))
+        if raw is None:
+            raise CorruptStore(f"what version {version} no longer uses is not recorded: restore the database from a backup or snapshot")
         at = 0
         while at < len(raw):
             name, at = _read_text(raw, at)
@@ -506,10 +527,21 @@ class MultiStore:
             if not self._in_use[version]:
                 del self._in_use[version]
 
+    def _failed_behind(self, error: BaseException) -> None:
+        with self._wake:
+            self._background_error = self._background_error or error
+            self._wake.notify_all()
+
     def _start_pruning(self, target: int) -> None:
         if self._pruner is None or not self._pruner.is_alive():
-            self._pruner = threading.Thread(target=self.prune_to, args=(target,), name="pruning", daemon=True)
+            self._pruner = threading.Thread(target=self._prune_behind, args=(target,), name="pruning", daemon=True)
             self._pruner.start()
+
+    def _prune_behind(self, target: int) -> None:
+        try:
+            self.prune_to(target)
+        except BaseException as error:
+            self._failed_behind(error)
 
     def _join_pruner(self) -> None:
         if self._pruner is not None:
@@ -560,8 +592,9 @@ def _read_text(raw: bytes, at: int) -> tuple[str, int]:
     return raw[at + 1 : end].decode("ascii"), end
 
 
-def _checked(value: bytes) -> bytes:
-    return hashlib.sha256(value).digest()[:8] + value
+def _checked(key: bytes, value: bytes) -> tuple[bytes, bytes]:
+    """A record and its checksum, which covers the key too: a value found under another key is not its own."""
+    return key, hashlib.sha256(key + value).digest()[:8] + value
 
 
 def _get_checked(kv: KVBackend, key: bytes) -> bytes | None:
@@ -569,6 +602,6 @@ def _get_checked(kv: KVBackend, key: bytes) -> bytes | None:
     if raw is None:
         return None
     value = raw[8:]
-    if hashlib.sha256(value).digest()[:8] != raw[:8]:
+    if _checked(key, value)[1] != raw:
         raise CorruptStore(f"record {key!r} does not match its checksum: the database is damaged; restore a backup or snapshot")
     return value

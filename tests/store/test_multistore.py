@@ -266,7 +266,7 @@ def test_a_log_that_does_not_lead_to_its_root_is_refused() -> None:
     (key, raw), *_ = kv.iterate(b"w", b"x")
     value = bytearray(raw[8:])
     value[10] ^= 1  # in the first root
-    kv.write([(key, hashlib.sha256(value).digest()[:8] + value)], sync=True)
+    kv.write([(key, hashlib.sha256(key + value).digest()[:8] + value)], sync=True)
     with pytest.raises(CorruptStore, match="does not lead to its root"):
         MultiStore.open(kv, NAMES)
 

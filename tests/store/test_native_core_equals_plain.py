@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chain.store.engine import Changes, Engine, PlainEngine, Staged
+from chain.store.engine import Changes
 from chain.store.errors import CorruptStore
 from chain.store.fast import core
 from chain.store.fast.core import NativeEngine
-from chain.store.iavl import EMPTY_HASH, Change, NodeKey
+from chain.store.iavl import NodeKey
+from tests.store.engine_pair import History, Pair
+from tools.build_core import _compilers
 
 KEYS = st.binary(min_size=1, max_size=3) | st.binary(min_size=1, max_size=80)
 BLOCKS = st.lists(st.dictionaries(KEYS, st.none() | st.binary(max_size=70), max_size=30), min_size=1, max_size=8)
@@ -27,40 +30,6 @@ def test_the_native_core_is_built() -> None:
 @given(st.binary(max_size=300))
 def test_both_forms_of_sha_256_are_right(data: bytes) -> None:
     assert core.sha256(data, plain=True) == core.sha256(data, plain=False) == hashlib.sha256(data).digest()
-
-
-class Pair:
-    """Both engines over one set of stored nodes each."""
-
-    def __init__(self) -> None:
-        self.stored: list[dict[NodeKey, bytes]] = [{}, {}]
-        self.engines: list[Engine] = [
-            PlainEngine(None, EMPTY_HASH, self.stored[0].get),
-            NativeEngine(None, EMPTY_HASH, self.stored[1].get),
-        ]
-
-    def stage(self, changes: Sequence[Change], version: int) -> Staged:
-        plain, native = (engine.stage(Changes(changes), version) for engine in self.engines)
-        assert (plain.root_key, plain.root_hash) == (native.root_key, native.root_hash)
-        assert list(plain.new_nodes) == list(native.new_nodes)
-        assert sorted(_split(plain.orphans)) == sorted(_split(native.orphans))
-        for at, one in enumerate((plain, native)):
-            self.stored[at].update({(version, nonce): raw for nonce, raw in enumerate(one.new_nodes, start=1)})
-        return native
-
-    def commit(self, staged: Staged) -> None:
-        for stored, engine in zip(self.stored, self.engines, strict=True):
-            engine.commit()
-            for key in _split(staged.orphans):
-                del stored[key]
-
-    def reload(self) -> None:
-        root_key, root_hash = self.engines[0].root_key, self.engines[0].hash
-        self.engines = [PlainEngine(root_key, root_hash, self.stored[0].get), NativeEngine(root_key, root_hash, self.stored[1].get)]
-
-
-def _split(orphans: bytes) -> list[NodeKey]:
-    return [(int.from_bytes(orphans[at : at + 8], "big"), int.from_bytes(orphans[at + 8 : at + 12], "big")) for at in range(0, len(orphans), 12)]
 
 
 @settings(max_examples=200, deadline=None)
@@ -135,3 +104,35 @@ def test_an_error_of_the_database_reaches_the_caller() -> None:
 
     with pytest.raises(OSError, match="disk"):
         NativeEngine((1, 1), bytes(32), load).get(b"key")
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_both_engines_live_through_the_same_damage_restarts_and_undecided_proposals(seed: int) -> None:
+    """``make soak SOAK=native-core`` does this for long, and with the core under the address and undefined-behaviour sanitizers."""
+    history = History(seed)
+    for _ in range(150):
+        history.step()
+    assert history.refused > 5
+
+
+@pytest.mark.parametrize("engine", [0, 1], ids=["plain", "native"])
+def test_an_inner_nodes_key_cannot_be_damaged_unnoticed(engine: int) -> None:
+    """The tree's hashes do not cover it, and a search that turns the wrong way would find nothing where there is something."""
+    pair = Pair()
+    pair.commit(pair.stage([(bytes([at, 7]), b"value") for at in range(50)], 1))
+    raw = pair.stored[engine][(1, 2)]
+    assert raw[2] == 2, "after height and size comes a key of two bytes"
+    pair.stored[engine][(1, 2)] = raw[:4] + b"\x09" + raw[5:]
+    pair.reload()
+    with pytest.raises(CorruptStore, match=r"tree node \(1, 2\)"):
+        pair.engines[engine].get(b"\x00\x07")
+
+
+def test_a_library_of_other_rules_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "other.c"
+    source.write_text("int core_stored_form(void) { return 1; }")
+    library = tmp_path / "core.so"
+    subprocess.run([*_compilers()[0], "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    for path in (library, tmp_path / "absent.so", source):
+        monkeypatch.setattr(core, "LIBRARY", path)
+        assert core._open_library() is None

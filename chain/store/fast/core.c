@@ -19,6 +19,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #define MAX_HEIGHT 100
 #define DELETED 0xFFFFFFFFu
+#define STORED_FORM 2 /* of nodes; a library that was built from other rules is not used */
 
 enum { OK = 0, MISSING = 1, DAMAGED = 2, NO_MEMORY = 3, BAD_INPUT = 4 };
 
@@ -93,28 +94,42 @@ static int has_native(void) {
 
 static void (*hash_blocks)(uint32_t s[8], const uint8_t *p, size_t count) = blocks_plain;
 
-static void sha256(const uint8_t *data, size_t size, uint8_t out[32]) {
+typedef void (*hasher)(uint32_t s[8], const uint8_t *p, size_t count);
+
+static void sha256_with(hasher blocks, const uint8_t *data, size_t size, uint8_t out[32]) {
     uint32_t s[8];
     uint8_t tail[128] = {0};
     memcpy(s, START, sizeof s);
     size_t whole = size / 64, rest = size % 64, padded = rest < 56 ? 64 : 128;
-    if (whole) hash_blocks(s, data, whole);
+    if (whole) blocks(s, data, whole);
     if (rest) memcpy(tail, data + 64 * whole, rest);
     tail[rest] = 0x80;
     uint64_t bits = (uint64_t)size * 8;
     for (int i = 0; i < 8; i++) tail[padded - 1 - i] = (uint8_t)(bits >> 8 * i);
-    hash_blocks(s, tail, padded / 64);
+    blocks(s, tail, padded / 64);
     for (int i = 0; i < 8; i++) {
         out[4 * i] = (uint8_t)(s[i] >> 24), out[4 * i + 1] = (uint8_t)(s[i] >> 16), out[4 * i + 2] = (uint8_t)(s[i] >> 8);
         out[4 * i + 3] = (uint8_t)s[i];
     }
 }
 
+static void sha256(const uint8_t *data, size_t size, uint8_t out[32]) { sha256_with(hash_blocks, data, size, out); }
+
 EXPORT void core_sha256(const uint8_t *data, size_t size, uint8_t *out, int plain) {
-    void (*kept)(uint32_t *, const uint8_t *, size_t) = hash_blocks;
-    if (plain) hash_blocks = blocks_plain;
-    sha256(data, size, out);
-    hash_blocks = kept;
+    sha256_with(plain ? blocks_plain : hash_blocks, data, size, out);
+}
+
+/* CRC-32 (ISO-HDLC, as zlib's), half a byte at a time; goes on from the CRC of what came before (0: nothing). */
+static uint32_t crc32(uint32_t crc, const uint8_t *data, size_t size) {
+    static const uint32_t step[16] = {0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
+                                      0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c, 0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};
+    crc = ~crc;
+    for (size_t i = 0; i < size; i++) {
+        crc ^= data[i];
+        crc = crc >> 4 ^ step[crc & 15];
+        crc = crc >> 4 ^ step[crc & 15];
+    }
+    return ~crc;
 }
 
 /* ---- nodes ------------------------------------------------------------------------------------------------------------- */
@@ -150,8 +165,10 @@ typedef struct tree {
     size_t out_size, out_room;
     uint64_t *offsets; /* of node i (from 0) in out; one more at the end of each: start, end pairs */
     size_t offsets_room;
-    uint8_t *scratch;
-    size_t scratch_room;
+    uint8_t *scratch, *smallest;
+    size_t scratch_room, smallest_room;
+    uint32_t smallest_size;
+    int smallest_known;
     jmp_buf trap;
 } tree;
 
@@ -257,6 +274,7 @@ static node *decode(tree *t, const uint8_t *raw, size_t size, uint64_t version, 
     size_t pos = 0;
     uint64_t height, count, key_size, kid_version[2], kid_nonce[2];
     const uint8_t *kid_hash[2];
+    if (size >= DELETED) return NULL;
     if (!get_varint(raw, size, &pos, &height) || !get_varint(raw, size, &pos, &count) || !get_varint(raw, size, &pos, &key_size)) return NULL;
     if (height > MAX_HEIGHT || key_size > size - pos) return NULL;
     const uint8_t *key = raw + pos;
@@ -267,12 +285,16 @@ static node *decode(tree *t, const uint8_t *raw, size_t size, uint64_t version, 
         hash_node(t, leaf);
         return leaf;
     }
+    uint32_t crc = crc32(0, key, key_size);
     for (int i = 0; i < 2; i++) {
+        size_t start = pos;
         if (!get_varint(raw, size, &pos, &kid_version[i]) || !get_varint(raw, size, &pos, &kid_nonce[i]) || size - pos < 32) return NULL;
         if (kid_nonce[i] > 0xFFFFFFFFu) return NULL;
+        crc = crc32(crc, raw + start, pos - start);
         kid_hash[i] = raw + pos, pos += 32;
     }
-    if (pos != size) return NULL;
+    if (size - pos != 4 || raw[pos] != crc >> 24 || raw[pos + 1] != (crc >> 16 & 255) || raw[pos + 2] != (crc >> 8 & 255) || raw[pos + 3] != (crc & 255))
+        return NULL;
     node *n = new_node(t, key, (uint32_t)key_size, NULL, 0, (int)height, count);
     n->version = version, n->nonce = nonce;
     n->left = new_stub(t, kid_version[0], (uint32_t)kid_nonce[0], kid_hash[0]);
@@ -404,48 +426,40 @@ static node *set(tree *t, node *n, const change *c, int *inserted) {
     return balance(t, n);
 }
 
-/* Removes a key that is there. NULL when nothing is left; *smallest is set when the smallest key below changed (its bytes live in
-   scratch memory owned by the caller of remove_key). */
-typedef struct {
-    uint8_t *key;
-    uint32_t size;
-    int known;
-} bound;
-
-static void remember(tree *t, bound *b, node *n) {
-    b->key = malloc(n->key_size ? n->key_size : 1);
-    if (!b->key) fail(t, NO_MEMORY);
-    memcpy(b->key, n->data, n->key_size);
-    b->size = n->key_size, b->known = 1;
+/* Removes a key that is there. NULL when nothing is left. When the smallest key below changed, t->smallest holds the new one until the
+   inner node that carried the old one takes it over. */
+static void remember(tree *t, node *n) {
+    t->smallest = grow(t, t->smallest, &t->smallest_room, n->key_size, 1);
+    memcpy(t->smallest, n->data, n->key_size);
+    t->smallest_size = n->key_size, t->smallest_known = 1;
 }
 
-static node *take(tree *t, node *n, const change *c, bound *smallest) {
+static node *take(tree *t, node *n, const change *c) {
     if (!n->height) {
         drop(t, n);
         return NULL;
     }
     n = own(t, n);
     if (compare(c->key, c->key_size, n->data, n->key_size) < 0) {
-        node *left = take(t, left_of(t, n), c, smallest);
+        node *left = take(t, left_of(t, n), c);
         if (!left) {
-            remember(t, smallest, n);
+            remember(t, n);
             node *rest = right_of(t, n);
             free_one(t, n);
             return rest;
         }
         n->left = left;
     } else {
-        node *right = take(t, right_of(t, n), c, smallest);
+        node *right = take(t, right_of(t, n), c);
         if (!right) {
             node *rest = left_of(t, n);
             free_one(t, n);
             return rest;
         }
         n->right = right;
-        if (smallest->known) {
-            n = with_key(t, n, smallest->key, smallest->size);
-            free(smallest->key);
-            smallest->key = NULL, smallest->known = 0;
+        if (t->smallest_known) {
+            n = with_key(t, n, t->smallest, t->smallest_size);
+            t->smallest_known = 0;
         }
     }
     measure(t, n);
@@ -486,11 +500,15 @@ static void finish(tree *t) {
         memcpy(to + pos, n->data, n->key_size), pos += n->key_size;
         if (n->height) {
             node *kids[2] = {n->left, n->right};
+            uint32_t crc = crc32(0, n->data, n->key_size);
             for (int k = 0; k < 2; k++) {
+                size_t start = pos;
                 pos += put_varint(to + pos, kids[k]->version);
                 pos += put_varint(to + pos, kids[k]->nonce);
+                crc = crc32(crc, to + start, pos - start);
                 memcpy(to + pos, kids[k]->hash, 32), pos += 32;
             }
+            for (int b = 24; b >= 0; b -= 8) to[pos++] = (uint8_t)(crc >> b);
         } else {
             memcpy(to + pos, n->data + n->key_size, n->value_size), pos += n->value_size;
         }
@@ -514,6 +532,8 @@ static void bury(tree *t) {
 
 /* ---- what Python calls ------------------------------------------------------------------------------------------------- */
 
+EXPORT int core_stored_form(void) { return STORED_FORM; }
+
 EXPORT tree *core_open(uint64_t id, uint64_t version, uint32_t nonce, const uint8_t *hash, int (*load)(uint64_t, uint64_t, uint32_t)) {
 #if defined(__x86_64__)
     if (has_native()) hash_blocks = blocks_native;
@@ -535,7 +555,7 @@ EXPORT tree *core_open(uint64_t id, uint64_t version, uint32_t nonce, const uint
 
 EXPORT void core_close(tree *t) {
     free_all(t, t->root);
-    free(t->orphans.items), free(t->dead.items), free(t->fresh.items), free(t->out), free(t->offsets), free(t->scratch);
+    free(t->orphans.items), free(t->dead.items), free(t->fresh.items), free(t->out), free(t->offsets), free(t->scratch), free(t->smallest);
     free(t);
 }
 
@@ -612,9 +632,8 @@ EXPORT int core_stage(tree *t, uint64_t version, uint32_t count, const uint32_t 
         bytes += c.key_size;
         if (c.value_size == DELETED) {
             if (!root || !find(t, &root, c.key, c.key_size)) continue;
-            bound smallest = {NULL, 0, 0};
-            root = take(t, root, &c, &smallest);
-            free(smallest.key);
+            t->smallest_known = 0;
+            root = take(t, root, &c);
             continue;
         }
         if ((size_t)(end - bytes) < c.value_size) fail(t, BAD_INPUT);

@@ -21,6 +21,7 @@ from chain.store.iavl import EMPTY_HASH, Load, NodeKey
 LIBRARY: Final = Path(__file__).parent.joinpath("build", "core.so")
 MAX_REMEMBERED: Final = 1 << 18
 RANGE_BATCH: Final = 256
+STORED_FORM: Final = 2
 _MISSING, _DAMAGED, _NO_MEMORY = 1, 2, 3
 _ABSENT: Final = object()
 
@@ -28,6 +29,7 @@ _ffi: Any = FFI()
 _ffi.cdef(
     """
     typedef struct tree tree;
+    int core_stored_form(void);
     tree *core_open(uint64_t id, uint64_t version, uint32_t nonce, const uint8_t *hash, int (*load)(uint64_t, uint64_t, uint32_t));
     void core_close(tree *t);
     void core_supply(tree *t, const uint8_t *raw, size_t size);
@@ -56,8 +58,9 @@ def _open_library() -> Any | None:
     if not LIBRARY.is_file():
         return None
     try:
-        return _ffi.dlopen(str(LIBRARY))
-    except OSError:
+        library = _ffi.dlopen(str(LIBRARY))
+        return library if library.core_stored_form() == STORED_FORM else None
+    except (OSError, AttributeError):
         return None
 
 
@@ -65,7 +68,7 @@ _lib: Any = _open_library()
 
 
 def available() -> bool:
-    """True if the native core was built and loads."""
+    """True if the native core was built, from this version's source, and loads."""
     return _lib is not None
 
 
