@@ -28,6 +28,7 @@ from modules.bank.module import bank_module
 from modules.consensus.module import ConsensusKeeper, consensus_module
 from modules.genutil.module import deliver_with, genutil_module
 from modules.staking.module import BONDED_POOL, NOT_BONDED_POOL, StakingKeeper, staking_module
+from modules.vesting.module import vesting_module
 
 BEGIN_BLOCK: Final = ("staking", "auth", "bank", "genutil", "consensus")
 END_BLOCK: Final = ("staking", "auth", "bank", "genutil", "consensus")
@@ -60,6 +61,7 @@ def build_application(
     modules: list[Module] = [
         auth_module(auth),
         bank_module(bank, auth),
+        vesting_module(auth, bank),
         staking_module(staking, bank),
         genutil_module(),
         consensus_module(consensus),

@@ -11,11 +11,13 @@ from chain.context import Context
 from chain.errors import AppError
 from chain.module import GenesisError, Json, ValidatorUpdate
 from chain.store.api import StateReader, StateWriter
+from modules.auth import vesting
 from modules.auth.keeper import Account, AuthKeeper
 from modules.auth.params import DEFAULT_PARAMS, check_params
 
 GenesisState: Final = message_class("cosmos.auth.v1beta1.GenesisState")
 PATH: Final = "app_state.auth"
+MAX_ACCOUNT_NUMBER: Final = (1 << 63) - 1
 
 
 class AuthGenesis:
@@ -37,8 +39,8 @@ class AuthGenesis:
         numbers = {account.account_number for account in accounts}
         if len(numbers) == len(accounts):
             accounts.sort(key=lambda account: account.account_number)
-            while accounts and keeper.next_number(state) < accounts[-1].account_number:
-                pass
+            if accounts:
+                keeper.set_next_number(state, accounts[-1].account_number + 1)
         else:
             for account in accounts:
                 account.base.account_number = keeper.next_number(state)
@@ -68,6 +70,11 @@ def _read(section: Json) -> tuple[Any, list[Account]]:
             account = Account(unpack_any(wrapped))
         except AppError as error:
             raise GenesisError(f"{PATH}.accounts[{at}]", error.detail) from None
+        if account.account_number > MAX_ACCOUNT_NUMBER:
+            raise GenesisError(f"{PATH}.accounts[{at}].account_number", f"expected at most {MAX_ACCOUNT_NUMBER}, got {account.account_number}")
+        problem = vesting.problem_of(account.message) if vesting.is_vesting(account.message) else None
+        if problem is not None:
+            raise GenesisError(f"{PATH}.accounts[{at}].{problem[0]}", problem[1])
         if account.address in seen:
             raise GenesisError(f"{PATH}.accounts[{at}]", f"duplicate account {account.base.address}")
         seen.add(account.address)

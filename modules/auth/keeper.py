@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from chain.coins import Coins
 from chain.context import Context
 from chain.crypto import address as bech32
 from chain.crypto.keys import PublicKey, public_key_from_any, public_key_to_any
-from chain.errors import LogicError, UnpackAnyError
+from chain.errors import LogicError, UnknownAddress, UnpackAnyError
 from chain.store.api import StateReader, StateWriter, prefix_end
 from modules.auth import keys, vesting
 
@@ -20,6 +20,8 @@ Params: Final = message_class("cosmos.auth.v1beta1.Params")
 BaseAccount: Final = message_class("cosmos.auth.v1beta1.BaseAccount")
 ModuleAccount: Final = message_class("cosmos.auth.v1beta1.ModuleAccount")
 CACHED_ACCOUNTS: Final = 16_384
+MAX_CACHED_BYTES: Final = 2048
+"""An account with thousands of vesting periods is not remembered: the memory stays bounded by bytes, too."""
 _BASE_URL: Final = "/cosmos.auth.v1beta1.BaseAccount"
 
 
@@ -47,7 +49,7 @@ class Account:
 
     @sequence.setter
     def sequence(self, value: int) -> None:
-        self._own()
+        self.own()
         self.base.sequence = value
 
     @property
@@ -56,10 +58,11 @@ class Account:
 
     @public_key.setter
     def public_key(self, key: PublicKey) -> None:
-        self._own()
+        self.own()
         self.base.pub_key.CopyFrom(public_key_to_any(key))
 
-    def _own(self) -> None:
+    def own(self) -> None:
+        """Make ``message`` this object's alone, before it is changed."""
         if self._shared:
             copy = type(self.message)()
             copy.CopyFrom(self.message)
@@ -121,6 +124,10 @@ class AuthKeeper:
         """A BaseAccount with the next number; not written yet."""
         return Account(BaseAccount(address=bech32.encode(address), account_number=self.next_number(state)))
 
+    def add_account(self, ctx: Context, state: StateWriter, address: bytes, wrap: Callable[[Any], Any]) -> None:
+        """Write a new account with the next number: what ``wrap`` makes of the BaseAccount."""
+        self.set_account(ctx, state, Account(wrap(BaseAccount(address=bech32.encode(address), account_number=self.next_number(state)))))
+
     def next_number(self, state: StateWriter) -> int:
         """Take the next account number."""
         store = state.store(keys.STORE)
@@ -146,6 +153,33 @@ class AuthKeeper:
             return ()
         return vesting.locked_coins(account.message, ctx.time_ns // 1_000_000_000)
 
+    def track_delegation(self, ctx: Context, state: StateWriter, address: bytes, balances: Coins, amount: Coins) -> None:
+        """Keep account of ``amount`` delegated out of ``balances``, where the account vests. Raises UnknownAddress, InsufficientFunds."""
+        account = self._tracked(ctx, state, address, "delegation")
+        if account is not None:
+            vesting.track_delegation(account.message, ctx.time_ns // 1_000_000_000, balances, amount)
+            self.set_account(ctx, state, account)
+
+    def track_undelegation(self, ctx: Context, state: StateWriter, address: bytes, amount: Coins) -> None:
+        """Keep account of ``amount`` coming back from a delegation, where the account vests. Raises UnknownAddress."""
+        account = self._tracked(ctx, state, address, "undelegation")
+        if account is not None:
+            vesting.track_undelegation(account.message, amount)
+            self.set_account(ctx, state, account)
+
+    def _tracked(self, ctx: Context, state: StateReader, address: bytes, what: str) -> Account | None:
+        """The account's own copy if it vests, else None."""
+        account = self.get_account(ctx, state, address)
+        if account is None:
+            raise UnknownAddress(f"failed to track {what}: account {bech32.encode(address)} does not exist")
+        if not vesting.is_vesting(account.message):
+            return None
+        account.own()
+        return account
+
+    def set_next_number(self, state: StateWriter, number: int) -> None:
+        state.store(keys.STORE).set(keys.NEXT_ACCOUNT_NUMBER, number.to_bytes(8, "big"))
+
     def address_by_number(self, state: StateReader, number: int) -> bytes | None:
         return state.store(keys.STORE).get(keys.by_number(number))
 
@@ -157,11 +191,15 @@ class AuthKeeper:
 
 def decode_account(raw: bytes) -> Account:
     """The account in stored bytes. Every transaction reads its sender's many times, so the parsed message is remembered."""
-    return Account(_parsed(raw), shared=True)
+    return Account(_parsed(raw) if len(raw) <= MAX_CACHED_BYTES else _parse(raw), shared=True)
 
 
 @lru_cache(maxsize=CACHED_ACCOUNTS)
 def _parsed(raw: bytes) -> Any:
+    return _parse(raw)
+
+
+def _parse(raw: bytes) -> Any:
     wrapped = Any_.FromString(raw)
     if wrapped.type_url == _BASE_URL:
         return BaseAccount.FromString(wrapped.value)

@@ -38,6 +38,8 @@ from modules.bank.keeper import MAX_BITS, Params
 
 SEND: Final = "cosmos.bank.v1beta1.MsgSend"
 MAX_KNOWN_ACCOUNTS: Final = 100_000
+MAX_PLAIN_BYTES: Final = 256
+"""A plain account with a key is half as long; longer ones are not remembered."""
 _DIRECT: Final = 1
 _CHECKS: Final = (Mode.CHECK, Mode.RECHECK)
 _ANTE_ONLY: Final = (Mode.CHECK, Mode.RECHECK, Mode.PROPOSE)
@@ -399,6 +401,8 @@ class FastSends:
 
     def _learn(self, raw: bytes) -> _Known | None:
         """Take a stored account apart; None unless it is a plain one with a key of its own."""
+        if len(raw) > MAX_PLAIN_BYTES:
+            return None
         account = self._accounts.decode(raw)
         message, key = account.message, account.public_key
         known = None

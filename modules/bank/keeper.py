@@ -14,7 +14,7 @@ from chain.codec.registry import message_class
 from chain.coins import Coin, Coins
 from chain.context import Context
 from chain.crypto import address as bech32
-from chain.errors import InsufficientFunds, InvalidCoins, Unauthorized
+from chain.errors import InsufficientFunds, InvalidCoins, LogicError, Unauthorized, UnknownAddress
 from chain.store.api import StateReader, StateWriter, prefix_end
 from modules.bank import events, keys
 from modules.bank.errors import SendDisabled
@@ -35,7 +35,10 @@ class Accounts(Protocol):
     def new_account(self, ctx: Context, state: StateWriter, address: bytes) -> Any: ...
     def set_account(self, ctx: Context, state: StateWriter, account: Any) -> None: ...
     def module_account(self, ctx: Context, state: StateWriter, name: str) -> Any: ...
+    def get_account(self, ctx: Context, state: StateReader, address: bytes) -> Any: ...
     def locked_coins(self, ctx: Context, state: StateReader, address: bytes) -> Coins: ...
+    def track_delegation(self, ctx: Context, state: StateWriter, address: bytes, balances: Coins, amount: Coins) -> None: ...
+    def track_undelegation(self, ctx: Context, state: StateWriter, address: bytes, amount: Coins) -> None: ...
 
 
 class BankView:
@@ -133,6 +136,46 @@ class BankSend(BankView):
             self.give(ctx, state, recipient, part)
             ctx.events.emit("transfer", ("recipient", bech32.encode(recipient)), ("amount", coins.to_text(part)))
             self._ensure_account(ctx, state, recipient)
+
+    def delegate(self, ctx: Context, state: StateWriter, delegator: bytes, pool: bytes, amount: Coins) -> None:
+        """Move ``amount``, vesting coins included, into a module account. Raises UnknownAddress, InvalidCoins, InsufficientFunds."""
+        self._require_account(ctx, state, pool)
+        coins.check(amount)
+        before = []
+        for coin in amount:
+            held = self.balance(state, delegator, coin.denom)
+            if held < coin.amount:
+                raise InsufficientFunds(f"failed to delegate; {held}{coin.denom} is smaller than {coins.to_text(amount)}")
+            before.append(Coin(coin.denom, held))
+            self.set_balance(state, delegator, coin.denom, held - coin.amount)
+        self._accounts.track_delegation(ctx, state, delegator, tuple(before), amount)
+        events.coin_spent(ctx, delegator, amount)
+        self.give(ctx, state, pool, amount)
+
+    def undelegate(self, ctx: Context, state: StateWriter, pool: bytes, delegator: bytes, amount: Coins) -> None:
+        """Move ``amount`` from a module account back to its delegator. Raises UnknownAddress, InvalidCoins, InsufficientFunds."""
+        self._require_account(ctx, state, pool)
+        self.take(ctx, state, pool, amount)
+        self._accounts.track_undelegation(ctx, state, delegator, amount)
+        self.give(ctx, state, delegator, amount)
+
+    def delegate_to_module(self, ctx: Context, state: StateWriter, delegator: bytes, module: str, amount: Coins) -> None:
+        """``delegate`` to a module that may hold stake. Raises LogicError without the staking permission."""
+        self.delegate(ctx, state, delegator, self._staking_account(ctx, state, module), amount)
+
+    def undelegate_from_module(self, ctx: Context, state: StateWriter, module: str, delegator: bytes, amount: Coins) -> None:
+        """``undelegate`` from a module that may hold stake. Raises LogicError without the staking permission."""
+        self.undelegate(ctx, state, self._staking_account(ctx, state, module), delegator, amount)
+
+    def _staking_account(self, ctx: Context, state: StateWriter, module: str) -> bytes:
+        if "staking" not in self._accounts.permissions.get(module, ()):
+            raise LogicError(f"module account {module} does not have the permission staking")
+        address: bytes = self._accounts.module_account(ctx, state, module).address
+        return address
+
+    def _require_account(self, ctx: Context, state: StateReader, address: bytes) -> None:
+        if self._accounts.get_account(ctx, state, address) is None:
+            raise UnknownAddress(f"module account {bech32.encode(address)} does not exist")
 
     def take(self, ctx: Context, state: StateWriter, address: bytes, amount: Coins) -> None:
         coins.check(amount)

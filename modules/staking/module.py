@@ -52,7 +52,7 @@ _IntProto: Final = message_class("cosmos.base.v1beta1.IntProto")
 class Bank(Protocol):
     """What staking needs of the bank: moving stake into and between its pools."""
 
-    def send_to_module(self, ctx: Context, state: StateWriter, sender: bytes, module: str, amount: Coins) -> None: ...
+    def delegate_to_module(self, ctx: Context, state: StateWriter, delegator: bytes, module: str, amount: Coins) -> None: ...
     def send(self, ctx: Context, state: StateWriter, sender: bytes, recipient: bytes, amount: Coins) -> None: ...
     def balance(self, state: StateReader, address: bytes, denom: str) -> int: ...
 
@@ -117,7 +117,7 @@ class StakingKeeper:
         )
         validator.commission.commission_rates.CopyFrom(message.commission)
         validator.commission.update_time.seconds, validator.commission.update_time.nanos = divmod(ctx.time_ns, 10**9)
-        self._bank.send_to_module(ctx, state, operator, NOT_BONDED_POOL, (Coin(params.bond_denom, amount),))
+        self._bank.delegate_to_module(ctx, state, operator, NOT_BONDED_POOL, (Coin(params.bond_denom, amount),))
         self.set_validator(state, validator)
         delegator = bech32.encode(operator)
         self.set_delegation(state, Delegation(delegator_address=delegator, validator_address=message.validator_address, shares=str(amount * ONE)))
