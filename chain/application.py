@@ -12,7 +12,7 @@ Rules: reference abci-sdk-rules.md sections 2 to 5 and 7.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,7 +36,7 @@ from chain.store.state import EmptyView, State
 from chain.tx.ante import Ante
 from chain.tx.decode import Tx
 from chain.tx.execution import BlockInfo, Executor, Twin
-from chain.tx.pool import Pool, Pooled
+from chain.tx.pool import MAX_BYTES, Pool, Pooled
 from chain.tx.results import encode_event, encode_result, failure_of
 from chain.tx.verdicts import DEFAULT_SIZE, Started, Verdicts
 
@@ -234,19 +234,26 @@ class Application:
     def _check(self, tx: Tx | AppError, recheck: bool) -> Any:
         if isinstance(tx, AppError):
             return _ResponseCheckTx(code=tx.code, codespace=tx.codespace, log=str(tx))
-        if not recheck and tx.hash not in self.pool and self.settings.pool_txs and self.pool.is_full():
-            full = MempoolIsFull(f"the application's pool holds its maximum of {self.settings.pool_txs} transactions")
+        if not recheck and tx.hash not in self.pool and self.settings.pool_txs and self.pool.is_full(len(tx.raw)):
+            self._verdicts.forget((tx.hash,))
+            full = MempoolIsFull(f"the application's pool holds its maximum: {self.settings.pool_txs} transactions, {MAX_BYTES} bytes")
             return _ResponseCheckTx(code=full.code, codespace=full.codespace, log=str(full))
         outcome = self.executor.run(self._check_state, self._check_info(), tx, Mode.RECHECK if recheck else Mode.CHECK)
         if outcome.error is not None:
             self.pool.remove(tx.hash)
+            self._verdicts.forget((tx.hash,))
             codespace, code, text = failure_of(outcome.error)
             return _ResponseCheckTx(code=code, codespace=codespace, log=text, gas_wanted=outcome.gas_wanted, gas_used=outcome.gas_used)
         if not recheck:
-            self.pool.add(Pooled(tx.raw, tx.hash, tx.signers[0], tx.first_sequence, outcome.priority, tx.gas_limit))
+            self._keep(tx, outcome.priority)
             return outcome.encode()  # ResponseCheckTx has the fields of ExecTxResult under the same numbers
+        if tx.hash not in self.pool and not self.pool.is_full(len(tx.raw)):
+            self._keep(tx, outcome.priority)
         outcome.events = []
         return outcome.encode()
+
+    def _keep(self, tx: Tx, priority: int) -> None:
+        self.pool.add(Pooled(tx.raw, tx.hash, tx.signers[0], tx.first_sequence, priority, tx.gas_limit))
 
     # --- connection: consensus ----------------------------------------------------------------------------------------
 
@@ -291,13 +298,14 @@ class Application:
         """The best of the pool, then what CometBFT gave that the pool does not know, within bytes and gas."""
         state = self._base_state()
         info = BlockInfo(self.chain_id, request.height, request.time.seconds * NANOS + request.time.nanos, request.proposer_address, self._max_gas())
+        ctx = Context(self.chain_id, request.height, info.time_ns, Mode.PROPOSE)
         chosen: list[bytes] = []
         bytes_left, gas_left = request.max_tx_bytes, info.max_gas if info.max_gas > 0 else None
         stuck: set[bytes] = set()
-        for raw, sender in self._candidates(request.txs):
+        for raw, pooled in self._candidates(request.txs):
             if bytes_left <= 0 or (gas_left is not None and gas_left <= 0):
                 break
-            size = _proto_size(len(raw))
+            size, sender = _proto_size(len(raw)), pooled.sender if pooled else raw
             if sender in stuck or size > bytes_left:
                 stuck.add(sender)
                 continue
@@ -305,25 +313,40 @@ class Application:
                 tx = self._verdicts.decode(raw)
             except AppError:
                 continue
-            if gas_left is not None and tx.gas_limit > gas_left:
+            if (gas_left is not None and tx.gas_limit > gas_left) or self._waits(ctx, state, tx):
                 stuck.add(sender)
                 continue
             if self.executor.run(state, info, tx, Mode.PROPOSE).error is not None:
-                stuck.add(sender)
+                # The recheck after the block brings it back if CometBFT still has it and it passes; else nothing would ever take it away.
+                self.pool.remove(tx.hash)
+                if pooled is None or pooled.sequence >= self._sequence(ctx, state, sender):
+                    stuck.add(sender)
                 continue
             chosen.append(raw)
             bytes_left -= size
             gas_left = None if gas_left is None else gas_left - tx.gas_limit
         return _abci("ResponsePrepareProposal")(txs=chosen)
 
-    def _candidates(self, given: Sequence[bytes]) -> Any:
+    def _waits(self, ctx: Context, state: State, tx: Tx) -> bool:
+        """True if an earlier transaction of one of the signers has to come first: the cheap reason to leave one for later."""
+        if len(tx.signers) == 1:
+            return tx.first_sequence > self._sequence(ctx, state, tx.signers[0])
+        return any(info.sequence > self._sequence(ctx, state, signer) for signer, info in zip(tx.signers, tx.signer_infos, strict=False))
+
+    def _sequence(self, ctx: Context, state: State, address: bytes) -> int:
+        state.meter = ctx.gas
+        account = self._capabilities.account(ctx, state, address)
+        return 0 if account is None else int(account.sequence)
+
+    def _candidates(self, given: Sequence[bytes]) -> Iterator[tuple[bytes, Pooled | None]]:
+        """The pool by priority, then what CometBFT gave that was not in it."""
         seen: set[bytes] = set()
         for pooled in self.pool.by_priority():
             seen.add(pooled.raw)
-            yield pooled.raw, pooled.sender
+            yield pooled.raw, pooled
         for raw in given:
             if raw not in seen:
-                yield raw, raw
+                yield raw, None
 
     def process_proposal(self, request: Any) -> Any:
         response = _abci("ResponseProcessProposal")
@@ -390,7 +413,13 @@ class Application:
                 continue
             outcome = self.executor.run(state, info, tx, Mode.FINALIZE, gas_left)
             if gas_left is not None:
-                gas_left -= outcome.gas_used
+                gas_left -= min(outcome.gas_used, tx.gas_limit)
+            if outcome.error is None or outcome.events:  # its ante chain passed: these sequences are used up
+                if len(tx.signers) == 1:
+                    self.pool.used_up(tx.signers[0], tx.first_sequence)
+                else:
+                    for signer, signed in zip(tx.signers, tx.signer_infos, strict=True):
+                        self.pool.used_up(signer, signed.sequence)
             if outcome.error is None:
                 self.counts.txs_ok += 1
             else:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from google.protobuf.message import DecodeError
+
 from chain.coins import Coins, to_text
 from chain.context import Context, Mode
 from chain.crypto import address as bech32
@@ -229,13 +231,15 @@ class Ante:
 
 
 def _single_signatures(mode: Any, signature: bytes) -> Sequence[bytes]:
-    """The signature, or for a multisig its parts followed by the whole, as the SDK's events list them."""
+    """The signature, or for a multisig its parts (a nested one's, too) followed by one of all these, as the SDK's events list them."""
     if mode.WhichOneof("sum") != "multi":
         return (signature,)
     try:
-        return (*MultiSignature.FromString(signature).signatures, signature)
-    except ValueError:
+        members = MultiSignature.FromString(signature).signatures
+    except DecodeError:
         return (signature,)
+    parts = [part for inner, one in zip(mode.multi.mode_infos, members, strict=False) for part in _single_signatures(inner, one)]
+    return (*parts, MultiSignature(signatures=parts).SerializeToString())
 
 
 def _count_keys(key: PublicKey) -> int:

@@ -1,6 +1,8 @@
 """The application's own pool: transactions that passed CheckTx, picked by priority with each sender's sequences in order.
 
 CometBFT 0.38 keeps its own first-in mempool and knows no priority; it fills this pool through CheckTx and it empties with each block.
+What CometBFT drops without telling (its own mempool was full, or was flushed) leaves here when its sequence is used up or a proposal fails with it;
+what it still holds comes back with the next recheck.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 DEFAULT_MAX_TXS: Final = 100_000
+MAX_BYTES: Final = 256 << 20
 
 
 class Pooled(NamedTuple):
@@ -24,10 +27,10 @@ class Pooled(NamedTuple):
 
 
 class Pool:
-    """At most ``max_txs`` transactions; 0 keeps none, so that proposals take CometBFT's order."""
+    """At most ``max_txs`` transactions of ``max_bytes`` in all; 0 keeps none, so that proposals take CometBFT's order."""
 
-    def __init__(self, max_txs: int = DEFAULT_MAX_TXS) -> None:
-        self._max_txs = max_txs
+    def __init__(self, max_txs: int = DEFAULT_MAX_TXS, max_bytes: int = MAX_BYTES) -> None:
+        self._max_txs, self._max_bytes, self._bytes = max_txs, max_bytes, 0
         self._by_hash: dict[bytes, Pooled] = {}
         self._by_sender: dict[bytes, dict[int, Pooled]] = {}
 
@@ -37,8 +40,9 @@ class Pool:
     def __contains__(self, tx_hash: bytes) -> bool:
         return tx_hash in self._by_hash
 
-    def is_full(self) -> bool:
-        return len(self._by_hash) >= self._max_txs
+    def is_full(self, more_bytes: int = 0) -> bool:
+        """True if a transaction of ``more_bytes`` finds no place."""
+        return len(self._by_hash) >= self._max_txs or self._bytes + more_bytes > self._max_bytes
 
     def add(self, tx: Pooled) -> None:
         """Keep ``tx``; it takes the place of one with the same sender and sequence."""
@@ -47,7 +51,9 @@ class Pool:
         old = self._by_sender.get(tx.sender, {}).get(tx.sequence)
         if old is not None:
             self.remove(old.hash)
+        self.remove(tx.hash)
         self._by_hash[tx.hash] = tx
+        self._bytes += len(tx.raw)
         self._by_sender.setdefault(tx.sender, {})[tx.sequence] = tx
 
     def remove(self, tx_hash: bytes) -> None:
@@ -55,10 +61,17 @@ class Pool:
         tx = self._by_hash.pop(tx_hash, None)
         if tx is None:
             return
+        self._bytes -= len(tx.raw)
         mine = self._by_sender[tx.sender]
         del mine[tx.sequence]
         if not mine:
             del self._by_sender[tx.sender]
+
+    def used_up(self, sender: bytes, sequence: int) -> None:
+        """Forget the transaction whose place in ``sender``'s order a block has given to another."""
+        tx = self._by_sender.get(sender, {}).get(sequence)
+        if tx is not None:
+            self.remove(tx.hash)
 
     def by_priority(self) -> Iterator[Pooled]:
         """The best next transaction of any sender, again and again; a sender's own stay in sequence."""

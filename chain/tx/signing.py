@@ -121,6 +121,9 @@ def signature_holds(key: PublicKey, mode_info: Any, signature: bytes, document: 
         signatures = MultiSignature.FromString(signature).signatures
     except DecodeError:
         return False
+    # The wrapping is signed by nobody: another spelling of it would be another transaction with the same effect.
+    if MultiSignature(signatures=signatures).SerializeToString() != signature:
+        return False
     signed = signed_members(mode_info.multi.bitarray, len(key.members))
     if signed is None or not len(signed) == len(signatures) == len(mode_info.multi.mode_infos) or len(signed) < key.threshold:
         return False

@@ -19,6 +19,9 @@ from chain.tx.signing import sign_bytes, signature_holds, single_item
 DEFAULT_SIZE: Final = 120_000
 """More than the application's pool holds, so that what waits there is neither decoded nor verified twice."""
 
+MAX_BYTES: Final = 256 << 20
+"""Of raw transactions remembered in decoded form, which takes several times as much."""
+
 Verdict: TypeAlias = tuple[bytes, int, str, int]
 """(hash of the transaction's bytes, signer index, chain id, account number): with the key as the value."""
 
@@ -36,6 +39,7 @@ class Verdicts:
         self.fast_read: Callable[[bytes, bytes], Tx | None] | None = None
         """A reader of (bytes, their hash) for shapes that it knows, tried before the plain decoder."""
         self._size = size
+        self._bytes = 0
         self._txs: OrderedDict[bytes, Tx] = OrderedDict()
         self._held: OrderedDict[Verdict, bytes] = OrderedDict()
         self._batch = BatchVerifier(workers)
@@ -48,14 +52,17 @@ class Verdicts:
             tx = (self.fast_read(raw, key) if self.fast_read is not None else None) or decode_tx(raw)
             if self._size:
                 self._txs[key] = tx
-                if len(self._txs) > self._size:
-                    self._txs.popitem(last=False)
+                self._bytes += len(raw)
+                while len(self._txs) > self._size or self._bytes > MAX_BYTES:
+                    self._bytes -= len(self._txs.popitem(last=False)[1].raw)
         return tx
 
     def forget(self, tx_hashes: Iterable[bytes]) -> None:
-        """Let go of transactions that a block has executed."""
+        """Let go of transactions that a block has executed, or that were refused: nobody fills the memory with those."""
         for tx_hash in tx_hashes:
-            self._txs.pop(tx_hash, None)
+            tx = self._txs.pop(tx_hash, None)
+            if tx is not None:
+                self._bytes -= len(tx.raw)
 
     def signature_holds(self, tx: Tx, at: int, key: PublicKey, chain_id: str, account_number: int) -> bool:
         """True if signer ``at`` of ``tx`` signed with ``key`` for this chain and account number."""
