@@ -33,7 +33,8 @@ log = structlog.get_logger("query")
 ResponseQuery: Final = message_class("tendermint.abci.ResponseQuery")
 SimulateResponse: Final = message_class("cosmos.tx.v1beta1.SimulateResponse")
 MAX_SUBSPACE_ENTRIES: Final = 10_000
-
+MAX_SUBSPACE_BYTES: Final = 16 << 20
+_SERVED_BY_ABCI: Final = ("app", "store", "p2p", "custom")
 
 _STATUS: Final = {
     ("sdk", 38): "NotFound",
@@ -44,18 +45,59 @@ _STATUS: Final = {
     ("sdk", 39): "Unavailable",
     ("sdk", 11): "Unknown",
 }
-_STATUS_ERRORS: Final[dict[str, type[AppError]]] = {"NotFound": KeyNotFound, "Unimplemented": UnknownRequest, "Unavailable": IOFailure}
+_STATUS_ERRORS: Final[dict[str, type[AppError]]] = {
+    "NotFound": KeyNotFound,
+    "Unimplemented": UnknownRequest,
+    "Unavailable": IOFailure,
+    "Unknown": UnknownRequest,
+}
+
+
+class SimulationFailed(UnknownRequest):  # type: ignore[valid-type,misc]
+    """The transaction would fail: gRPC status Unknown with the transaction's own error as text, which relayers and wallets read."""
+
+
+class StoreQueryUnknown(AppError):
+    """store/4: a raw query for a store or in a way that does not exist."""
+
+    codespace = "store"
+    code = 4
+    description = "unknown request"
+
+
+class StoreQueryEmpty(AppError):
+    """store/3: a raw query without a key."""
+
+    codespace = "store"
+    code = 3
+    description = "tx parse error"
+
+
+ERRORS: Final = (StoreQueryEmpty, StoreQueryUnknown)
 
 
 def status_of(error: AppError) -> tuple[str, str]:
-    """(gRPC status name, its text) of a rule's error: InvalidArgument unless the table names another."""
+    """(gRPC status name, its text) of a rule's error: InvalidArgument unless the table names another.
+
+    Texts are in the SDK's forms: the sentence alone for what a request got wrong, ``invalid address: …`` for addresses, and the code in front
+    for heights.
+    """
+    if isinstance(error, SimulationFailed):
+        return "Unknown", error.detail
     name = _STATUS.get((error.codespace, error.code), "InvalidArgument")
-    return name, error.detail if name == "NotFound" and error.detail else str(error)
+    if isinstance(error, FutureVersion | VersionPruned):
+        return name, f"codespace {error.codespace} code {error.code}: {error.description}: {error.detail}"
+    if error.detail and error.codespace == "sdk":
+        if name == "NotFound" or error.code in (17, 18):
+            return name, error.detail
+        if error.code == 7:
+            return name, f"{error.description}: {error.detail}"
+    return name, str(error)
 
 
 def as_query_error(error: AppError) -> AppError:
     """How the SDK shows a gRPC method's error in an ABCI query: clients look for ``rpc error: code = NotFound``."""
-    if error.codespace == "sdk" and error.code in (6, 18, 26) and isinstance(error, FutureVersion | VersionPruned | UnknownRequest):
+    if isinstance(error, FutureVersion | VersionPruned) or type(error) is UnknownRequest:
         return error
     name, text = status_of(error)
     return _STATUS_ERRORS.get(name, InvalidRequest)(f"rpc error: code = {name} desc = {text}")
@@ -81,7 +123,7 @@ class QueryRouter:
         height = request.height
         try:
             if height < 0:
-                raise InvalidRequest(f"a height is not negative, got {height}")
+                raise InvalidRequest("cannot query with height < 0; please provide a valid height")
             return self._route(request)
         except AppError as error:
             return ResponseQuery(code=error.code, codespace=error.codespace, log=str(error), height=height)
@@ -119,23 +161,35 @@ class QueryRouter:
                 raise outcome.error
             raise InvalidRequest(str(outcome.error))
         response = SimulateResponse()
-        response.gas_info.gas_wanted, response.gas_info.gas_used = outcome.gas_wanted, outcome.gas_used
+        # The SDK simulates on a meter without limit and shows that limit.
+        response.gas_info.gas_wanted, response.gas_info.gas_used = (1 << 64) - 1, outcome.gas_used
         response.result.data = outcome.data
         data = message_class("cosmos.base.abci.v1beta1.TxMsgData").FromString(outcome.data)
         response.result.msg_responses.extend(data.msg_responses)
         for event, at in outcome.events:
             extra = () if at is None else (("msg_index", str(at)),)
-            response.result.events.add().ParseFromString(encode_event(event, extra))
+            added = response.result.events.add()
+            added.ParseFromString(encode_event(event, extra))
+            for attribute in added.attributes:
+                attribute.index = False  # nothing is indexed before it is in a block
         return response
+
+    def raw(self, request: Any) -> Any:
+        """RequestQuery → ResponseQuery for the ``ABCIQuery`` method: raw stores and ``/app`` only, as the SDK has it. Raises InvalidRequest."""
+        if not request.path:
+            raise InvalidRequest("empty query path")
+        if request.path.lstrip("/").split("/")[0] not in _SERVED_BY_ABCI:
+            raise InvalidRequest(f"unsupported ABCI query path: {request.path[:200]}")
+        return self.answer(request)
 
     def _route(self, request: Any) -> Any:
         path = request.path
         if path.startswith("/store/"):
             return self._store(request)
         if path == "/app/simulate":
-            return ResponseQuery(value=encode(self.simulate(request.data)), height=self._app.latest_height)
+            return ResponseQuery(codespace="sdk", value=encode(self.simulate(request.data)), height=self._app.latest_height)
         if path == "/app/version":
-            return ResponseQuery(value=self._app.settings.version.encode(), height=self._app.latest_height)
+            return ResponseQuery(codespace="sdk", value=self._app.settings.version.encode(), height=self._app.latest_height)
         if path.startswith("/p2p/filter/"):
             return ResponseQuery()
         if request.prove:
@@ -149,14 +203,14 @@ class QueryRouter:
     def _store(self, request: Any) -> Any:
         name, _, what = request.path.removeprefix("/store/").partition("/")
         if name not in self._app.store.names:
-            raise UnknownRequest(f"no such store: {name[:100]}")
+            raise StoreQueryUnknown(f"no such store: {name[:100]}")
         if what not in ("key", "subspace"):
-            raise UnknownRequest(f"unexpected query path: {request.path[:200]}; expected /store/{name}/key or /store/{name}/subspace")
+            raise StoreQueryUnknown(f"unexpected query path: {request.path[:200]}; expected /store/{name}/key or /store/{name}/subspace")
         with self._view(request.height or None) as view:
             if what == "subspace":
                 return self._subspace(request, view, name)
             if not request.data:
-                raise InvalidRequest("query cannot be zero length")
+                raise StoreQueryEmpty("query cannot be zero length")
             value = view.store(name).get(request.data)
             response = ResponseQuery(key=request.data, value=value or b"", height=view.version)
             if request.prove:
@@ -170,16 +224,24 @@ class QueryRouter:
 
     def _subspace(self, request: Any, view: View, name: str) -> Any:
         pairs = message_class("cosmos.store.internal.kv.v1beta1.Pairs")()
+        size = 0
         for key, value in view.store(name).iterate(request.data or None, prefix_end(request.data)):
             pairs.pairs.add(key=key, value=value)
-            if len(pairs.pairs) > MAX_SUBSPACE_ENTRIES:
-                raise InvalidRequest(f"the subspace has more than {MAX_SUBSPACE_ENTRIES} entries: ask for a longer prefix")
+            size += len(key) + len(value)
+            if len(pairs.pairs) > MAX_SUBSPACE_ENTRIES or size > MAX_SUBSPACE_BYTES:
+                raise InvalidRequest(
+                    f"the subspace has more than {MAX_SUBSPACE_ENTRIES} entries or {MAX_SUBSPACE_BYTES} bytes: ask for a longer prefix"
+                )
         return ResponseQuery(key=request.data, value=pairs.SerializeToString(), height=view.version)
 
     def _view(self, height: int | None) -> View:
         if self._app.latest_height == 0:
             raise FutureVersion("the application is not ready; please wait for the first block")
-        return self._app.store.view(height)
+        try:
+            return self._app.store.view(height)
+        except FutureVersion:
+            latest = self._app.latest_height
+            raise FutureVersion(f"cannot query with height in the future; please provide a valid height, at most {latest}") from None
 
 
 def request_class(path: str) -> Any:

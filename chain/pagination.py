@@ -12,6 +12,8 @@ from chain.store.api import KVReader, prefix_end
 PageResponse: Final = message_class("cosmos.base.query.v1beta1.PageResponse")
 DEFAULT_LIMIT: Final = 100
 MAX_LIMIT: Final = 10_000
+MAX_WALK: Final = 50_000
+"""Entries that one query may pass, so that none holds the node."""
 T = TypeVar("T")
 
 
@@ -20,11 +22,13 @@ def paginate(
 ) -> tuple[list[T], Any]:
     """One page of the entries under ``prefix`` that ``keep`` accepts: (``read(key after prefix, value)`` of each, PageResponse).
 
-    Without a limit 100 entries and the total are given; a larger limit than 10,000 is cut. Raises InvalidRequest (sdk/18) when both key
-    and offset are set.
+    Without a limit 100 entries and the total are given; a larger limit than 10,000 is cut. At most 50,000 entries are passed: a larger offset
+    is refused, a total above that is left 0, as where it is not asked for. Raises InvalidRequest (sdk/18), also for a key with an offset.
     """
     if request.key and request.offset:
         raise InvalidRequest("invalid request, either offset or key is expected, got both")
+    if request.offset > MAX_WALK:
+        raise InvalidRequest(f"an offset is at most {MAX_WALK}, got {request.offset}: go on from next_key instead")
     limit = min(request.limit or DEFAULT_LIMIT, MAX_LIMIT)
     count_total = request.count_total or not request.limit
     start: bytes | None = prefix
@@ -37,9 +41,13 @@ def paginate(
     skip = 0 if request.key else request.offset
     found: list[T] = []
     next_key = b""
-    seen = 0
+    seen = walked = 0
     for key, value in store.iterate(start, end, reverse=request.reverse):
         rest = key[len(prefix) :]
+        walked += 1
+        if walked > MAX_WALK:
+            next_key, count_total = next_key or rest, False
+            break
         if keep is not None and not keep(rest, value):
             continue
         seen += 1

@@ -6,6 +6,8 @@ import base64
 import hashlib
 from typing import Any, Final
 
+from google.protobuf.message import DecodeError
+
 from chain.codec.registry import message_class, pack_any
 from chain.codec.times import parse_rfc3339
 from chain.crypto import address as bech32
@@ -50,23 +52,69 @@ def header(value: Any, message: Any) -> None:
 
 
 def block(value: Any) -> Any:
-    """``tendermint.types.Block`` from its JSON (evidence is listed by count only in headers; blocks with evidence keep its hash)."""
+    """``tendermint.types.Block`` from its JSON."""
     message = Block()
     header(value["header"], message.header)
     message.data.SetInParent()
     message.evidence.SetInParent()
+    for one in value["evidence"].get("evidence") or []:
+        _evidence(one, message.evidence.evidence.add())
     message.data.txs.extend(base64.b64decode(tx) for tx in value["data"].get("txs") or [])
-    commit = value.get("last_commit")
-    if commit:
-        message.last_commit.height, message.last_commit.round = int(commit["height"]), int(commit["round"])
-        if commit["block_id"]["hash"]:
-            message.last_commit.block_id.CopyFrom(block_id(commit["block_id"]))
-        for one in commit.get("signatures") or []:
-            part = message.last_commit.signatures.add(block_id_flag=int(one["block_id_flag"]))
-            part.validator_address = bytes.fromhex(one["validator_address"])
-            part.signature = base64.b64decode(one["signature"] or "")
-            _time(part.timestamp, one["timestamp"])
+    if value.get("last_commit"):
+        _commit(value["last_commit"], message.last_commit)
     return message
+
+
+def _commit(value: Any, message: Any) -> None:
+    message.height, message.round = int(value["height"]), int(value["round"])
+    if value["block_id"]["hash"]:
+        message.block_id.CopyFrom(block_id(value["block_id"]))
+    for one in value.get("signatures") or []:
+        part = message.signatures.add(block_id_flag=int(one["block_id_flag"]))
+        part.validator_address = bytes.fromhex(one["validator_address"])
+        part.signature = base64.b64decode(one["signature"] or "")
+        _time(part.timestamp, one["timestamp"])
+
+
+def _evidence(value: Any, message: Any) -> None:
+    """Fill a ``tendermint.types.Evidence``: two conflicting votes, or a light client's conflicting block."""
+    inner = value["value"]
+    if value["type"] == "tendermint/DuplicateVoteEvidence":
+        votes = message.duplicate_vote_evidence
+        _vote(inner["vote_a"], votes.vote_a)
+        _vote(inner["vote_b"], votes.vote_b)
+        votes.total_voting_power, votes.validator_power = int(inner["TotalVotingPower"]), int(inner["ValidatorPower"])
+        _time(votes.timestamp, inner["Timestamp"])
+        return
+    attack = message.light_client_attack_evidence
+    shown = inner["ConflictingBlock"]
+    header(shown["signed_header"]["header"], attack.conflicting_block.signed_header.header)
+    _commit(shown["signed_header"]["commit"], attack.conflicting_block.signed_header.commit)
+    validators = attack.conflicting_block.validator_set
+    for one in shown["validator_set"]["validators"]:
+        _comet_validator(one, validators.validators.add())
+    _comet_validator(shown["validator_set"]["proposer"], validators.proposer)
+    for one in inner["ByzantineValidators"] or []:
+        _comet_validator(one, attack.byzantine_validators.add())
+    attack.common_height, attack.total_voting_power = int(inner["CommonHeight"]), int(inner["TotalVotingPower"])
+    _time(attack.timestamp, inner["Timestamp"])
+
+
+def _vote(value: Any, message: Any) -> None:
+    message.type, message.height, message.round = int(value["type"]), int(value["height"]), int(value["round"])
+    message.block_id.CopyFrom(block_id(value["block_id"]))
+    _time(message.timestamp, value["timestamp"])
+    message.validator_address, message.validator_index = bytes.fromhex(value["validator_address"]), int(value["validator_index"])
+    message.signature = base64.b64decode(value["signature"] or "")
+    message.extension = base64.b64decode(value.get("extension") or "")
+    message.extension_signature = base64.b64decode(value.get("extension_signature") or "")
+
+
+def _comet_validator(value: Any, message: Any) -> None:
+    message.address = bytes.fromhex(value["address"])
+    kind = "ed25519" if value["pub_key"]["type"] == "tendermint/PubKeyEd25519" else "secp256k1"
+    setattr(message.pub_key, kind, base64.b64decode(value["pub_key"]["value"]))
+    message.voting_power, message.proposer_priority = int(value["voting_power"]), int(value.get("proposer_priority") or 0)
 
 
 def sdk_block(message: Any) -> Any:
@@ -94,12 +142,15 @@ def validator(value: Any) -> Any:
     )
 
 
-def tx_of(raw: bytes) -> Any:
-    """``cosmos.tx.v1beta1.Tx`` from TxRaw bytes."""
-    parts = _TxRaw.FromString(raw)
-    tx = _Tx(signatures=parts.signatures)
-    tx.body.ParseFromString(parts.body_bytes)
-    tx.auth_info.ParseFromString(parts.auth_info_bytes)
+def tx_of(raw: bytes) -> Any | None:
+    """``cosmos.tx.v1beta1.Tx`` from TxRaw bytes; None for bytes that are none, which a block may hold."""
+    try:
+        parts = _TxRaw.FromString(raw)
+        tx = _Tx(signatures=parts.signatures)
+        tx.body.ParseFromString(parts.body_bytes)
+        tx.auth_info.ParseFromString(parts.auth_info_bytes)
+    except DecodeError:
+        return None
     return tx
 
 
@@ -117,9 +168,11 @@ def tx_response(value: Any, timestamp: str) -> Any:
         info=result.get("info") or "",
         gas_wanted=int(result.get("gas_wanted") or 0),
         gas_used=int(result.get("gas_used") or 0),
-        tx=pack_any(tx_of(raw)),
         timestamp=timestamp,
     )
+    tx = tx_of(raw)
+    if tx is not None:
+        response.tx.CopyFrom(pack_any(tx))
     for event in result.get("events") or []:
         added = response.events.add(type=event["type"])
         for pair in event["attributes"]:

@@ -27,6 +27,8 @@ log = structlog.get_logger("rest")
 HEIGHT_HEADER: Final = "x-cosmos-block-height"
 OUT_HEIGHT_HEADER: Final = "grpc-metadata-x-cosmos-block-height"
 MAX_BODY_BYTES: Final = 4 << 20
+_TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 _HTTP: Final = extension("google.api.http")
 _HTTP_OF: Final = {
     "InvalidArgument": (3, 400),
@@ -35,6 +37,7 @@ _HTTP_OF: Final = {
     "Unimplemented": (12, 501),
     "Unavailable": (14, 503),
     "Unknown": (2, 500),
+    "Internal": (13, 500),
 }
 """gRPC status name → (its number, HTTP status), as the SDK's gateway answers."""
 
@@ -52,7 +55,7 @@ def build_rest(app: Any, pool: ThreadPoolExecutor, *, cors: bool, swagger: bool,
             template = getattr(one, verb)
             endpoint = _endpoint(app, pool, path, method, one.body)
             routes.append(Route(_starlette_path(template), endpoint, methods=[verb.upper()]))
-            described.setdefault(template, {})[verb] = _describe(method)
+            described.setdefault(template, {})[verb] = (method, one.body)
     # A literal segment wins over a parameter at the same place.
     routes.sort(key=lambda route: [(part.startswith("{"), part) for part in route.path.split("/")])
 
@@ -68,7 +71,7 @@ def build_rest(app: Any, pool: ThreadPoolExecutor, *, cors: bool, swagger: bool,
 
         routes.append(Route("/metrics", show_metrics))
     if swagger:
-        document = _openapi(described)
+        document = orjson.dumps(openapi_document(described))
 
         async def openapi(request: Request) -> Response:
             return _json(document)
@@ -79,7 +82,9 @@ def build_rest(app: Any, pool: ThreadPoolExecutor, *, cors: bool, swagger: bool,
         routes += [Route("/swagger/openapi.json", openapi), Route("/swagger/", page), Route("/swagger", page)]
     middleware = [] if metrics is None else [Middleware(_Timed, metrics=metrics)]
     middleware += [Middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])] if cors else []
-    return Starlette(routes=routes, middleware=middleware, exception_handlers={404: _not_implemented, 405: _not_implemented})
+    served = Starlette(routes=routes, middleware=middleware, exception_handlers={404: _not_implemented, 405: _not_implemented})
+    served.router.redirect_slashes = False
+    return served
 
 
 class _Timed:
@@ -113,17 +118,15 @@ def _endpoint(app: Any, pool: ThreadPoolExecutor, path: str, method: Any, body: 
 
     async def endpoint(request: Request) -> Response:
         try:
-            message = cls()
-            if body:
-                raw = await request.body()
-                if len(raw) > MAX_BODY_BYTES:
-                    raise InvalidRequest(f"a body has at most {MAX_BODY_BYTES} bytes")
-                message = from_json(cls, loads(raw or b"{}"))
+            message = await _body(request, cls) if body else cls()
             for name, value in request.path_params.items():
-                _set(message, name, value)
+                _set(message, name, [value])
             if not body:
+                given: dict[str, list[str]] = {}
                 for name, value in request.query_params.multi_items():
-                    _set(message, name, value)
+                    given.setdefault(name, []).append(value)
+                for name, values in given.items():
+                    _set(message, name, values)
             height = request.headers.get(HEIGHT_HEADER) or request.headers.get(OUT_HEIGHT_HEADER) or "0"
             if not height.isascii() or not height.isdigit() or len(height) > 19:
                 raise InvalidRequest(f"{HEIGHT_HEADER} must be a height, got {height[:40]!r}")
@@ -141,8 +144,22 @@ def _endpoint(app: Any, pool: ThreadPoolExecutor, path: str, method: Any, body: 
     return endpoint
 
 
-def _set(message: Any, name: str, text: str) -> None:
-    """Set ``a.b.c`` from a path or query parameter, appending to repeated fields."""
+async def _body(request: Request, cls: Any) -> Any:
+    """The message that a JSON body holds; names it does not know at the top are left aside, as the gateway does. Raises InvalidRequest."""
+    raw = bytearray()
+    async for part in request.stream():
+        raw += part
+        if len(raw) > MAX_BODY_BYTES:
+            raise InvalidRequest(f"a body has at most {MAX_BODY_BYTES} bytes")
+    value = loads(bytes(raw)) if raw.strip() else {}
+    if isinstance(value, dict):
+        by_name, by_camelcase_name = cls.DESCRIPTOR.fields_by_name, cls.DESCRIPTOR.fields_by_camelcase_name
+        value = {name: item for name, item in value.items() if name in by_name or name in by_camelcase_name}
+    return from_json(cls, {} if value is None else value)
+
+
+def _set(message: Any, name: str, texts: list[str]) -> None:
+    """Set ``a.b.c`` from a path or query parameter: all ``texts`` of a repeated field, the first of any other. Raises AppError."""
     *parents, last = name.split(".")
     if len(parents) > 8:
         raise InvalidRequest(f"parameter {name[:100]!r} nests too deep")
@@ -155,17 +172,21 @@ def _set(message: Any, name: str, text: str) -> None:
     field = target.DESCRIPTOR.fields_by_name.get(last) or target.DESCRIPTOR.fields_by_camelcase_name.get(last)
     if field is None or (field.message_type is not None and field.message_type.full_name.startswith("google.protobuf.") is False):
         return  # the gateway ignores parameters it does not know
-    value: Any = text
-    if field.type == field.TYPE_BOOL:
-        if text not in ("true", "false", "1", "0", ""):
-            raise InvalidRequest(f"type mismatch, parameter: {name}: expected true or false, got {text[:40]!r}")
-        value = text in ("true", "1", "")
-    elif field.enum_type is not None and text.isascii() and text.isdigit():
-        value = int(text)
-    parsed = from_json(type(target), {field.name: [value] if field.is_repeated else value}, name)
+    values = [_parameter(field, name, text) for text in (texts if field.is_repeated else texts[:1])]
+    parsed = from_json(type(target), {field.name: values if field.is_repeated else values[0]}, ".".join(parents))
     target.MergeFrom(parsed)
     if not field.is_repeated and field.message_type is None:
         setattr(target, field.name, getattr(parsed, field.name))
+
+
+def _parameter(field: Any, name: str, text: str) -> Any:
+    if field.type == field.TYPE_BOOL:
+        if text not in _TRUE and text not in _FALSE:
+            raise InvalidRequest(f"type mismatch, parameter: {name}: expected true or false, got {text[:40]!r}")
+        return text in _TRUE
+    if field.enum_type is not None and text.isascii() and text.isdigit() and len(text) < 10:
+        return int(text)
+    return text
 
 
 def _starlette_path(template: str) -> str:
@@ -184,28 +205,87 @@ async def _not_implemented(request: Request, error: Exception) -> Response:
     return _error(12, "Not Implemented", 501)
 
 
-def _describe(method: Any) -> dict[str, Any]:
-    return {
-        "operationId": method.full_name,
-        "tags": [method.containing_service.full_name],
-        "responses": {"200": {"description": method.output_type.full_name}},
-    }
-
-
-def _openapi(described: dict[str, Any]) -> bytes:
-    paths = {}
+def openapi_document(described: dict[str, Any]) -> dict[str, Any]:
+    """OpenAPI 3 of the routes: template → verb → (method descriptor, body rule), with every message as a schema."""
+    schemas: dict[str, Any] = {}
+    paths: dict[str, Any] = {}
     for template, verbs in sorted(described.items()):
         names = [part.strip("{}").removesuffix("=**") for part in template.split("/") if part.startswith("{")]
-        parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
-        paths[template.replace("=**", "")] = {verb: {**entry, "parameters": parameters} for verb, entry in verbs.items()}
-    return orjson.dumps({"openapi": "3.0.3", "info": {"title": "Stratos", "version": "1"}, "paths": paths})
+        for verb, (method, body) in verbs.items():
+            parameters = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
+            entry: dict[str, Any] = {
+                "operationId": f"{method.full_name}.{len(paths)}",
+                "summary": method.full_name,
+                "tags": [method.containing_service.full_name],
+                "responses": {
+                    "200": {"description": "the answer", "content": _content(method.output_type, schemas)},
+                    "default": {"description": "an error", "content": {"application/json": {"schema": _ERROR_SCHEMA}}},
+                },
+            }
+            if body:
+                entry["requestBody"] = {"content": _content(method.input_type, schemas)}
+            else:
+                parameters += _query_parameters(method.input_type, frozenset(names))
+            entry["parameters"] = parameters
+            paths.setdefault(template.replace("=**", ""), {})[verb] = entry
+    return {"openapi": "3.0.3", "info": {"title": "Stratos", "version": "1"}, "paths": paths, "components": {"schemas": schemas}}
+
+
+_ERROR_SCHEMA: Final = {
+    "type": "object",
+    "properties": {"code": {"type": "integer"}, "message": {"type": "string"}, "details": {"type": "array", "items": {"type": "object"}}},
+}
+
+
+def _content(descriptor: Any, schemas: dict[str, Any]) -> dict[str, Any]:
+    return {"application/json": {"schema": _schema(descriptor, schemas)}}
+
+
+def _schema(descriptor: Any, schemas: dict[str, Any]) -> dict[str, Any]:
+    name = descriptor.full_name
+    if name in ("google.protobuf.Timestamp", "google.protobuf.Duration"):
+        return {"type": "string"}
+    if name == "google.protobuf.Any":
+        return {"type": "object", "properties": {"@type": {"type": "string"}}, "additionalProperties": True}
+    if name not in schemas:
+        schemas[name] = {}
+        schemas[name] = {"type": "object", "properties": {field.name: _field_schema(field, schemas) for field in descriptor.fields}}
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _field_schema(field: Any, schemas: dict[str, Any]) -> dict[str, Any]:
+    one = _schema(field.message_type, schemas) if field.message_type is not None else _scalar_schema(field)
+    return {"type": "array", "items": one} if field.is_repeated else one
+
+
+def _scalar_schema(field: Any) -> dict[str, Any]:
+    if field.enum_type is not None:
+        return {"type": "string", "enum": [value.name for value in field.enum_type.values]}
+    if field.type == field.TYPE_BOOL:
+        return {"type": "boolean"}
+    if field.cpp_type in (field.CPPTYPE_INT32, field.CPPTYPE_UINT32):
+        return {"type": "integer"}
+    return {"type": "string", **({"format": "byte"} if field.type == field.TYPE_BYTES else {})}
+
+
+def _query_parameters(descriptor: Any, named: frozenset[str], prefix: str = "") -> list[dict[str, Any]]:
+    found = []
+    for field in descriptor.fields:
+        if field.message_type is not None:
+            if not field.is_repeated and field.message_type.full_name == "cosmos.base.query.v1beta1.PageRequest":
+                found += _query_parameters(field.message_type, named, f"{field.name}.")
+        elif prefix + field.name not in named:
+            schema = _scalar_schema(field)
+            schema = {"type": "array", "items": schema} if field.is_repeated else schema
+            found.append({"name": prefix + field.name, "in": "query", "required": False, "schema": schema})
+    return found
 
 
 def _page(described: dict[str, Any]) -> str:
     rows = "".join(
-        f"<tr><td>{verb.upper()}</td><td><code>{template}</code></td><td>{entry['operationId']}</td></tr>"
+        f"<tr><td>{verb.upper()}</td><td><code>{template}</code></td><td>{method.full_name}</td></tr>"
         for template, verbs in sorted(described.items())
-        for verb, entry in verbs.items()
+        for verb, (method, _) in verbs.items()
     )
     return (
         "<!doctype html><html lang=en><meta charset=utf-8><title>Stratos REST</title><h1>Stratos REST</h1>"

@@ -16,7 +16,8 @@ import grpc
 import structlog
 import uvicorn
 import uvloop
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha._async import ReflectionServicer as AsyncReflection
 
 from chain.api.comet import CometClient
 from chain.api.rest import build_rest
@@ -24,21 +25,23 @@ from chain.api.services import handlers
 from chain.application import Application
 from chain.application_queries import status_of
 from chain.codec.canonical import encode
-from chain.codec.registry import POOL, message_class
+from chain.codec.registry import POOL
 from chain.errors import AppError
 from chain.metrics import Metrics
 
 log = structlog.get_logger("api")
 
 WORKERS: Final = 8
+MAX_CONNECTIONS: Final = 1000
 HEIGHT_HEADER: Final = "x-cosmos-block-height"
+_REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 
 
 class ApiServer:
     """Serves ``app`` at the addresses of app.toml's ``[grpc]`` and ``[api]``."""
 
     def __init__(self, app: Application, comet: CometClient, config: dict[str, Any], metrics: Metrics | None = None) -> None:
-        app.register_queries(handlers(app, comet))
+        app.register_queries(handlers(app, comet, config))
         self._app = app
         self._comet = comet
         self._config = config
@@ -95,14 +98,17 @@ class ApiServer:
     async def _start_grpc(self) -> Any:
         section = self._config["grpc"]
         limit = section["max-recv-msg-size"]
-        server = grpc.aio.server(options=[("grpc.max_receive_message_length", limit), ("grpc.so_reuseport", 0)])
+        options = [("grpc.max_receive_message_length", limit), ("grpc.so_reuseport", 0)]
+        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CONNECTIONS)
         by_service: dict[str, dict[str, Any]] = {}
         for path in self._app.queries.paths:
             service, _, method = path.lstrip("/").partition("/")
             by_service.setdefault(service, {})[method] = self._method(path)
         for service, methods in by_service.items():
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
-        reflection.enable_server_reflection([*by_service, reflection.SERVICE_NAME], server, pool=POOL)
+        names = [*by_service, reflection.SERVICE_NAME, _REFLECTION_V1]
+        reflection.enable_server_reflection(names, server, pool=POOL)
+        server.add_generic_rpc_handlers((_reflection_v1(names),))
         try:
             if not server.add_insecure_port(section["address"]):
                 raise RuntimeError
@@ -112,8 +118,6 @@ class ApiServer:
         return server
 
     def _method(self, path: str) -> Any:
-        service, _, name = path.lstrip("/").partition("/")
-        descriptor = POOL.FindServiceByName(service).FindMethodByName(name)
         app, pool = self._app, self._pool
 
         metrics = self._metrics
@@ -148,9 +152,8 @@ class ApiServer:
             await context.send_initial_metadata(((HEIGHT_HEADER, str(at)),))
             return response
 
-        return grpc.unary_unary_rpc_method_handler(
-            answer, request_deserializer=message_class(descriptor.input_type.full_name).FromString, response_serializer=encode
-        )
+        # The request stays bytes until the handler's thread: bytes that do not parse are the caller's mistake, not an internal error.
+        return grpc.unary_unary_rpc_method_handler(answer, request_deserializer=None, response_serializer=encode)
 
     def _start_rest(self) -> Any:
         section = self._config["api"]
@@ -165,13 +168,26 @@ class ApiServer:
                 f"REST cannot listen at {section['address']}: {error.strerror}; is another node running? change [api] address in app.toml"
             ) from None
         rest = build_rest(self._app, self._pool, cors=section["enabled-unsafe-cors"], swagger=section["swagger"], metrics=self._metrics)
-        server = uvicorn.Server(uvicorn.Config(rest, log_level="warning", lifespan="off", timeout_graceful_shutdown=3))
+        settings = uvicorn.Config(
+            rest, log_level="warning", lifespan="off", limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=3, server_header=False
+        )
+        server = uvicorn.Server(settings)
         server.install_signal_handlers = _nothing  # type: ignore[attr-defined]
         server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
         return server, asyncio.ensure_future(server.serve(sockets=[listener]))
 
 
 _nothing: Callable[[], None] = lambda: None  # noqa: E731
+
+
+def _reflection_v1(names: list[str]) -> Any:
+    """The reflection service under its newer name: the messages are those of v1alpha."""
+    method = grpc.stream_stream_rpc_method_handler(
+        AsyncReflection(service_names=names, pool=POOL).ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    return grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": method})
 
 
 def grpc_status(error: AppError) -> tuple[Any, str]:

@@ -9,22 +9,31 @@ import base64
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from google.protobuf.message import DecodeError
-
-from chain.api import blocks
+from chain.api import blocks, describe
 from chain.api.comet import CometClient, CometRefused, CometUnavailable
+from chain.application_queries import SimulationFailed
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class
+from chain.codec.unknown_fields import reject_unknown
 from chain.context import Context
-from chain.errors import InvalidRequest, IOFailure, NotFound, TxDecodeError
+from chain.errors import AppError, InvalidHeight, InvalidRequest, IOFailure, NotFound, TxDecodeError
 from chain.module import Query
 from chain.store.api import StateReader
+from chain.tx.fees import parse_gas_prices
 
 TX: Final = "/cosmos.tx.v1beta1.Service/"
 COMET: Final = "/cosmos.base.tendermint.v1beta1.Service/"
 NODE: Final = "/cosmos.base.node.v1beta1.Service/"
 MAX_PAGE: Final = 100
+MAX_QUERY_CHARACTERS: Final = 4096
+MAX_BLOCK_PAGE: Final = 10_000
 _MODES: Final = {2: "sync", 3: "async"}
+_REFUSED_AT_THE_DOOR: Final = (
+    ("already exists in cache", 19, "tx already in mempool"),
+    ("mempool is full", 20, "mempool is full"),
+    ("too large", 21, "tx too large"),
+)
+"""What CometBFT's mempool says before it asks the application → the SDK's code and log of it."""
 
 
 class Target(Protocol):
@@ -32,6 +41,9 @@ class Target(Protocol):
 
     chain_id: str
     settings: Any
+    queries: Any
+    modules: Any
+    store: Any
 
     @property
     def latest_height(self) -> int: ...
@@ -60,9 +72,9 @@ def _ask(comet: CometClient, method: str, **params: Any) -> Any:
         raise InvalidRequest(text) from None
 
 
-def handlers(app: Target, comet: CometClient) -> Mapping[str, Query]:
-    """Every service method by path."""
-    return {**_tx_service(app, comet), **_comet_service(app, comet), **_node_service(app)}
+def handlers(app: Target, comet: CometClient, config: Mapping[str, Any]) -> Mapping[str, Query]:
+    """Every service method by path. ``config`` is app.toml."""
+    return {**_tx_service(app, comet), **_comet_service(app, comet), **_node_service(app, comet, config), **describe.handlers(app)}
 
 
 def _tx_service(app: Target, comet: CometClient) -> dict[str, Query]:
@@ -70,34 +82,44 @@ def _tx_service(app: Target, comet: CometClient) -> dict[str, Query]:
         raw = request.tx_bytes or (_raw(request.tx) if request.HasField("tx") else b"")
         if not raw:
             raise InvalidRequest("empty txBytes is not allowed")
-        return app.simulate(raw)
+        try:
+            return app.simulate(raw)
+        except AppError as error:
+            raise SimulationFailed(str(error)) from None
 
     def get_tx(ctx: Context, state: StateReader, request: Any) -> Any:
-        text = request.hash.removeprefix("0x")
+        if not request.hash:
+            raise InvalidRequest("tx hash cannot be empty")
         try:
-            wanted = bytes.fromhex(text)
+            wanted = bytes.fromhex(request.hash.removeprefix("0x"))
         except ValueError:
             raise InvalidRequest(f"a transaction hash is 64 hex digits, got {request.hash[:80]!r}") from None
+        missing = NotFound(f"tx not found: {request.hash[:80]}")
         if len(wanted) != 32:
-            raise InvalidRequest(f"a transaction hash is 64 hex digits, got {request.hash[:80]!r}")
+            raise missing
         try:
             found = _ask(comet, "tx", hash=base64.b64encode(wanted).decode(), prove=False)
         except (NotFound, InvalidRequest):
-            raise NotFound(f"tx not found: {text.upper()}") from None
-        return _tx("GetTxResponse")(tx=blocks.tx_of(base64.b64decode(found["tx"])), tx_response=_with_time(found))
+            raise missing from None
+        return _tx("GetTxResponse")(tx=_decoded(base64.b64decode(found["tx"])), tx_response=blocks.tx_response(found, _time_at(found["height"])))
 
     def get_txs_event(ctx: Context, state: StateReader, request: Any) -> Any:
         query = request.query or " AND ".join(request.events)
         if not query:
             raise InvalidRequest("query cannot be empty")
-        page = request.page or 1
+        if len(query) > MAX_QUERY_CHARACTERS:
+            raise InvalidRequest(f"a query has at most {MAX_QUERY_CHARACTERS} characters, got {len(query)}")
         limit = min(request.limit or MAX_PAGE, MAX_PAGE)
         order = "desc" if request.order_by == 2 else "asc"
-        found = _ask(comet, "tx_search", query=query, prove=False, page=str(page), per_page=str(limit), order_by=order)
+        found = _ask(comet, "tx_search", query=query, prove=False, page=str(request.page or 1), per_page=str(limit), order_by=order)
         response = _tx("GetTxsEventResponse")(total=int(found["total_count"]))
+        times: dict[str, str] = {}
         for one in found["txs"]:
-            response.txs.append(blocks.tx_of(base64.b64decode(one["tx"])))
-            response.tx_responses.append(_with_time(one))
+            height = one["height"]
+            if height not in times:
+                times[height] = _time_at(height)
+            response.txs.append(_decoded(base64.b64decode(one["tx"])))
+            response.tx_responses.append(blocks.tx_response(one, times[height]))
         return response
 
     def broadcast(ctx: Context, state: StateReader, request: Any) -> Any:
@@ -111,40 +133,39 @@ def _tx_service(app: Target, comet: CometClient) -> dict[str, Query]:
         except CometUnavailable as error:
             raise IOFailure(str(error)) from None
         except CometRefused as error:
-            if "already exists in cache" in str(error):
-                answer = {"code": 19, "codespace": "sdk", "log": "tx already in mempool"}
-            else:
+            known = [(code, log) for text, code, log in _REFUSED_AT_THE_DOOR if text in str(error)]
+            if not known:
                 raise InvalidRequest(str(error)) from None
+            answer = {"code": known[0][0], "codespace": "sdk", "log": known[0][1]}
         return _tx("BroadcastTxResponse")(tx_response=blocks.broadcast_response(answer, request.tx_bytes))
 
     def block_with_txs(ctx: Context, state: StateReader, request: Any) -> Any:
         if not 1 <= request.height <= app.latest_height:
-            raise InvalidRequest(f"requested height {request.height}, blocks 1 to {app.latest_height} exist")
+            raise InvalidHeight(f"requested height {request.height}: blocks 1 to {app.latest_height} exist")
         found = _ask(comet, "block", height=str(request.height))
         block = blocks.block(found["block"])
         response = _tx("GetBlockWithTxsResponse")(block_id=blocks.block_id(found["block_id"]), block=block)
-        offset, limit = request.pagination.offset, request.pagination.limit or MAX_PAGE
-        chosen = list(block.data.txs)[offset : offset + limit]
-        response.txs.extend(blocks.tx_of(raw) for raw in chosen)
-        response.pagination.total = len(block.data.txs)
+        offset, limit, count = request.pagination.offset, min(request.pagination.limit or MAX_PAGE, MAX_BLOCK_PAGE), len(block.data.txs)
+        if offset >= count and count:
+            raise InvalidRequest(f"out of range: cannot paginate {count} txs with offset {offset} and limit {limit}")
+        ordered = list(block.data.txs)[:: -1 if request.pagination.reverse else 1]
+        response.txs.extend(tx for raw in ordered[offset : offset + limit] if (tx := blocks.tx_of(raw)) is not None)
+        response.pagination.total = count
         return response
 
     def decode(ctx: Context, state: StateReader, request: Any) -> Any:
         if not request.tx_bytes:
             raise InvalidRequest("invalid empty tx bytes")
-        try:
-            return _tx("TxDecodeResponse")(tx=blocks.tx_of(request.tx_bytes))
-        except DecodeError:
-            raise TxDecodeError("the bytes are not a transaction") from None
+        return _tx("TxDecodeResponse")(tx=_decoded(request.tx_bytes))
 
     def encode_tx(ctx: Context, state: StateReader, request: Any) -> Any:
         if not request.HasField("tx"):
             raise InvalidRequest("invalid empty tx")
         return _tx("TxEncodeResponse")(tx_bytes=_raw(request.tx))
 
-    def _with_time(found: Any) -> Any:
-        header = _ask(comet, "header", height=found["height"])["header"]
-        return blocks.tx_response(found, header["time"].split(".")[0].rstrip("Z") + "Z")
+    def _time_at(height: str) -> str:
+        time: str = _ask(comet, "header", height=height)["header"]["time"]
+        return time.split(".")[0].rstrip("Z") + "Z"
 
     return {
         TX + "Simulate": simulate,
@@ -155,6 +176,16 @@ def _tx_service(app: Target, comet: CometClient) -> dict[str, Query]:
         TX + "TxDecode": decode,
         TX + "TxEncode": encode_tx,
     }
+
+
+def _decoded(raw: bytes) -> Any:
+    """``cosmos.tx.v1beta1.Tx``. Raises TxDecodeError for bytes that are none, or that hold fields nobody knows."""
+    tx = blocks.tx_of(raw)
+    if tx is None:
+        raise TxDecodeError("the bytes are not a transaction")
+    reject_unknown(tx.body, allow_non_critical=True)
+    reject_unknown(tx.auth_info, allow_non_critical=False)
+    return tx
 
 
 def _raw(tx: Any) -> bytes:
@@ -173,9 +204,14 @@ def _comet_service(app: Target, comet: CometClient) -> dict[str, Query]:
         return _block("GetLatestBlockResponse", None)
 
     def block_by_height(ctx: Context, state: StateReader, request: Any) -> Any:
-        if not 1 <= request.height <= app.latest_height:
-            raise InvalidRequest("requested block height is bigger then the chain length")
-        return _block("GetBlockByHeightResponse", request.height)
+        return _block("GetBlockByHeightResponse", _known(request.height))
+
+    def _known(height: int) -> int:
+        if height < 1:
+            raise InvalidRequest(f"height must be greater than 0, but got {height}")
+        if height > app.latest_height:
+            raise InvalidRequest(f"requested block height {height} is above the chain's, {app.latest_height}")
+        return height
 
     def _validators(name: str, height: int | None, pagination: Any) -> Any:
         limit = min(pagination.limit or MAX_PAGE, MAX_PAGE)
@@ -191,7 +227,7 @@ def _comet_service(app: Target, comet: CometClient) -> dict[str, Query]:
         return _validators("GetLatestValidatorSetResponse", None, request.pagination)
 
     def validators_by_height(ctx: Context, state: StateReader, request: Any) -> Any:
-        return _validators("GetValidatorSetByHeightResponse", request.height, request.pagination)
+        return _validators("GetValidatorSetByHeightResponse", _known(request.height), request.pagination)
 
     def syncing(ctx: Context, state: StateReader, request: Any) -> Any:
         return _comet("GetSyncingResponse")(syncing=_ask(comet, "status")["sync_info"]["catching_up"])
@@ -212,19 +248,21 @@ def _comet_service(app: Target, comet: CometClient) -> dict[str, Query]:
         return response
 
     def abci_query(ctx: Context, state: StateReader, request: Any) -> Any:
-        found = comet.abci_query(request.path, request.data, request.height, request.prove)
+        # Straight to the application: through CometBFT a query that asks for a query would wait for itself.
+        asked = message_class("tendermint.abci.RequestQuery")(path=request.path, data=request.data, height=request.height, prove=request.prove)
+        found = app.queries.raw(asked)
         response = _comet("ABCIQueryResponse")(
-            code=int(found.get("code") or 0),
-            log=found.get("log") or "",
-            info=found.get("info") or "",
-            index=int(found.get("index") or 0),
-            key=base64.b64decode(found.get("key") or ""),
-            value=base64.b64decode(found.get("value") or ""),
-            height=int(found.get("height") or 0),
-            codespace=found.get("codespace") or "",
+            code=found.code,
+            log=found.log,
+            info=found.info,
+            index=found.index,
+            key=found.key,
+            value=found.value,
+            height=found.height,
+            codespace=found.codespace,
         )
-        for op in (found.get("proofOps") or {}).get("ops") or []:
-            response.proof_ops.ops.add(type=op["type"], key=base64.b64decode(op["key"]), data=base64.b64decode(op["data"]))
+        for op in found.proof_ops.ops:
+            response.proof_ops.ops.add(type=op.type, key=op.key, data=op.data)
         return response
 
     return {
@@ -238,13 +276,21 @@ def _comet_service(app: Target, comet: CometClient) -> dict[str, Query]:
     }
 
 
-def _node_service(app: Target) -> dict[str, Query]:
+def _node_service(app: Target, comet: CometClient, settings: Mapping[str, Any]) -> dict[str, Query]:
     def config(ctx: Context, state: StateReader, request: Any) -> Any:
-        return message_class("cosmos.base.node.v1beta1.ConfigResponse")(minimum_gas_price=app.settings.min_gas_prices)
+        prices = ",".join(str(price) for price in parse_gas_prices(app.settings.min_gas_prices))
+        return message_class("cosmos.base.node.v1beta1.ConfigResponse")(
+            minimum_gas_price=prices,
+            pruning_keep_recent=settings["pruning-keep-recent"],
+            pruning_interval=settings["pruning-interval"],
+            halt_height=settings["halt-height"],
+        )
 
     def status(ctx: Context, state: StateReader, request: Any) -> Any:
-        response = message_class("cosmos.base.node.v1beta1.StatusResponse")(height=ctx.height)
+        response = message_class("cosmos.base.node.v1beta1.StatusResponse")(earliest_store_height=app.store.oldest_version(), height=ctx.height)
         response.timestamp.seconds, response.timestamp.nanos = divmod(app.latest_time_ns, 10**9)
+        header = _ask(comet, "header", height=str(ctx.height))["header"]
+        response.app_hash, response.validator_hash = bytes.fromhex(header["app_hash"]), bytes.fromhex(header["next_validators_hash"])
         return response
 
     return {NODE + "Config": config, NODE + "Status": status}

@@ -26,6 +26,8 @@ def handlers(keeper: AuthKeeper) -> Mapping[str, Query]:
     """The module's query handlers."""
 
     def found(ctx: Context, state: StateReader, text: str) -> Account:
+        if not text:
+            raise InvalidRequest("address cannot be empty")
         account = keeper.get_account(ctx, state, bech32.decode(text))
         if account is None:
             raise NotFound(f"account {text} not found")
@@ -42,7 +44,9 @@ def handlers(keeper: AuthKeeper) -> Mapping[str, Query]:
         return _response("QueryAccounts")(accounts=items, pagination=page)
 
     def address_by_id(ctx: Context, state: StateReader, request: Any) -> Any:
-        number = request.account_id or max(request.id, 0)
+        if request.id:
+            raise InvalidRequest("id is not supported any more: give the number as account_id")
+        number = request.account_id
         address = keeper.address_by_number(state, number)
         if address is None:
             raise NotFound(f"account address not found with account number {number}")
@@ -56,6 +60,8 @@ def handlers(keeper: AuthKeeper) -> Mapping[str, Query]:
         return _response("QueryModuleAccounts")(accounts=[pack_any(one.message) for one in known if one is not None])
 
     def module_account_by_name(ctx: Context, state: StateReader, request: Any) -> Any:
+        if not request.name:
+            raise InvalidRequest("module name is empty")
         address = keeper.module_addresses.get(request.name)
         one = None if address is None else keeper.get_account(ctx, state, address)
         if one is None:

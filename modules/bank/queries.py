@@ -17,6 +17,7 @@ from modules.bank import keys
 from modules.bank.keeper import BankView, Metadata
 
 SERVICE: Final = "/cosmos.bank.v1beta1.Query/"
+MAX_DENOMS: Final = 1_000
 _CoinMessage: Final = coins.CoinMessage
 
 
@@ -33,7 +34,11 @@ def handlers(keeper: BankView, locked_coins: Any) -> Mapping[str, Query]:
         return _response("Balance")(balance=_CoinMessage(denom=denom, amount=str(amount)))
 
     def all_balances(ctx: Context, state: StateReader, request: Any) -> Any:
-        found, page = paginate(state.store(keys.STORE), keys.balances_of(bech32.decode(request.address)), request.pagination, _coin)
+        def read(key: bytes, value: bytes) -> Any:
+            metadata = keeper.metadata(state, key.decode()) if request.resolve_denom else None
+            return _coin(key if metadata is None else metadata.display.encode(), value)
+
+        found, page = paginate(state.store(keys.STORE), keys.balances_of(bech32.decode(request.address)), request.pagination, read)
         return _response("AllBalances")(balances=found, pagination=page)
 
     def spendable_balances(ctx: Context, state: StateReader, request: Any) -> Any:
@@ -92,6 +97,8 @@ def handlers(keeper: BankView, locked_coins: Any) -> Mapping[str, Query]:
 
     def send_enabled(ctx: Context, state: StateReader, request: Any) -> Any:
         entry = message_class("cosmos.bank.v1beta1.SendEnabled")
+        if len(request.denoms) > MAX_DENOMS:
+            raise InvalidRequest(f"at most {MAX_DENOMS} denoms may be named, got {len(request.denoms)}")
         if request.denoms:
             known = ((denom, keeper.send_enabled_entry(state, denom)) for denom in request.denoms)
             return _response("SendEnabled")(send_enabled=[entry(denom=denom, enabled=on) for denom, on in known if on is not None])
@@ -123,5 +130,5 @@ def _coin(key: bytes, value: bytes) -> Any:
 
 def _denom(text: str) -> str:
     if not coins.is_denom(text):
-        raise InvalidRequest(f"invalid denom: {text[:60]}" if text else "empty denom")
+        raise InvalidRequest(f"invalid denom: {text[:128]}")
     return text
