@@ -1,0 +1,243 @@
+"""Blocks as CometBFT 0.38 makes them: header hashes, part sets, votes with their sign bytes, commits and evidence.
+
+Everything is a message of ``tendermint.types``; the functions hash, sign and check them. Source: CometBFT v0.38.25 ``types/``;
+``tests/abci/test_headers_equal_cometbft.py`` holds all of it against the real one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from chain.abci.framing import encode_length
+from chain.codec.canonical import encode
+from chain.codec.registry import message_class
+from chain.store.merkle import root_of
+from chain.testing.validators import ValidatorKey, ValidatorSet
+
+NANOS: Final = 10**9
+BLOCK_PROTOCOL: Final = 11
+PART_BYTES: Final = 65_536
+ABSENT, COMMIT, NIL = 1, 2, 3
+"""BlockIDFlag of a signature in a commit."""
+PRECOMMIT: Final = 2
+DUPLICATE_VOTE: Final = 1
+ZERO_TIME_S: Final = -62_135_596_800
+"""Go's zero time, which an absent signature carries."""
+MAX_BLOCK_BYTES: Final = 100 << 20
+_OVERHEAD_BYTES, _HEADER_BYTES, _COMMIT_BYTES, _SIGNATURE_BYTES = 11, 626, 94, 111
+
+
+def types(name: str) -> Any:
+    """The message class ``tendermint.types.<name>``."""
+    return message_class(f"tendermint.types.{name}")
+
+
+class CommitError(ValueError):
+    """A commit does not show that the validators decided the block."""
+
+
+def sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def set_time(message: Any, time_ns: int) -> None:
+    """Write Unix nanoseconds into a Timestamp."""
+    message.seconds, message.nanos = divmod(time_ns, NANOS)
+
+
+def time_ns_of(message: Any) -> int:
+    """A Timestamp in Unix nanoseconds."""
+    return int(message.seconds * NANOS + message.nanos)
+
+
+# --- hashes of a header's fields --------------------------------------------------------------------------------------------
+
+
+def data_hash(txs: Sequence[bytes]) -> bytes:
+    """Over the hashes of the transactions."""
+    return root_of([sha256(tx) for tx in txs])
+
+
+def consensus_hash(params: Any) -> bytes:
+    """Of ``tendermint.types.ConsensusParams``: block size and gas alone are covered."""
+    return sha256(types("HashedParams")(block_max_bytes=params.block.max_bytes, block_max_gas=params.block.max_gas).SerializeToString())
+
+
+def results_hash(results: Sequence[Any]) -> bytes:
+    """Over code, data, gas_wanted and gas_used of ``ExecTxResult``s."""
+    result = message_class("tendermint.abci.ExecTxResult")
+    parts = [result(code=one.code, data=one.data, gas_wanted=one.gas_wanted, gas_used=one.gas_used) for one in results]
+    return root_of([part.SerializeToString() for part in parts])
+
+
+def evidence_hash(evidence: Sequence[Any]) -> bytes:
+    """Over ``DuplicateVoteEvidence`` messages."""
+    return root_of([encode(one) for one in evidence])
+
+
+def commit_hash(commit: Any) -> bytes:
+    """What the next header carries as last_commit_hash."""
+    return root_of([encode(one) for one in commit.signatures])
+
+
+def header_hash(header: Any) -> bytes:
+    """The block hash."""
+
+    def text(value: bytes) -> bytes:
+        return b"" if not value else b"\x0a" + encode_length(len(value)) + value
+
+    return root_of(
+        [
+            encode(header.version),
+            text(header.chain_id.encode()),
+            b"" if not header.height else b"\x08" + encode_length(header.height),
+            encode(header.time),
+            encode(header.last_block_id),
+            *(
+                text(value)
+                for value in (
+                    header.last_commit_hash,
+                    header.data_hash,
+                    header.validators_hash,
+                    header.next_validators_hash,
+                    header.consensus_hash,
+                    header.app_hash,
+                    header.last_results_hash,
+                    header.evidence_hash,
+                    header.proposer_address,
+                )
+            ),
+        ]
+    )
+
+
+def block_id(block: Any) -> Any:
+    """BlockID of a ``tendermint.types.Block``: the header's hash, and the root over the parts it travels in."""
+    raw = encode(block)
+    parts = [raw[at : at + PART_BYTES] for at in range(0, len(raw), PART_BYTES)]
+    found = types("BlockID")(hash=header_hash(block.header))
+    found.part_set_header.total, found.part_set_header.hash = len(parts), root_of(parts)
+    return found
+
+
+def max_tx_bytes(params: Any, evidence: Sequence[Any], validators: int) -> int:
+    """What a proposal leaves for transactions."""
+    whole = MAX_BLOCK_BYTES if params.block.max_bytes == -1 else params.block.max_bytes
+    wrapped = [types("Evidence")(duplicate_vote_evidence=one) for one in evidence]
+    evidence_bytes = sum(tx_bytes(len(encode(one))) for one in wrapped)
+    return int(whole - _OVERHEAD_BYTES - _HEADER_BYTES - _COMMIT_BYTES - _SIGNATURE_BYTES * validators - evidence_bytes)
+
+
+def tx_bytes(size: int) -> int:
+    """What a transaction of ``size`` bytes takes in a block: itself, its length, its tag."""
+    return 1 + len(encode_length(size)) + size
+
+
+# --- votes and commits ------------------------------------------------------------------------------------------------------
+
+
+def vote_sign_bytes(chain_id: str, height: int, round_: int, block: Any | None, timestamp: Any, kind: int = PRECOMMIT) -> bytes:
+    """What a validator signs: ``block`` is a BlockID, None (or an empty one) for a nil vote."""
+    vote = types("CanonicalVote")(type=kind, height=height, round=round_, chain_id=chain_id, timestamp=timestamp)
+    if block is not None and block.hash:
+        vote.block_id.hash = block.hash
+        vote.block_id.part_set_header.total, vote.block_id.part_set_header.hash = block.part_set_header.total, block.part_set_header.hash
+    raw = encode(vote)
+    return encode_length(len(raw)) + raw
+
+
+def extension_sign_bytes(chain_id: str, height: int, round_: int, extension: bytes) -> bytes:
+    """What a validator signs beside a vote that carries an extension."""
+    raw = encode(types("CanonicalVoteExtension")(extension=extension, height=height, round=round_, chain_id=chain_id))
+    return encode_length(len(raw)) + raw
+
+
+def make_commit(
+    chain_id: str,
+    height: int,
+    round_: int,
+    block: Any,
+    validators: ValidatorSet,
+    key_of: Callable[[bytes], ValidatorKey | None],
+    time_ns: int,
+    *,
+    absent: Sequence[int] = (),
+    nil: Sequence[int] = (),
+) -> Any:
+    """The precommits of a set for a BlockID, every one signed at ``time_ns``. A validator whose key nobody gave votes without signature."""
+    commit = types("Commit")(height=height, round=round_, block_id=block)
+    for at, validator in enumerate(validators):
+        signature = commit.signatures.add()
+        if at in absent:
+            signature.block_id_flag, signature.timestamp.seconds = ABSENT, ZERO_TIME_S
+            continue
+        signature.block_id_flag, signature.validator_address = (NIL if at in nil else COMMIT), validator.address
+        set_time(signature.timestamp, time_ns)
+        key = key_of(validator.address)
+        if key is not None:
+            signature.signature = key.sign(vote_sign_bytes(chain_id, height, round_, None if at in nil else block, signature.timestamp))
+    return commit
+
+
+def verify_commit(chain_id: str, height: int, block: Any, validators: ValidatorSet, commit: Any) -> None:
+    """As CometBFT checks a last commit: every signature is right, and more than two thirds of the power are for the block. Raises CommitError."""
+    if commit.height != height or commit.block_id != block:
+        raise CommitError(f"the commit is for height {commit.height} and block {commit.block_id.hash.hex()}, not {height} and {block.hash.hex()}")
+    if len(commit.signatures) != len(validators):
+        raise CommitError(f"the commit has {len(commit.signatures)} signatures, the set {len(validators)} validators")
+    power = 0
+    for at, (signature, validator) in enumerate(zip(commit.signatures, validators, strict=True)):
+        if signature.block_id_flag == ABSENT:
+            continue
+        if signature.validator_address != validator.address:
+            raise CommitError(f"signature {at} is of {signature.validator_address.hex()}, that validator is {validator.address.hex()}")
+        signed_for = block if signature.block_id_flag == COMMIT else None
+        message = vote_sign_bytes(chain_id, height, commit.round, signed_for, signature.timestamp)
+        if not validator.public_key.verify(message, signature.signature):
+            raise CommitError(f"signature {at} of the commit at height {height} is wrong (does the driver have that validator's key?)")
+        power += validator.power if signed_for is not None else 0
+    if power * 3 <= validators.total_power * 2:
+        raise CommitError(f"power {power} of {validators.total_power} is for the block: more than two thirds are needed")
+
+
+# --- evidence ---------------------------------------------------------------------------------------------------------------
+
+
+def duplicate_vote(
+    key: ValidatorKey, chain_id: str, height: int, round_: int, validators: ValidatorSet, time_ns: int, blocks: Sequence[Any] = ()
+) -> Any:
+    """DuplicateVoteEvidence: two precommits of one validator for two BlockIDs (made up where none are given), both signed with its key.
+
+    ``time_ns`` is the time of the block at ``height``, ``validators`` the set that voted there.
+    """
+    blocks = blocks or [_made_up_block(b"one"), _made_up_block(b"another")]
+    at = validators.index(key.address)
+    votes = []
+    for block in blocks:
+        vote = types("Vote")(type=PRECOMMIT, height=height, round=round_, block_id=block, validator_address=key.address, validator_index=at)
+        set_time(vote.timestamp, time_ns)
+        vote.signature = key.sign(vote_sign_bytes(chain_id, height, round_, block, vote.timestamp))
+        votes.append(vote)
+    votes.sort(key=lambda vote: (vote.block_id.hash, encode(vote.block_id.part_set_header)))
+    found = types("DuplicateVoteEvidence")(
+        vote_a=votes[0], vote_b=votes[1], total_voting_power=validators.total_power, validator_power=validators[at].power
+    )
+    set_time(found.timestamp, time_ns)
+    return found
+
+
+def misbehavior(evidence: Any) -> Any:
+    """What an application is told of a DuplicateVoteEvidence."""
+    found = message_class("tendermint.abci.Misbehavior")(
+        type=DUPLICATE_VOTE, height=evidence.vote_a.height, time=evidence.timestamp, total_voting_power=evidence.total_voting_power
+    )
+    found.validator.address, found.validator.power = evidence.vote_a.validator_address, evidence.validator_power
+    return found
+
+
+def _made_up_block(seed: bytes) -> Any:
+    block = types("BlockID")(hash=sha256(b"block " + seed))
+    block.part_set_header.total, block.part_set_header.hash = 1, sha256(b"parts " + seed)
+    return block
