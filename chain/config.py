@@ -198,6 +198,10 @@ class Home:
         return self.root / "config" / "app.toml"
 
     @property
+    def client_config(self) -> Path:
+        return self.root / "config" / "client.toml"
+
+    @property
     def validator_key(self) -> Path:
         return self.root / "config" / "priv_validator_key.json"
 
@@ -238,6 +242,12 @@ def write_defaults(home: Home, moniker: str) -> None:
     """Write config.toml and app.toml of a new home."""
     _write(home.comet_config, {"moniker": moniker, **copy.deepcopy(COMET_DEFAULTS)})
     _write(home.app_config, copy.deepcopy(APP_DEFAULTS))
+
+
+def write_client(home: Home, chain_id: str, *, keyring_backend: str = "os", node: str = "tcp://localhost:26657") -> None:
+    """Write client.toml: what commands that hold keys and ask nodes take where no flag and no environment says otherwise."""
+    values = {"chain-id": chain_id, "keyring-backend": keyring_backend, "output": "text", "node": node, "broadcast-mode": "sync"}
+    _write(home.client_config, values)
 
 
 def update(path: Path, changes: dict[str, Any]) -> None:

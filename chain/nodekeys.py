@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -14,10 +15,13 @@ from chain.config import ConfigError, Home
 from chain.crypto.keys import Ed25519PublicKey
 
 
-def create_missing(home: Home) -> None:
-    """Write the validator key with its state, and the node key, where they are not there yet; mode 0600."""
+def create_missing(home: Home, mnemonic: str = "") -> None:
+    """Write the validator key with its state, and the node key, where they are not there yet; mode 0600.
+
+    With ``mnemonic`` the validator key follows from its words, as CometBFT derives a key from a secret.
+    """
     if not home.validator_key.exists():
-        secret, public = _new()
+        secret, public = _new(hashlib.sha256(mnemonic.encode()).digest() if mnemonic else None)
         key = Ed25519PublicKey(public)
         _write(
             home.validator_key,
@@ -36,18 +40,27 @@ def create_missing(home: Home) -> None:
 
 def validator_key(home: Home) -> Ed25519PublicKey:
     """The public key that signs this node's blocks. Raises ConfigError."""
-    return Ed25519PublicKey(base64.b64decode(_read(home.validator_key)["pub_key"]["value"]))
+    return Ed25519PublicKey(_key(home.validator_key, "pub_key", 32))
 
 
 def node_id(home: Home) -> str:
     """The node's id among peers: hex of the address of its node key. Raises ConfigError."""
-    secret = base64.b64decode(_read(home.node_key)["priv_key"]["value"])
-    return Ed25519PublicKey(secret[32:]).address.hex()
+    return Ed25519PublicKey(_key(home.node_key, "priv_key", 64)[32:]).address.hex()
 
 
-def _new() -> tuple[bytes, bytes]:
-    key = nacl.signing.SigningKey.generate()
+def _new(seed: bytes | None = None) -> tuple[bytes, bytes]:
+    key = nacl.signing.SigningKey.generate() if seed is None else nacl.signing.SigningKey(seed)
     return bytes(key), bytes(key.verify_key)
+
+
+def _key(path: Path, part: str, size: int) -> bytes:
+    try:
+        raw = base64.b64decode(_read(path)[part]["value"], validate=True)
+    except (KeyError, TypeError, ValueError):
+        raw = b""
+    if len(raw) != size:
+        raise ConfigError(f"{path} is not a key file of CometBFT: expected {part}.value with {size} bytes in base64; restore it from your backup")
+    return raw
 
 
 def _read(path: Path) -> Any:
@@ -55,7 +68,7 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): run `stchaind init MONIKER` first") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(f"{path} is not JSON: restore it from your backup") from None
 
 

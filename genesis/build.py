@@ -34,17 +34,59 @@ def default_document(modules: tuple[Module, ...], chain_id: str, genesis_time: s
     }
 
 
-def add_account(document: dict[str, Any], address: bytes, amount: Coins, *, append: bool = False) -> None:
-    """Give ``address`` an account and ``amount``. Raises GenesisError when it has one already, unless ``append`` adds to it."""
+def base_account(address: bytes) -> dict[str, Any]:
+    """A BaseAccount's JSON."""
+    return {"@type": "/cosmos.auth.v1beta1.BaseAccount", **_base(address)}
+
+
+def vesting_account(address: bytes, amount: Coins, vesting: Coins, start_s: int, end_s: int) -> dict[str, Any]:
+    """JSON of an account of whose ``amount`` the part ``vesting`` is free at ``end_s``, evenly from ``start_s`` on if that is not 0 (Unix seconds).
+
+    Raises GenesisError.
+    """
+    path = "app_state.auth.accounts"
+    if coins.subtract(amount, vesting) is None:
+        raise GenesisError(path, f"vesting amount {coins.to_text(vesting)} cannot be greater than total amount {coins.to_text(amount)}")
+    if end_s <= 0 or start_s < 0:
+        raise GenesisError(path, "invalid vesting parameters; must supply start and end time or end time")
+    if start_s >= end_s:
+        raise GenesisError(path, f"vesting start-time {start_s} cannot be at or after end-time {end_s}")
+    vesting_base = {
+        "base_account": _base(address),
+        "original_vesting": _json(vesting),
+        "delegated_free": [],
+        "delegated_vesting": [],
+        "end_time": str(end_s),
+    }
+    kind = "ContinuousVestingAccount" if start_s else "DelayedVestingAccount"
+    account = {"@type": f"/cosmos.vesting.v1beta1.{kind}", "base_vesting_account": vesting_base}
+    return {**account, "start_time": str(start_s)} if start_s else account
+
+
+def module_account(address: bytes, name: str) -> dict[str, Any]:
+    """JSON of the account of the module ``name``, which may mint and burn. Raises GenesisError when ``address`` is not the module's."""
+    expected = bech32.module_address(name)
+    if address != expected:
+        raise GenesisError("app_state.auth.accounts", f"the account of module {name} is {bech32.encode(expected)}, got {bech32.encode(address)}")
+    return {"@type": "/cosmos.auth.v1beta1.ModuleAccount", "base_account": _base(address), "name": name, "permissions": ["burner", "minter"]}
+
+
+def add_account(document: dict[str, Any], address: bytes, amount: Coins, *, append: bool = False, account: dict[str, Any] | None = None) -> None:
+    """Give ``address`` an account (``base_account`` if none is given) and ``amount``.
+
+    Raises GenesisError when it has one already, unless ``append`` adds the coins to it.
+    """
     text = bech32.encode(address)
     auth, bank = document["app_state"]["auth"], document["app_state"]["bank"]
-    if any(account.get("address") == text for account in auth["accounts"]):
+    accounts = [_base_of(one) for one in auth["accounts"]]
+    if any(base.get("address") == text for base in accounts):
         if not append:
             raise GenesisError("app_state.auth.accounts", f"cannot add account at existing address {text}; use --append to add coins to it")
     else:
-        auth["accounts"].append(
-            {"@type": "/cosmos.auth.v1beta1.BaseAccount", "address": text, "pub_key": None, "account_number": "0", "sequence": "0"}
-        )
+        account = account or base_account(address)
+        taken = {str(base.get("account_number")) for base in accounts}
+        _base_of(account)["account_number"] = str(next(number for number in range(len(taken) + 1) if str(number) not in taken))
+        auth["accounts"].append(account)
     for balance in bank["balances"]:
         if balance["address"] == text:
             held = coins.from_messages(coins.CoinMessage(**coin) for coin in balance["coins"])
@@ -61,11 +103,22 @@ def validate(document: dict[str, Any], modules: tuple[Module, ...]) -> None:
     """Check every module's section. Raises GenesisError naming the field."""
     known = {module.name: module.genesis for module in modules if module.genesis is not None}
     for name, section in document["app_state"].items():
-        if name not in known:
+        if name not in known and section:
             raise GenesisError(f"app_state.{name}", "this chain has no such module")
-        genesis = known[name]
+        genesis = known.get(name)
         if section is not None and genesis is not None:
             genesis.validate(section)
+
+
+def _base(address: bytes) -> dict[str, Any]:
+    return {"address": bech32.encode(address), "pub_key": None, "account_number": "0", "sequence": "0"}
+
+
+def _base_of(account: dict[str, Any]) -> dict[str, Any]:
+    """The part of an account of any kind that holds its address and number."""
+    inner = account.get("base_vesting_account", account)
+    found: dict[str, Any] = inner.get("base_account", inner)
+    return found
 
 
 def _json(amount: Coins) -> list[dict[str, str]]:

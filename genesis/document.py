@@ -86,15 +86,25 @@ def comet_shape(document: dict[str, Any]) -> dict[str, Any]:
         "genesis_time": document["genesis_time"],
         "chain_id": document["chain_id"],
         "initial_height": str(document["initial_height"]),
-        "consensus_params": document["consensus"]["params"],
+        "consensus_params": comet_params(document["consensus"]["params"]),
         "validators": document["consensus"].get("validators") or [],
         "app_hash": "",
         "app_state": document["app_state"],
     }
 
 
+def comet_params(params: dict[str, Any]) -> dict[str, Any]:
+    """Consensus parameters as genesis files write them: the age of evidence in nanoseconds, where proto JSON has seconds (``172800s``)."""
+    evidence: dict[str, Any] = params.get("evidence") or {}
+    age = evidence.get("max_age_duration")
+    if not isinstance(age, str) or not age.endswith("s"):
+        return dict(params)
+    whole, _, part = age[:-1].partition(".")
+    return {**params, "evidence": {**evidence, "max_age_duration": str(int(whole) * 10**9 + int(part[:9].ljust(9, "0")))}}
+
+
 def save(document: dict[str, Any], path: Path) -> None:
     """Write a document, whole or not at all."""
     temporary = path.with_name(path.name + ".new")
-    temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
     os.replace(temporary, path)

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
+from mnemonic import Mnemonic
 
 from chain import config, nodekeys
 from chain.app import build_application
 from chain.cli.keyring import keyring_options, user_keyring
-from chain.cli.options import home_of, home_option
-from chain.codec.json import loads, to_json
-from chain.codec.registry import message_class
+from chain.cli.options import home_of, home_option, output_option
+from chain.codec.json import from_json, loads, to_json
+from chain.codec.registry import Any_, message_class
+from chain.codec.times import parse_rfc3339
 from chain.coins import parse_coins
 from chain.crypto import address as bech32
 from chain.crypto.keys import public_key_to_any
+from chain.crypto.terminal import ask_line
 from chain.dec import dec_wire
-from chain.errors import InvalidAddress
+from chain.errors import AppError, InvalidAddress
 from chain.module import GenesisError, Module
 from chain.node import VERSION
 from chain.store.kv import MemoryBackend
 from chain.tx.build import Signer, build_tx
 from genesis import build, document
+from genesis.migrate import TARGETS
+from genesis.migrate import migrate as migrate_document
 
 GAS_LIMIT = 200_000
 
@@ -40,10 +46,12 @@ def modules() -> tuple[Module, ...]:
 @click.option("--initial-height", default=1, show_default=True)
 @click.option("--default-denom", default="wei", show_default=True, help="The staking denom.")
 @click.option("-o", "--overwrite", is_flag=True, help="Replace an existing genesis file.")
-@click.option("--recover", is_flag=True, hidden=True)
+@click.option("--recover", is_flag=True, help="Ask for a mnemonic, and derive the validator key from it.")
 @home_option
 @click.pass_context
-def init(ctx: click.Context, /, moniker: str, chain_id: str, initial_height: int, default_denom: str, overwrite: bool, **_: Any) -> None:
+def init(
+    ctx: click.Context, /, moniker: str, chain_id: str, initial_height: int, default_denom: str, overwrite: bool, recover: bool, **_: Any
+) -> None:
     """Make the home of a new node: keys, configuration and a default genesis file.
 
     \b
@@ -54,20 +62,34 @@ def init(ctx: click.Context, /, moniker: str, chain_id: str, initial_height: int
         raise click.ClickException(f"genesis.json file already exists: {home.genesis}; use --overwrite to replace it")
     now = datetime.now(UTC)
     chain_id = chain_id or f"test-chain-{now.strftime('%H%M%S')}"
-    nodekeys.create_missing(home)
-    if not home.comet_config.exists() or overwrite:
-        config.write_defaults(home, moniker)
+    mnemonic = ""
+    if recover:
+        mnemonic = " ".join(ask_line("Enter your bip39 mnemonic").split())
+        if not Mnemonic("english").check(mnemonic):
+            raise click.ClickException("invalid mnemonic: expected 12 to 24 English BIP-39 words with a valid checksum")
+        if home.validator_key.exists():
+            raise click.ClickException(f"{home.validator_key} exists: move it away before recovering another key")
     made = build.default_document(modules(), chain_id, now.strftime("%Y-%m-%dT%H:%M:%S.%f000Z"), VERSION, initial_height)
     made["app_state"]["staking"]["params"]["bond_denom"] = default_denom
-    document.save(document.normalise(made), home.genesis)
+    made = document.normalise(made)
+    nodekeys.create_missing(home, mnemonic)
+    if not home.comet_config.exists() or overwrite:
+        config.write_defaults(home, moniker)
+    if not home.client_config.exists() or overwrite:
+        config.write_client(home, chain_id)
+    document.save(made, home.genesis)
+    _tell(home, moniker, "", made)
+
+
+def _tell(home: config.Home, moniker: str, gentxs_folder: str, made: dict[str, Any]) -> None:
     told = {
         "moniker": moniker,
-        "chain_id": chain_id,
+        "chain_id": made["chain_id"],
         "node_id": nodekeys.node_id(home),
-        "gentxs_dir": "",
+        "gentxs_dir": gentxs_folder,
         "app_message": made["app_state"],
     }
-    click.echo(json.dumps(told, separators=(",", ":")), err=True)
+    click.echo(json.dumps(told, indent=1, ensure_ascii=False), err=True)
 
 
 @click.group()
@@ -79,21 +101,33 @@ def genesis() -> None:
 @click.argument("address_or_name")
 @click.argument("amount")
 @click.option("--append", is_flag=True, help="Add coins to an account that is there already.")
+@click.option("--vesting-amount", default="", help="The part of the amount that is locked at first.")
+@click.option("--vesting-start-time", type=int, default=0, help="Unix seconds from which it is freed evenly; 0 frees all of it at the end.")
+@click.option("--vesting-end-time", type=int, default=0, help="Unix seconds at which all of it is free.")
+@click.option("--module-name", default="", help="Make the account of this module.")
+@output_option
 @keyring_options
 @click.pass_context
-def add_genesis_account(ctx: click.Context, /, address_or_name: str, amount: str, append: bool, **_: Any) -> None:
+def add_genesis_account(ctx: click.Context, /, address_or_name: str, amount: str, append: bool, vesting_amount: str, **options: Any) -> None:
     """Give an address (or a key of the keyring) coins in the genesis file.
 
     \b
     stchaind genesis add-genesis-account alice 1000000000000000000wei
+    stchaind genesis add-genesis-account st1… 10stos --vesting-amount 9stos --vesting-end-time 1893456000
     """
     home = home_of(ctx)
     try:
         address = bech32.decode(address_or_name)
     except InvalidAddress:
         address = user_keyring().find(address_or_name).address
-    made = document.load(home.genesis)
-    build.add_account(made, address, parse_coins(amount), append=append)
+    made, coins = document.load(home.genesis), parse_coins(amount)
+    account = None
+    if vesting_amount:
+        account = build.vesting_account(address, coins, parse_coins(vesting_amount), options["vesting_start_time"], options["vesting_end_time"])
+    elif options["module_name"]:
+        account = build.module_account(address, options["module_name"])
+    build.add_account(made, address, coins, append=append, account=account)
+    build.validate(made, modules())
     document.save(made, home.genesis)
 
 
@@ -111,8 +145,13 @@ def add_genesis_account(ctx: click.Context, /, address_or_name: str, amount: str
 @click.option("--identity", default="")
 @click.option("--security-contact", default="")
 @click.option("--ip", default="127.0.0.1", show_default=True)
+@click.option("--p2p-port", type=click.IntRange(1, 65535), default=26656, show_default=True)
+@click.option("--node-id", default="", help="The node's id (default: this home's).")
+@click.option("--pubkey", default="", help="The validator's public key, as `comet show-validator` prints it (default: this home's).")
 @click.option("--output-document", type=click.Path(), default=None)
 @click.option("--fees", default="", help="Fee of the genesis transaction.")
+@click.option("--gas", type=click.IntRange(0), default=GAS_LIMIT, show_default=True)
+@click.option("-y", "--yes", is_flag=True, hidden=True)
 @keyring_options
 @click.pass_context
 def gentx(ctx: click.Context, /, name: str, amount: str, **options: Any) -> None:
@@ -133,9 +172,12 @@ def gentx(ctx: click.Context, /, name: str, amount: str, **options: Any) -> None
     held = [one for one in made["app_state"]["bank"]["balances"] if one["address"] == bech32.encode(key.address)]
     if not held:
         raise click.ClickException(f"account {name} has no coins in the genesis file: run `stchaind genesis add-genesis-account` first")
+    owned = sum(int(one["amount"]) for one in held[0]["coins"] if one["denom"] == coin.denom)
+    if owned < coin.amount:
+        raise click.ClickException(f"account {name} has {owned}{coin.denom} in the genesis file, less than the {coin.amount}{coin.denom} to stake")
     message = message_class("cosmos.staking.v1beta1.MsgCreateValidator")(
         validator_address=bech32.encode(key.address, bech32.VALIDATOR),
-        pubkey=public_key_to_any(nodekeys.validator_key(home)),
+        pubkey=from_json(Any_, loads(options["pubkey"])) if options["pubkey"] else public_key_to_any(nodekeys.validator_key(home)),
         min_self_delegation=options["min_self_delegation"],
     )
     message.value.denom, message.value.amount = coin.denom, str(coin.amount)
@@ -147,10 +189,9 @@ def gentx(ctx: click.Context, /, name: str, amount: str, **options: Any) -> None
     message.commission.max_rate = dec_wire(options["commission_max_rate"])
     message.commission.max_change_rate = dec_wire(options["commission_max_change_rate"])
     _check(message)
-    node = nodekeys.node_id(home)
-    unsigned = build_tx(
-        [message], fee=parse_coins(options["fees"]), gas_limit=GAS_LIMIT, signers=[Signer(key.public_key, 0)], memo=f"{node}@{options['ip']}:26656"
-    )
+    node = options["node_id"] or nodekeys.node_id(home)
+    memo = f"{node}@{options['ip']}:{options['p2p_port']}"
+    unsigned = build_tx([message], fee=parse_coins(options["fees"]), gas_limit=options["gas"], signers=[Signer(key.public_key, 0)], memo=memo)
     raw = unsigned.sign([key.private_key], made["chain_id"])
     path = Path(options["output_document"]) if options["output_document"] else home.root / "config" / "gentx" / f"gentx-{node}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,15 +207,85 @@ def collect_gentxs(ctx: click.Context, /, gentx_dir: str | None, **_: Any) -> No
     """Put every gentx into the genesis file."""
     home = home_of(ctx)
     folder = Path(gentx_dir) if gentx_dir else home.root / "config" / "gentx"
-    found = sorted(folder.glob("*.json"))
+    found = sorted(path for path in folder.glob("*.json") if path.is_file())
     if not found:
         raise click.ClickException(f"there are no gentxs in {folder}: make one with `stchaind genesis gentx`")
     made = document.load(home.genesis)
-    made["app_state"]["genutil"]["gen_txs"] = [loads(path.read_bytes()) for path in found]
+    moniker = str(config.read_comet(home)["moniker"])
+    gen_txs, peers = [], set()
+    for path in found:
+        tx = _read_gentx(path)
+        gen_txs.append(tx)
+        if tx["body"]["messages"][0].get("description", {}).get("moniker") != moniker:
+            peers.add(tx["body"]["memo"])
+    made["app_state"]["genutil"] = {"gen_txs": gen_txs}
     build.validate(made, modules())
+    rehearse(made, found)
+    config.update(home.comet_config, {"p2p.persistent_peers": ",".join(sorted(peers))})
     document.save(made, home.genesis)
-    told = {"chain_id": made["chain_id"], "gentxs_dir": str(folder), "node_id": nodekeys.node_id(home)}
-    click.echo(json.dumps(told, separators=(",", ":")), err=True)
+    _tell(home, moniker, str(folder), made)
+
+
+def _read_gentx(path: Path) -> Any:
+    """A gentx file's JSON, checked as far as it can be alone. Raises ClickException naming the file."""
+    try:
+        tx = loads(path.read_bytes())
+        gentxs = next(module.genesis for module in modules() if module.name == "genutil")
+        assert gentxs is not None, "genutil has a section"
+        gentxs.validate({"gen_txs": [tx]})
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be read ({error.strerror})") from None
+    except AppError as error:
+        raise click.ClickException(f"{path} is not a gentx: {error.detail}") from None
+    except GenesisError as error:
+        raise click.ClickException(f"{path} is not a gentx: {error.problem}") from None
+    if not tx["body"].get("memo"):
+        raise click.ClickException(f"{path} has no memo: expected the node's address as NODE_ID@IP:PORT; make it with `stchaind genesis gentx`")
+    return tx
+
+
+def rehearse(made: dict[str, Any], gentx_files: Sequence[Path] = ()) -> None:
+    """Run InitChain of a genesis document on an empty chain in memory. Raises ClickException with the reason for which a node could not start."""
+    app = build_application(MemoryBackend())
+    request = message_class("tendermint.abci.RequestInitChain")(
+        chain_id=made["chain_id"],
+        app_state_bytes=json.dumps(made["app_state"]).encode(),
+        initial_height=made["initial_height"],
+        consensus_params=document.consensus_params(made),
+    )
+    request.time.seconds, request.time.nanos = parse_rfc3339(made["genesis_time"])
+    try:
+        app.init_chain(request)
+    except AppError as error:
+        names = ", ".join(path.name for path in gentx_files)
+        raise click.ClickException(f"a chain cannot start from this ({names}): {error.detail}" if names else error.detail) from None
+    finally:
+        app.close()
+
+
+@genesis.command()
+@click.argument("target", metavar="TARGET_VERSION")
+@click.argument("file", metavar="GENESIS_FILE")
+@click.option("--chain-id", default="", help="Another chain id.")
+@click.option("--genesis-time", default="", help="Another genesis time, as 2026-01-01T00:00:00Z.")
+@click.option("--output-document", type=click.Path(), default=None, help="Write here instead of to the screen.")
+def migrate(target: str, file: str, chain_id: str, genesis_time: str, output_document: str | None) -> None:
+    """Turn a genesis file of SDK 0.47 into one of 0.50.
+
+    \b
+    stchaind genesis migrate v0.50 exported.json --chain-id stratos-2 --output-document genesis.json
+    """
+    if target not in TARGETS:
+        raise click.ClickException(f"unknown migration function for version: {target} (supported versions {', '.join(TARGETS)})")
+    given = document.load(Path(file))
+    given.update({name: value for name, value in (("chain_id", chain_id), ("genesis_time", genesis_time)) if value})
+    moved, unknown = migrate_document(given, modules())
+    if unknown:
+        click.echo(f"kept as they are, since this chain has no such modules: {', '.join(unknown)}", err=True)
+    if output_document:
+        document.save(moved, Path(output_document))
+    else:
+        click.echo(json.dumps(moved, separators=(",", ":"), ensure_ascii=False))
 
 
 @genesis.command()
@@ -185,7 +296,7 @@ def validate(ctx: click.Context, /, file: str | None, **_: Any) -> None:
     """Check a genesis file (default: the home's)."""
     path = Path(file) if file else home_of(ctx).genesis
     build.validate(document.load(path), modules())
-    click.echo(f"File at {path} is a valid genesis file", err=True)
+    click.echo(f"File at {path} is a valid genesis file")
 
 
 @genesis.command()

@@ -15,6 +15,7 @@ import click
 from mnemonic import Mnemonic
 
 from chain.cli.keyring import keyring_options, reported, setting, user_keyring
+from chain.cli.text import yaml_string
 from chain.codec import json as proto_json
 from chain.codec.registry import Any_
 from chain.crypto import address as bech32
@@ -301,7 +302,7 @@ def parse(*, text: str) -> None:
     elif "formats" in value:
         click.echo("\n".join(["formats:", *(f"- {one}" for one in value["formats"])]) + "\n")
     else:
-        click.echo(f"bytes: {_yaml(value['bytes'])}\nhuman: {_yaml(value['human'])}\n")
+        click.echo(f"bytes: {yaml_string(value['bytes'])}\nhuman: {yaml_string(value['human'])}\n")
 
 
 @_command("mnemonic", with_keyring=False)
@@ -403,7 +404,7 @@ def _print_created(record: Record, phrase: str) -> None:
 
 def _print_text(records: list[dict[str, str]]) -> None:
     for fields in records:
-        lines = [f"{name}: {_yaml(fields[name])}" for name in sorted(fields)]
+        lines = [f"{name}: {yaml_string(fields[name])}" for name in sorted(fields)]
         click.echo("- " + "\n  ".join(lines))
     click.echo("")
 
@@ -411,18 +412,3 @@ def _print_text(records: list[dict[str, str]]) -> None:
 def _go_json(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-_YAML_WORD: Final = re.compile(r"true|false|yes|no|on|off|y|n|null|~|", re.IGNORECASE)
-_YAML_NUMBER: Final = re.compile(
-    r"[-+]?(?:0[xob][0-9a-f_]+|\.?[0-9][0-9_:.]*(?:e[-+]?[0-9]+)?|\.inf|\.nan)|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*", re.IGNORECASE
-)
-_YAML_PLAIN: Final = re.compile(r"(?:[^\s\-?:,\[\]{}#&*!|>'\"%@`]|[-?:](?=\S))(?:[^:#]|:(?=\S)|(?<=\S)#)*")
-
-
-def _yaml(text: str) -> str:
-    if _YAML_WORD.fullmatch(text) or _YAML_NUMBER.fullmatch(text) or not text.isprintable():
-        return json.dumps(text, ensure_ascii=False)
-    if _YAML_PLAIN.fullmatch(text) and not text.endswith((" ", ":")):
-        return text
-    return "'" + text.replace("'", "''") + "'"

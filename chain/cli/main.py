@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from typing import Any
 
 import click
 import structlog
@@ -16,12 +17,30 @@ from chain.dec import DecError
 from chain.errors import AppError
 from chain.node import EXPECTED_ERRORS
 
-_LEVELS = {"trace": 10, "debug": 10, "info": 20, "warn": 30, "error": 40}
+_LEVELS = {"trace": 10, "debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50, "panic": 50, "disabled": 60}
 _OURS: tuple[type[Exception], ...] = (*EXPECTED_ERRORS, AppError, KeyringError, DerivationError, DecError)
 
 
 class Root(click.Group):
-    """Turns expected errors into one sentence and exit code 1; ``--trace`` shows where they come from."""
+    """Turns expected errors into one sentence and exit code 1, as simd's; ``--trace`` shows where they come from."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.ClickException as error:
+            error.show()
+            code = 1
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted", err=True)
+            code = 130
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                # Whoever read our output has gone: nothing is left to say, and Python must not try again at its end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            else:
+                click.echo(f"Error: {error.filename or 'the system'}: {error.strerror or error}", err=True)
+            code = 1
+        sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -34,12 +53,14 @@ class Root(click.Group):
 
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("--home", type=click.Path(), default=None, help="The node's folder (default: $STCHAIND_HOME or ~/.stchaind).")
-@click.option("--log_level", type=click.Choice(sorted(_LEVELS)), default="info", show_default=True)
+@click.option("--log_level", default="info", show_default=True, help=f"{'|'.join(_LEVELS)}; of '*:info,abci:debug' the part for * counts.")
 @click.option("--log_format", type=click.Choice(["plain", "json"]), default="plain", show_default=True)
+@click.option("--log_no_color", is_flag=True, help="Logs without colours.")
 @click.option("--trace", is_flag=True, help="Show the full stack of errors.")
-def cli(home: str | None, log_level: str, log_format: str, trace: bool) -> None:
+def cli(home: str | None, log_level: str, log_format: str, log_no_color: bool, trace: bool) -> None:
     """Stratos: run a node, hold keys, send transactions, ask questions."""
-    renderer = structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    colors = sys.stderr.isatty() and not log_no_color
+    renderer = structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer(colors=colors)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -47,10 +68,18 @@ def cli(home: str | None, log_level: str, log_format: str, trace: bool) -> None:
             structlog.processors.format_exc_info if log_format == "json" else structlog.processors.StackInfoRenderer(),
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[log_level]),
+        wrapper_class=structlog.make_filtering_bound_logger(_level(log_level)),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     logging.basicConfig(level=logging.WARNING)
+
+
+def _level(text: str) -> int:
+    parts = dict(part.rpartition(":")[::2] for part in text.split(","))
+    level = _LEVELS.get(parts.get("") or parts.get("*") or "info")
+    if level is None:
+        raise click.ClickException(f"--log_level must be one of {', '.join(_LEVELS)}, got {text[:60]!r}")
+    return level
 
 
 @cli.command()
@@ -81,10 +110,14 @@ for _name, _signing in sign.COMMANDS.items():
     tx.tx.add_command(_signing, _name)
 for _alias in ("comet", "tendermint", "cometbft"):
     cli.add_command(node.comet, _alias)
+for _name in ("reset-state", "unsafe-reset-all"):
+    node.comet.add_command(node.comet.commands[_name], _name.replace("-", "_"))
 cli.add_command(query.query, "q")
-for _name in ("add-genesis-account", "gentx", "collect-gentxs"):
+cli.add_command(query.query_block_results, "block-results")
+for _name in ("add-genesis-account", "gentx", "collect-gentxs", "migrate"):
     cli.add_command(genesis.genesis.commands[_name], _name)
 cli.add_command(genesis.genesis.commands["validate"], "validate-genesis")
+genesis.genesis.add_command(genesis.genesis.commands["validate"], "validate-genesis")
 
 
 def main() -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import platform
+import re
 import shutil
 import subprocess
+from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,10 +20,12 @@ from chain.cli.options import home_of, home_option, output_option, show
 from chain.cli.tx import Remote, node_option
 from chain.codec.json import to_json
 from chain.comet import find_comet
+from chain.config import Home
 from chain.crypto import address as bech32
-from chain.crypto.keys import public_key_message
+from chain.crypto.keys import Ed25519PublicKey, public_key_message
 from chain.node import VERSION, StartOptions, open_application, run
-from chain.store.errors import VersionPruned
+from chain.store.errors import CorruptStore, VersionPruned
+from chain.store.kv import open_backend
 from genesis import document
 
 _COMET_FLAGS = ("rpc.laddr", "p2p.laddr", "p2p.seeds", "p2p.persistent_peers", "consensus.timeout_commit", "moniker")
@@ -73,10 +80,10 @@ def start(ctx: click.Context, /, with_comet: bool, transport: str, address: str,
 @click.command()
 @node_option
 @output_option
-def status(node: str, output: str) -> None:
-    """What a node says of itself."""
+def status(node: str | None, output: str | None) -> None:
+    """What a node says of itself; in JSON unless --output says text."""
     remote = Remote(node)
-    show(remote.call(lambda: remote.comet.call("status")), output)
+    show(remote.call(lambda: remote.comet.call("status")), output or "json")
 
 
 @click.command()
@@ -87,8 +94,10 @@ def version(is_long: bool, output: str) -> None:
     if not is_long:
         click.echo(VERSION)
         return
-    python = f"python {platform.python_version()} {platform.system().lower()}/{platform.machine()}"
-    show({"name": "stratos", "server_name": "stchaind", "version": VERSION, "cosmos_sdk_version": "v0.50.9", "python": python}, output)
+    python = f"python version {platform.python_version()} {platform.system().lower()}/{platform.machine()}"
+    packages = sorted({f"{one.name}@v{one.version}" for one in metadata.distributions() if one.name})
+    told = {"name": "stratos", "server_name": "stchaind", "version": VERSION, "commit": "", "build_tags": "", "python": python}
+    show({**told, "build_deps": packages, "cosmos_sdk_version": "v0.50.9"}, output)
 
 
 @click.group()
@@ -123,31 +132,70 @@ def show_address(ctx: click.Context, /, **_: Any) -> None:
 
 @comet.command("version")
 def comet_version() -> None:
-    """The version of the CometBFT that is found."""
-    binary = find_comet()
-    click.echo(subprocess.run([binary, "version"], capture_output=True, text=True).stdout.strip() if binary else "not found")
+    """The versions of the CometBFT that is found and of its protocols."""
+    told = json.loads(subprocess.run([_comet_binary(), "version", "--verbose"], capture_output=True, text=True, check=True).stdout)
+    names = {"CometBFT": "cometbft", "ABCI": "abci", "BlockProtocol": "block_protocol", "P2PProtocol": "p2p_protocol"}
+    show({name: told.get(source) for name, source in names.items()}, "text")
+
+
+@comet.command("reset-state")
+@home_option
+@click.pass_context
+def reset_state(ctx: click.Context, /, **_: Any) -> None:
+    """Delete CometBFT's blocks, state and WAL; keys, the validator's state and the application's database stay."""
+    home = home_of(ctx)
+    _require_stopped(home)
+    for name in ("blockstore.db", "state.db", "cs.wal", "evidence.db", "tx_index.db"):
+        path = home.root / "data" / name
+        if path.exists():
+            shutil.rmtree(path)
+            click.echo(f"Removed {path}")
 
 
 @comet.command("unsafe-reset-all")
-@click.option("--keep-addr-book", is_flag=True)
+@click.option("--keep-addr-book", is_flag=True, help="Keep config/addrbook.json.")
 @home_option
 @click.pass_context
 def unsafe_reset_all(ctx: click.Context, /, keep_addr_book: bool, **_: Any) -> None:
-    """Delete all data of the chain in this home; keys stay, the validator's state starts anew."""
+    """Delete all data of the chain in this home; keys stay, the validator's state starts anew.
+
+    A validator that signed on a chain that goes on must never be reset: it would sign the same heights twice.
+    """
     home = home_of(ctx)
-    shutil.rmtree(home.root / "data", ignore_errors=True)
-    if not keep_addr_book:
-        (home.root / "config" / "addrbook.json").unlink(missing_ok=True)
+    _require_stopped(home)
+    book = home.root / "config" / "addrbook.json"
+    if book.exists() and not keep_addr_book:
+        book.unlink()
+        click.echo(f"Removed existing address book {book}")
+    if (home.root / "data").exists():
+        shutil.rmtree(home.root / "data")
+        click.echo(f"Removed all blockchain history in {home.root / 'data'}")
     nodekeys.create_missing(home)
-    click.echo(f"Removed all blockchain history in {home.root / 'data'}", err=True)
+    click.echo(f"Reset private validator file to genesis state: {home.validator_key}, {home.validator_state}")
+
+
+def _comet_binary() -> Path:
+    binary = find_comet()
+    if binary is None:
+        raise click.ClickException("CometBFT is not on PATH nor in the tool folder: run `python -m chain.comet`")
+    return binary
+
+
+def _require_stopped(home: Home) -> None:
+    """Raise while a node runs on the home. A damaged database is no reason: deleting it may be the cure."""
+    if not home.database.exists():
+        return
+    with contextlib.suppress(CorruptStore):
+        open_backend(config.read_app(home)["app-db-backend"], home.database).close()
 
 
 @click.command()
 @click.option("--height", type=int, default=-1, help="At this height (default: the latest).")
 @click.option("--output-document", type=click.Path(), default=None, help="Write here instead of to the screen.")
+@click.option("--modules-to-export", default="", help="Names, comma-separated (default: every module).")
 @home_option
 @click.pass_context
-def export(ctx: click.Context, /, height: int, output_document: str | None, **_: Any) -> None:
+def export(ctx: click.Context, /, height: int, output_document: str | None, modules_to_export: str, **_: Any) -> None:
     """Print the state as a genesis document; the node must be stopped."""
     home = home_of(ctx)
     made = document.load(home.genesis)
@@ -156,11 +204,16 @@ def export(ctx: click.Context, /, height: int, output_document: str | None, **_:
         if app.latest_height == 0:
             raise click.ClickException("the node has no block yet: there is nothing to export")
         at = None if height < 0 else height
+        app_state = app.export(at)
+        wanted = modules_to_export.split(",") if modules_to_export else list(app_state)
+        unknown = sorted(set(wanted) - set(app_state))
+        if unknown:
+            raise click.ClickException(f"module {unknown[0][:60]} is not one of {', '.join(app_state)}")
         made = {
             **made,
             "initial_height": (app.latest_height if at is None else at) + 1,
-            "app_state": app.export(at),
-            "consensus": {"params": app.export_consensus_params(at)},
+            "app_state": {name: section for name, section in app_state.items() if name in wanted},
+            "consensus": {"validators": _validators(app_state), "params": document.comet_params(app.export_consensus_params(at))},
         }
     finally:
         app.close()
@@ -172,28 +225,51 @@ def export(ctx: click.Context, /, height: int, output_document: str | None, **_:
         click.echo(text)
 
 
+def _validators(app_state: dict[str, Any]) -> list[dict[str, Any]]:
+    """The bonded validators of exported state, in the form of genesis files."""
+    powers = {one["address"]: one["power"] for one in app_state["staking"]["last_validator_powers"]}
+    found = []
+    for one in app_state["staking"]["validators"]:
+        if one["operator_address"] in powers:
+            raw = base64.b64decode(one["consensus_pubkey"]["key"])
+            found.append(
+                {
+                    "address": Ed25519PublicKey(raw).address.hex().upper(),
+                    "pub_key": {"type": "tendermint/PubKeyEd25519", "value": one["consensus_pubkey"]["key"]},
+                    "power": powers[one["operator_address"]],
+                    "name": one["description"]["moniker"],
+                }
+            )
+    return found
+
+
 @click.command()
 @click.option("--hard", is_flag=True, help="Remove the last block from CometBFT's store, too.")
 @home_option
 @click.pass_context
 def rollback(ctx: click.Context, /, hard: bool, **_: Any) -> None:
-    """Undo the last block's state, in CometBFT and the application; the node must be stopped."""
+    """Undo the last block's state, in CometBFT and the application; the node must be stopped.
+
+    Done twice it undoes no second block: CometBFT keeps that one until it is executed again, or removed with --hard.
+    """
     home = home_of(ctx)
-    binary = find_comet()
-    if binary is None:
-        raise click.ClickException("CometBFT is not on PATH nor in the tool folder: its state has to be rolled back, too")
+    binary = _comet_binary()
     app = open_application(home, config.read_app(home))
     try:
         target = app.latest_height - 1
         if target < 1:
             raise click.ClickException("there is no earlier block to go back to")
+        if app.store.oldest_version() > target:
+            raise click.ClickException(f"height {target} is pruned: the oldest that is kept is {app.store.oldest_version()}")
         answer = subprocess.run([binary, "rollback", "--home", str(home.root), *(["--hard"] if hard else [])], capture_output=True, text=True)
-        if answer.returncode:
+        told = re.search(r"Rolled back (?:state|both state and block) to height (\d+) and hash ([0-9A-F]+)", answer.stdout)
+        if answer.returncode or told is None:
             raise click.ClickException(f"CometBFT cannot roll back: {answer.stderr.strip()[-300:] or answer.stdout.strip()[-300:]}")
-        try:
-            app.store.rollback(target)
-        except VersionPruned as error:
-            raise click.ClickException(str(error)) from None
-        click.echo(f"Rolled back state to height {target} and hash {app.store.app_hash.hex().upper()}")
+        height = int(told[1])
+        if height < app.latest_height:
+            app.store.rollback(height)
+        click.echo(f"Rolled back state to height {height} and hash {told[2]}")
+    except VersionPruned as error:
+        raise click.ClickException(str(error)) from None
     finally:
         app.close()

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from chain.cli.keyring import setting
+from chain.cli.text import yaml
 from chain.config import Home, default_home
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,37 +32,12 @@ def home_option(command: F) -> F:
 
 
 def output_option(command: F) -> F:
-    return click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="Output format.")(command)
+    return click.option("-o", "--output", type=click.Choice(["text", "json"]), help="Output format.  [default: text]")(command)
 
 
-def show(value: Any, output: str) -> None:
-    """Print JSON as JSON, or as readable text (``key: value`` lines, nested by indentation)."""
-    if output == "json":
-        click.echo(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+def show(value: Any, output: str | None = None, *, indent: bool = False) -> None:
+    """Print a JSON value as JSON or as YAML: as ``output`` says, else environment or client.toml, else as text."""
+    if (output or setting("output") or "text") == "json":
+        click.echo(json.dumps(value, separators=None if indent else (",", ":"), indent=2 if indent else None, ensure_ascii=False))
     else:
-        click.echo("\n".join(_text(value, 0)))
-
-
-def _text(value: Any, depth: int) -> list[str]:
-    pad = "  " * depth
-    if isinstance(value, dict) and value:
-        lines = []
-        for name, item in value.items():
-            if isinstance(item, dict | list) and item:
-                lines += [f"{pad}{name}:", *_text(item, depth + (isinstance(item, dict)))]
-            else:
-                lines.append(f"{pad}{name}: {_plain(item)}")
-        return lines
-    if isinstance(value, list) and value:
-        lines = []
-        for item in value:
-            inner = _text(item, depth + 1)
-            lines += [f"{pad}- {inner[0].strip()}", *inner[1:]]
-        return lines
-    return [pad + _plain(value)]
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False) if value == "" or (value.isascii() and value.isdigit()) else value
-    return json.dumps(value)
+        click.echo(yaml(value))

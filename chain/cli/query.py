@@ -1,4 +1,4 @@
-"""``stchaind query``: commands for every query method, made from the service descriptors, and a few by hand."""
+"""``stchaind query``: commands for every query method, made from the service descriptors and named as simd names them, and a few by hand."""
 
 from __future__ import annotations
 
@@ -8,14 +8,39 @@ from typing import Any, Final
 
 import click
 
+from chain.api import blocks
 from chain.cli.genesis import modules
 from chain.cli.options import output_option, show
-from chain.cli.tx import Remote, node_option
+from chain.cli.tx import Remote, query_options, simulate
 from chain.codec.json import from_json, to_json
 from chain.codec.registry import POOL, message_class
 
 _PAGE: Final = {"page-key": "key", "page-offset": "offset", "page-limit": "limit", "page-reverse": "reverse", "page-count-total": "count_total"}
-_ALIASES: Final = {"bank": {"all-balances": "balances", "spendable-balances": "spendable-balances", "total-supply": "total-supply"}}
+_NAMES: Final = {
+    "bank": {"all-balances": "balances", "spendable-balance-by-denom": "spendable-balance", "supply-of": "total-supply-of"},
+    "auth": {"account-address-by-id": "address-by-acc-num", "module-account-by-name": "module-account"},
+    "staking": {
+        "delegator-delegations": "delegations",
+        "validator-delegations": "delegations-to",
+        "delegator-unbonding-delegations": "unbonding-delegations",
+        "validator-unbonding-delegations": "unbonding-delegations-from",
+        "redelegations": "redelegation",
+    },
+}
+"""simd's names where they are not the method's own."""
+_COMET: Final = {
+    "block-by-height": "GetBlockByHeight",
+    "block-latest": "GetLatestBlock",
+    "node-info": "GetNodeInfo",
+    "syncing": "GetSyncing",
+    "validator-set": "GetLatestValidatorSet",
+    "validator-set-by-height": "GetValidatorSetByHeight",
+}
+_COMET_SERVICE: Final = "/cosmos.base.tendermint.v1beta1.Service/"
+_OPTIONAL: Final = ("resolve_denom", "id", "status")
+"""Scalars a query may do without: options, where the others are arguments."""
+_HASH: Final = re.compile(r"(?:0x)?[0-9a-fA-F]{64}", re.ASCII)
+_HEX: Final = re.compile(r"(?:0x)?(?:[0-9a-fA-F]{2})*", re.ASCII)
 
 
 @click.group()
@@ -33,30 +58,32 @@ def _add_module_commands() -> None:
             continue
         group = click.Group(module.name, help=f"Queries of {module.name}.")
         for path in module.queries:
-            service, _, name = path.lstrip("/").partition("/")
-            command = _ALIASES.get(module.name, {}).get(_kebab(name), _kebab(name))
-            group.add_command(_command(path, command, POOL.FindServiceByName(service).FindMethodByName(name).input_type))
+            name = _kebab(path.rpartition("/")[2])
+            group.add_command(_command(path, _NAMES.get(module.name, {}).get(name, name)))
         query.add_command(group)
+    comet = click.Group("comet", help="What CometBFT knows, through the application's service.")
+    for name, method in _COMET.items():
+        comet.add_command(_command(_COMET_SERVICE + method, name))
+    consensus = query.commands["consensus"]
+    assert isinstance(consensus, click.Group), "the consensus module has queries"
+    consensus.add_command(comet)
 
 
-def _command(path: str, name: str, request: Any) -> click.Command:
+def _command(path: str, name: str) -> click.Command:
+    service, _, method = path.lstrip("/").partition("/")
+    request = POOL.FindServiceByName(service).FindMethodByName(method).input_type
     scalars = [field for field in request.fields if field.message_type is None]
     paged = "pagination" in request.fields_by_name
-    # What a query needs comes as arguments; what it may do without (repeated fields, enums, ids of old) as options.
-    arguments = [field for field in scalars if not field.is_repeated and field.name not in ("resolve_denom", "id", "status")]
+    arguments = [field for field in scalars if field.name not in _OPTIONAL]
 
-    def run(output: str, node: str, height: int, **given: Any) -> None:
-        value = {field.name: given[field.name] for field in arguments if given.get(field.name)}
-        for field in scalars:
-            if field not in arguments and given.get(field.name):
-                value[field.name] = list(given[field.name]) if field.is_repeated else given[field.name]
+    def run(output: str | None, node: str | None, height: int, grpc_addr: str, no_indent: bool, **given: Any) -> None:
+        value = {field.name: _value(field, given[f"arg_{field.name}"]) for field in scalars if given.get(f"arg_{field.name}")}
         if paged:
-            page = {inner: given[outer.replace("-", "_")] for outer, inner in _PAGE.items() if given[outer.replace("-", "_")]}
-            value["pagination"] = page
-        answer = Remote(node).rpc(path, from_json(message_class(request.full_name), value), height)
-        show(to_json(answer), output)
+            value["pagination"] = {inner: given[outer.replace("-", "_")] for outer, inner in _PAGE.items() if given[outer.replace("-", "_")]}
+        answer = Remote(node, grpc_addr).rpc(path, from_json(message_class(request.full_name), value), height)
+        show(to_json(answer), output, indent=not no_indent)
 
-    command: Any = click.option("--height", default=0, help="Ask at this height (default: the latest).")(node_option(output_option(run)))
+    command: Any = click.option("--no-indent", is_flag=True, help="JSON on one line.")(query_options(output_option(run)))
     if paged:
         command = click.option("--page-key", default="", help="next_key of the page before, in base64.")(command)
         command = click.option("--page-offset", default=0, help="Entries to skip.")(command)
@@ -65,72 +92,165 @@ def _command(path: str, name: str, request: Any) -> click.Command:
         command = click.option("--page-count-total", is_flag=True, help="Count all.")(command)
     for field in scalars:
         if field not in arguments:
-            command = click.option(f"--{field.name.replace('_', '-')}", field.name, multiple=field.is_repeated, help=f"Field {field.name}.")(command)
+            flag = f"--{field.name.replace('_', '-')}"
+            command = click.option(flag, f"arg_{field.name}", is_flag=field.type == field.TYPE_BOOL, help=f"Field {field.name}.")(command)
     for field in reversed(arguments):
-        command = click.argument(field.name)(command)
+        command = click.argument(f"arg_{field.name}", nargs=-1 if field.is_repeated else 1, metavar=field.name.upper())(command)
     return click.command(name, help=f"{path} of the node.")(command)
 
 
+def _value(field: Any, given: Any) -> Any:
+    """The JSON form of what was typed: bytes come in hex or base64."""
+    if field.is_repeated:
+        return list(given)
+    if field.type == field.TYPE_BYTES and _HEX.fullmatch(given):
+        return base64.b64encode(bytes.fromhex(given.removeprefix("0x"))).decode()
+    return given
+
+
 @query.command("tx")
-@click.argument("hash_text", metavar="HASH")
-@node_option
+@click.argument("text", metavar="HASH|ADDRESS/SEQUENCE|SIGNATURES")
+@click.option("--type", "kind", type=click.Choice(["hash", "acc_seq", "signature"]), default="hash", show_default=True, help="What the argument is.")
+@query_options
 @output_option
-def query_tx(hash_text: str, node: str, output: str) -> None:
-    """A transaction by its hash."""
-    request = message_class("cosmos.tx.v1beta1.GetTxRequest")(hash=hash_text)
-    show(to_json(Remote(node).rpc("/cosmos.tx.v1beta1.Service/GetTx", request).tx_response), output)
+def query_tx(text: str, kind: str, node: str | None, height: int, grpc_addr: str, output: str | None) -> None:
+    """A transaction by its hash, by its signer and sequence, or by its signatures.
+
+    \b
+    stchaind query tx 6E…
+    stchaind query tx --type=acc_seq st1…/7
+    """
+    remote = Remote(node, grpc_addr)
+    if kind == "hash":
+        request = message_class("cosmos.tx.v1beta1.GetTxRequest")(hash=text)
+        show(to_json(remote.rpc("/cosmos.tx.v1beta1.Service/GetTx", request).tx_response), output)
+        return
+    event = "acc_seq" if kind == "acc_seq" else "signature"
+    wanted = " AND ".join(f"tx.{event}='{part}'" for part in ([text] if kind == "acc_seq" else text.split(",")))
+    found = _txs(remote, wanted, 1, 2, "").tx_responses
+    if not found:
+        raise click.ClickException(f"found no txs matching given {'address and sequence combination' if kind == 'acc_seq' else 'signatures'}")
+    if len(found) > 1:
+        raise click.ClickException(f"found {len(found)} txs matching given {kind}: expected one")
+    show(to_json(found[0]), output)
 
 
 @query.command("txs")
 @click.option("--query", "text", required=True, help="As \"message.sender='st1…' AND tx.height>5\".")
-@click.option("--page", default=1, show_default=True)
-@click.option("--limit", default=100, show_default=True)
-@click.option("--order_by", "order", type=click.Choice(["asc", "desc"]), default="asc", show_default=True)
-@node_option
+@click.option("--page", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 100), default=100, show_default=True)
+@click.option("--order_by", "order", type=click.Choice(["asc", "desc", "dsc"]), default="asc", show_default=True)
+@query_options
 @output_option
-def query_txs(text: str, page: int, limit: int, order: str, node: str, output: str) -> None:
+def query_txs(text: str, page: int, limit: int, order: str, node: str | None, height: int, grpc_addr: str, output: str | None) -> None:
     """Transactions by their events."""
-    request = message_class("cosmos.tx.v1beta1.GetTxsEventRequest")(query=text, page=page, limit=limit, order_by=1 if order == "asc" else 2)
-    answer = Remote(node).rpc("/cosmos.tx.v1beta1.Service/GetTxsEvent", request)
-    total = int(answer.total)
-    shown = {"total_count": str(total), "count": str(len(answer.tx_responses)), "page_number": str(page), "page_total": str(-(-total // limit))}
-    show({**shown, "limit": str(limit), "txs": [to_json(one) for one in answer.tx_responses]}, output)
+    answer = _txs(Remote(node, grpc_addr), text, page, limit, order)
+    show(_page(int(answer.total), len(answer.tx_responses), page, limit) | {"txs": [to_json(one) for one in answer.tx_responses]}, output)
+
+
+def _txs(remote: Remote, text: str, page: int, limit: int, order: str) -> Any:
+    order_by = {"": 0, "asc": 1}.get(order, 2)
+    request = message_class("cosmos.tx.v1beta1.GetTxsEventRequest")(query=text, page=page, limit=limit, order_by=order_by)
+    return remote.rpc("/cosmos.tx.v1beta1.Service/GetTxsEvent", request)
+
+
+def _page(total: int, count: int, page: int, limit: int) -> dict[str, Any]:
+    return {"total_count": str(total), "count": str(count), "page_number": str(page), "page_total": str(-(-total // limit)), "limit": str(limit)}
 
 
 @query.command("block")
-@click.argument("height", required=False)
-@node_option
+@click.argument("text", metavar="HEIGHT|HASH", default="")
+@click.option("--type", "kind", type=click.Choice(["height", "hash"]), default=None, help="What the argument is (default: seen by its form).")
+@query_options
 @output_option
-def query_block(height: str | None, node: str, output: str) -> None:
-    """A block by its height (default: the latest)."""
-    remote = Remote(node)
-    show(remote.call(lambda: remote.comet.call("block", **({"height": height} if height else {})))["block"], output)
+def query_block(text: str, kind: str | None, node: str | None, height: int, grpc_addr: str, output: str | None) -> None:
+    """A block by its height or hash (default: the latest).
+
+    \b
+    stchaind query block --type=height 5
+    """
+    remote = Remote(node, grpc_addr)
+    if not text:
+        click.echo("Falling back to latest block height:", err=True)
+    if text and (kind or ("hash" if _HASH.fullmatch(text) else "height")) == "hash":
+        if not _HASH.fullmatch(text):
+            raise click.ClickException(f"a block hash is 64 hex digits, got {text[:80]!r}")
+        wanted = base64.b64encode(bytes.fromhex(text.removeprefix("0x"))).decode()
+        found = remote.call(lambda: remote.comet.call("block_by_hash", hash=wanted))
+    else:
+        found = remote.call(lambda: remote.comet.call("block", **_at(text)))
+    if found["block"] is None:
+        raise click.ClickException(f"no block found with hash {text}")
+    show(to_json(blocks.block(found["block"])), output)
+
+
+@query.command("blocks")
+@click.option("--query", "text", required=True, help='As "block.height>5".')
+@click.option("--page", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 100), default=100, show_default=True)
+@click.option("--order_by", "order", type=click.Choice(["asc", "desc", "dsc"]), default="desc", show_default=True)
+@query_options
+@output_option
+def query_blocks(text: str, page: int, limit: int, order: str, node: str | None, height: int, grpc_addr: str, output: str | None) -> None:
+    """Blocks by their events."""
+    remote = Remote(node, grpc_addr)
+    params = {"query": text, "page": str(page), "per_page": str(limit), "order_by": "asc" if order == "asc" else "desc"}
+    found = remote.call(lambda: remote.comet.call("block_search", **params))
+    listed = [to_json(blocks.block(one["block"])) for one in found["blocks"]]
+    show(_page(int(found["total_count"]), len(listed), page, limit) | {"blocks": listed}, output)
 
 
 @query.command("block-results")
-@click.argument("height", required=False)
-@node_option
+@click.argument("text", metavar="HEIGHT", default="")
+@query_options
 @output_option
-def query_block_results(height: str | None, node: str, output: str) -> None:
+def query_block_results(text: str, node: str | None, height: int, grpc_addr: str, output: str | None) -> None:
     """What the transactions of a block did (default: the latest)."""
-    remote = Remote(node)
-    show(remote.call(lambda: remote.comet.call("block_results", **({"height": height} if height else {}))), output)
+    remote = Remote(node, grpc_addr)
+    if not text:
+        click.echo("Falling back to latest block height:", err=True)
+    found = remote.call(lambda: remote.comet.call("block_results", **_at(text)))
+    # simd prints these as numbers, CometBFT's RPC as text.
+    found["height"] = int(found["height"])
+    for section, names in (("block", ("max_bytes", "max_gas")), ("evidence", ("max_age_num_blocks", "max_age_duration", "max_bytes"))):
+        values = (found.get("consensus_param_updates") or {}).get(section) or {}
+        values.update({name: int(values[name]) for name in names if name in values})
+    show(found, output)
+
+
+def _at(text: str) -> dict[str, str]:
+    if text and not (text.isascii() and text.isdigit() and len(text) <= 19):
+        raise click.ClickException(f"a block height is a number, got {text[:80]!r}")
+    return {"height": text} if text else {}
+
+
+@query.command("comet-validator-set")
+@click.argument("text", metavar="HEIGHT", default="")
+@click.option("--page", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 100), default=100, show_default=True)
+@query_options
+@output_option
+def comet_validator_set(text: str, page: int, limit: int, node: str | None, height: int, grpc_addr: str, output: str | None) -> None:
+    """The whole validator set of CometBFT at a height (default: the latest)."""
+    method = "GetValidatorSetByHeight" if text else "GetLatestValidatorSet"
+    request = message_class(f"cosmos.base.tendermint.v1beta1.{method}Request")(**({"height": int(text)} if _at(text) else {}))
+    request.pagination.offset, request.pagination.limit = (page - 1) * limit, limit
+    show(to_json(Remote(node, grpc_addr).rpc(_COMET_SERVICE + method, request)), output)
 
 
 @query.command("store")
 @click.argument("store")
 @click.argument("key_hex")
 @click.option("--prove", is_flag=True, help="Show the ICS-23 proof.")
-@click.option("--height", default=0)
-@node_option
+@query_options
 @output_option
-def query_store(store: str, key_hex: str, prove: bool, height: int, node: str, output: str) -> None:
+def query_store(store: str, key_hex: str, prove: bool, height: int, node: str | None, grpc_addr: str, output: str | None) -> None:
     """A raw key of a store, in hex."""
     try:
         key = bytes.fromhex(key_hex)
     except ValueError:
         raise click.ClickException(f"expected a key in hex, got {key_hex[:60]!r}") from None
-    remote = Remote(node)
+    remote = Remote(node, grpc_addr)
     answer = remote.call(lambda: remote.comet.abci_query(f"/store/{store}/key", key, height, prove))
     if answer.get("code"):
         raise click.ClickException(f"{answer.get('log')} (codespace {answer.get('codespace')}, code {answer['code']})")
@@ -139,3 +259,6 @@ def query_store(store: str, key_hex: str, prove: bool, height: int, node: str, o
 
 
 _add_module_commands()
+query.add_command(simulate)
+for _alias in ("tendermint-validator-set", "cometbft-validator-set"):
+    query.add_command(comet_validator_set, _alias)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from chain.cli.genesis import tx_message
-from chain.cli.keyring import keyring_options, user_keyring
+from chain.cli.keyring import keyring_options, setting, user_keyring
 from chain.cli.options import output_option
 from chain.cli.tx import Remote, node_option, raw_of
 from chain.codec.json import from_json, loads, to_json
@@ -26,7 +26,7 @@ ModeInfo = message_class("cosmos.tx.v1beta1.ModeInfo")
 
 def _account_options(command: Any) -> Any:
     for option in (
-        click.option("--chain-id", default="", help="The chain's id (default: asked of the node)."),
+        click.option("--chain-id", default=None, help="The chain's id (default: client.toml's, else asked of the node)."),
         click.option("-a", "--account-number", type=int, default=None, help="With --offline."),
         click.option("-s", "--sequence", type=int, default=None, help="With --offline."),
         click.option("--offline", is_flag=True, help="Ask no node."),
@@ -40,13 +40,14 @@ def _account_options(command: Any) -> Any:
 def _facts(options: dict[str, Any], address: bytes) -> tuple[str, int, int]:
     """(chain id, account number, sequence) from the options or the node."""
     if options["offline"]:
-        if options["account_number"] is None or options["sequence"] is None or not options["chain_id"]:
+        chain_id = options["chain_id"] or setting("chain-id")
+        if options["account_number"] is None or options["sequence"] is None or not chain_id:
             raise click.ClickException("--offline needs --chain-id, --account-number and --sequence")
-        return options["chain_id"], options["account_number"], options["sequence"]
+        return chain_id, options["account_number"], options["sequence"]
     remote = Remote(options["node"])
     number, sequence = remote.account(bech32.encode(address))
     return (
-        options["chain_id"] or remote.chain_id(),
+        options["chain_id"] or setting("chain-id") or remote.chain_id(),
         number if options["account_number"] is None else options["account_number"],
         sequence if options["sequence"] is None else options["sequence"],
     )

@@ -7,17 +7,21 @@ import json
 from typing import Any, Final
 
 import click
+import grpc
+from google.protobuf.message import DecodeError
 
 from chain.api.blocks import broadcast_response
 from chain.api.comet import CometClient, CometRefused, CometUnavailable
 from chain.cli.genesis import tx_message
-from chain.cli.keyring import keyring_options, user_keyring
+from chain.cli.keyring import keyring_options, setting, user_keyring
 from chain.cli.options import output_option, show
 from chain.codec.canonical import encode as canonical
 from chain.codec.json import from_json, loads, to_json
 from chain.codec.registry import POOL, message_class
 from chain.coins import Coins, parse_coins, to_messages
 from chain.crypto import address as bech32
+from chain.crypto.keys import public_key_to_any
+from chain.crypto.terminal import confirmed
 from chain.dec import Dec, parse_dec
 from chain.tx.build import Signer, build_tx
 from chain.tx.fees import parse_gas_prices
@@ -26,26 +30,50 @@ from chain.tx.signing import DIRECT, LEGACY_AMINO_JSON
 NODE: Final = "tcp://localhost:26657"
 DEFAULT_GAS: Final = 200_000
 ADJUSTMENT: Final = "1.3"
+GRPC_TIMEOUT_S: Final = 15.0
 
 
 def node_option(command: Any) -> Any:
-    return click.option("--node", default=NODE, show_default=True, help="CometBFT's RPC.")(command)
+    return click.option("-n", "--node", help=f"CometBFT's RPC.  [default: {NODE}]")(command)
+
+
+def query_options(command: Any) -> Any:
+    """``--node``, ``--grpc-addr`` with ``--grpc-insecure``, and ``--height`` of a command that asks a node."""
+    for option in (
+        click.option("--height", type=click.IntRange(0), default=0, help="Ask at this height (default: the latest)."),
+        click.option("--grpc-insecure", is_flag=True, expose_value=False, help="Accepted: --grpc-addr is always asked without TLS."),
+        click.option("--grpc-addr", default="", help="Ask the node's gRPC at this HOST:PORT instead of its RPC."),
+    ):
+        command = option(command)
+    return node_option(command)
 
 
 class Remote:
-    """A node, asked over CometBFT's RPC."""
+    """A node, asked over CometBFT's RPC, and by ``grpc_addr`` over gRPC."""
 
-    def __init__(self, node: str) -> None:
-        self.comet = CometClient(node)
+    def __init__(self, node: str | None, grpc_addr: str = "") -> None:
+        self.comet = CometClient(node or setting("node") or NODE)
+        self._grpc_addr = grpc_addr
 
     def rpc(self, path: str, request: Any, height: int = 0) -> Any:
-        """Answer of a gRPC method through ``abci_query``. Raises ClickException with the node's words."""
+        """Answer of a gRPC method, through ``abci_query`` or gRPC. Raises ClickException with the node's words."""
         service, _, name = path.lstrip("/").partition("/")
+        response = message_class(POOL.FindServiceByName(service).FindMethodByName(name).output_type.full_name)
+        if self._grpc_addr:
+            return self._grpc(path, request, response, height)
         found = self.call(lambda: self.comet.abci_query(path, request.SerializeToString(), height))
         if found.get("code"):
             raise click.ClickException(f"{found.get('log')} (codespace {found.get('codespace')}, code {found['code']})")
-        output = POOL.FindServiceByName(service).FindMethodByName(name).output_type.full_name
-        return message_class(output).FromString(base64.b64decode(found.get("value") or ""))
+        return response.FromString(base64.b64decode(found.get("value") or ""))
+
+    def _grpc(self, path: str, request: Any, response: Any, height: int) -> Any:
+        metadata = (("x-cosmos-block-height", str(height)),) if height else ()
+        with grpc.insecure_channel(self._grpc_addr) as channel:
+            ask = channel.unary_unary(path, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString)
+            try:
+                return ask(request, timeout=GRPC_TIMEOUT_S, metadata=metadata)
+            except grpc.RpcError as error:
+                raise click.ClickException(f"gRPC at {self._grpc_addr}: {error.details()} ({error.code().name})") from None
 
     @staticmethod
     def call(ask: Any) -> Any:
@@ -68,20 +96,22 @@ def tx_options(command: Any) -> Any:
     for option in reversed(
         [
             click.option("--from", "sender", default="", help="Name or address of the key that signs."),
-            click.option("--chain-id", default="", help="The chain's id (default: asked of the node)."),
+            click.option("--chain-id", default=None, help="The chain's id (default: client.toml's, else asked of the node)."),
             click.option("--fees", default="", help="Fee, as 200000000000000wei or 200000gwei."),
+            click.option("--fee-payer", default="", help="Address that pays the fee; it has to sign, too."),
+            click.option("--fee-granter", default="", help="Address that granted the fee."),
             click.option("--gas", default=str(DEFAULT_GAS), show_default=True, help="Gas limit, or auto."),
             click.option("--gas-prices", default="", help="Price of gas, as 1000000000wei: the fee follows from it."),
             click.option("--gas-adjustment", default=ADJUSTMENT, show_default=True, help="Factor on simulated gas."),
             click.option("--note", default="", help="Memo."),
-            click.option("--timeout-height", default=0, help="Not valid above this height."),
+            click.option("--timeout-height", type=click.IntRange(0), default=0, help="Not valid above this height."),
             click.option("--sign-mode", type=click.Choice(["direct", "amino-json"]), default="direct", show_default=True),
             click.option("-a", "--account-number", type=int, default=None, help="With --offline."),
-            click.option("-s", "--sequence", type=int, default=None, help="With --offline."),
+            click.option("-s", "--sequence", type=int, default=None, help="Sequence to sign with (default: asked of the node)."),
             click.option("--offline", is_flag=True, help="Ask no node."),
             click.option("--generate-only", is_flag=True, help="Print the unsigned transaction."),
             click.option("--dry-run", is_flag=True, help="Print the gas it would take."),
-            click.option("-b", "--broadcast-mode", type=click.Choice(["sync", "async"]), default="sync", show_default=True),
+            _broadcast_mode,
             click.option("-y", "--yes", is_flag=True, help="Do not ask before broadcasting."),
         ]
     ):
@@ -89,19 +119,41 @@ def tx_options(command: Any) -> Any:
     return keyring_options(node_option(output_option(command)))
 
 
+_broadcast_mode = click.option("-b", "--broadcast-mode", type=click.Choice(["sync", "async"]), default=None, help="[default: sync]")
+
+
+def taken_as_simd_takes_them(command: Any) -> Any:
+    """Options that every ``tx`` command of simd takes, on one that has no use for them: scripts name them everywhere."""
+    for name in ("chain-id", "from", "fees", "gas", "keyring-backend", "keyring-dir", "home"):
+        command = click.option(f"--{name}", hidden=True, expose_value=name == "home")(command)
+    for flags in (("-y", "--yes"), ("--offline",)):
+        command = click.option(*flags, is_flag=True, hidden=True, expose_value=False)(command)
+    return command
+
+
 def send(ctx: click.Context, messages: list[Any], sender: str) -> None:
     """Build, sign and broadcast as the options of ``ctx`` say."""
     options = ctx.params
     remote = Remote(options["node"])
     address = bech32.encode(_sender(ctx, sender))
+    for name in ("fee_payer", "fee_granter"):
+        if options[name]:
+            bech32.decode(options[name])
+    common: dict[str, Any] = {
+        "memo": options["note"],
+        "timeout_height": options["timeout_height"],
+        "payer": options["fee_payer"],
+        "granter": options["fee_granter"],
+    }
+    gas = _gas(options, DEFAULT_GAS)
     if options["generate_only"]:
-        raw = build_tx(messages, fee=_fee(options, _gas(options, 0)), gas_limit=_gas(options, 0), signers=[], memo=options["note"]).encode([])
-        click.echo(json.dumps(to_json(tx_message(raw)), separators=(",", ":")))
+        raw = build_tx(messages, fee=_fee(options, gas), gas_limit=gas, signers=[], **common).encode([])
+        click.echo(json.dumps(to_json(tx_message(raw)), separators=(",", ":"), ensure_ascii=False))
         return
     key = user_keyring().find(sender)
     if key.private_key is None:
         raise click.ClickException(f"{sender} has no private key in this keyring: use --generate-only and sign elsewhere")
-    chain_id = options["chain_id"] or remote.chain_id()
+    chain_id = options["chain_id"] or setting("chain-id") or remote.chain_id()
     if options["offline"]:
         if options["account_number"] is None or options["sequence"] is None:
             raise click.ClickException("--offline needs --account-number and --sequence")
@@ -109,27 +161,44 @@ def send(ctx: click.Context, messages: list[Any], sender: str) -> None:
     else:
         number, sequence = remote.account(address)
     mode = LEGACY_AMINO_JSON if options["sign_mode"] == "amino-json" else DIRECT
-    signer = Signer(key.public_key, options["sequence"] if options["sequence"] is not None else sequence, number, mode)
-    common = {"memo": options["note"], "timeout_height": options["timeout_height"], "signers": [signer]}
-    gas = _gas(options, 0)
+    common["signers"] = [Signer(key.public_key, options["sequence"] if options["sequence"] is not None else sequence, number, mode)]
     if options["gas"] == "auto" or options["dry_run"]:
-        trial = build_tx(messages, fee=(), gas_limit=0, **common).for_simulation()
-        request = message_class("cosmos.tx.v1beta1.SimulateRequest")(tx_bytes=trial)
-        used = remote.rpc("/cosmos.tx.v1beta1.Service/Simulate", request).gas_info.gas_used
-        gas = _adjusted(used, options["gas_adjustment"])
+        # The fee is part of the trial: taking it costs gas.
+        trial = build_tx(messages, fee=_fee(options, DEFAULT_GAS), gas_limit=0, **common).for_simulation()
+        gas = _adjusted(_simulated(remote, trial).gas_info.gas_used, options["gas_adjustment"])
         click.echo(f"gas estimate: {gas}", err=True)
         if options["dry_run"]:
             return
-    raw = build_tx(messages, fee=_fee(options, gas), gas_limit=gas, **common).sign([key.private_key], chain_id)
+    unsigned = build_tx(messages, fee=_fee(options, gas), gas_limit=gas, **common)
     if not options["yes"]:
-        click.echo(json.dumps(to_json(tx_message(raw)), indent=2), err=True)
-        if not click.confirm("confirm transaction before signing and broadcasting", err=True):
-            raise click.ClickException("cancelled transaction")
-    _broadcast(remote, raw, options)
+        shown = build_tx(messages, fee=_fee(options, gas), gas_limit=gas, **{**common, "signers": []}).encode([])
+        show(to_json(tx_message(shown)), options["output"])
+        try:
+            agreed = confirmed("confirm transaction before signing and broadcasting")
+        except EOFError:
+            raise click.ClickException("standard input ended before the transaction was confirmed: use --yes in scripts") from None
+        if not agreed:
+            click.echo("canceled transaction", err=True)
+            return
+    _broadcast(remote, unsigned.sign([key.private_key], chain_id), options)
+
+
+def _simulated(remote: Remote, raw: bytes) -> Any:
+    return remote.rpc("/cosmos.tx.v1beta1.Service/Simulate", message_class("cosmos.tx.v1beta1.SimulateRequest")(tx_bytes=raw))
 
 
 def _broadcast(remote: Remote, raw: bytes, options: dict[str, Any]) -> None:
-    answer = remote.call(lambda: remote.comet.broadcast(raw, options["broadcast_mode"]))
+    mode = options["broadcast_mode"] or setting("broadcast-mode") or "sync"
+    if mode not in ("sync", "async"):
+        raise click.ClickException(f"unsupported return type {mode}; supported types: sync, async")
+    try:
+        answer = remote.comet.broadcast(raw, mode)
+    except CometRefused as error:
+        if "already exists in cache" not in str(error):
+            raise click.ClickException(str(error)) from None
+        answer = {"code": 19, "codespace": "sdk"}
+    except CometUnavailable as error:
+        raise click.ClickException(str(error)) from None
     show(to_json(broadcast_response(answer, raw)), options["output"])
 
 
@@ -221,18 +290,20 @@ def bank_multi_send(ctx: click.Context, /, from_key_or_address: str, targets_and
 
 @tx.command()
 @click.argument("file", type=click.File("rb"))
-@click.option("-b", "--broadcast-mode", type=click.Choice(["sync", "async"]), default="sync", show_default=True)
+@_broadcast_mode
 @node_option
 @output_option
-def broadcast(file: Any, node: str, **options: Any) -> None:
-    """Send a signed transaction from a JSON file."""
+@taken_as_simd_takes_them
+def broadcast(file: Any, node: str | None, **options: Any) -> None:
+    """Send a signed transaction from a JSON file (- for standard input)."""
     _broadcast(Remote(node), raw_of(file.read()), options)
 
 
 @tx.command()
 @click.argument("file", type=click.File("rb"))
-def encode(file: Any) -> None:
-    """Print a transaction's bytes in base64, from its JSON file."""
+@taken_as_simd_takes_them
+def encode(file: Any, **_: Any) -> None:
+    """Print a transaction's bytes in base64, from its JSON file (- for standard input)."""
     click.echo(base64.b64encode(raw_of(file.read())).decode())
 
 
@@ -240,28 +311,48 @@ def encode(file: Any) -> None:
 @click.argument("text")
 @click.option("-x", "--hex", "is_hex", is_flag=True, help="The bytes are in hex.")
 @output_option
-def decode(text: str, is_hex: bool, output: str) -> None:
+@taken_as_simd_takes_them
+def decode(text: str, is_hex: bool, output: str | None, **_: Any) -> None:
     """Print a transaction's JSON, from its bytes in base64."""
     try:
         raw = bytes.fromhex(text) if is_hex else base64.b64decode(text, validate=True)
     except ValueError:
         raise click.ClickException("expected the bytes of a transaction in base64 (or in hex with --hex)") from None
-    show(to_json(tx_message(raw)), output)
+    try:
+        decoded = tx_message(raw)
+    except DecodeError:
+        raise click.ClickException("the bytes are not a transaction: expected a protobuf TxRaw") from None
+    show(to_json(decoded), output or "json")
 
 
 @tx.command()
 @click.argument("file", type=click.File("rb"))
-@node_option
-@output_option
-def simulate(file: Any, node: str, output: str) -> None:
-    """Ask a node what a transaction would take, from its JSON file."""
-    request = message_class("cosmos.tx.v1beta1.SimulateRequest")(tx_bytes=raw_of(file.read()))
-    show(to_json(Remote(node).rpc("/cosmos.tx.v1beta1.Service/Simulate", request)), output)
+@tx_options
+def simulate(file: Any, sender: str, node: str | None, sequence: int | None, output: str | None, **_: Any) -> None:
+    """Ask a node what a transaction would take, from its JSON file (- for standard input).
+
+    A transaction that nobody signed yet needs --from: whose key and sequence the trial has.
+    """
+    remote = Remote(node)
+    given = from_json(message_class("cosmos.tx.v1beta1.Tx"), loads(file.read()))
+    if not given.auth_info.signer_infos:
+        if not sender:
+            raise click.ClickException("--from must name the signer of a transaction that is not signed yet")
+        key = user_keyring().find(sender).public_key
+        if sequence is None:
+            sequence = remote.account(bech32.encode(key.address))[1]
+        info = given.auth_info.signer_infos.add(public_key=public_key_to_any(key), sequence=sequence)
+        info.mode_info.single.mode = DIRECT
+        given.signatures.append(b"")
+    show(to_json(_simulated(remote, _raw(given))), output)
 
 
 def raw_of(text: bytes) -> bytes:
     """TxRaw bytes of a transaction's JSON."""
-    parsed = from_json(message_class("cosmos.tx.v1beta1.Tx"), loads(text))
+    return _raw(from_json(message_class("cosmos.tx.v1beta1.Tx"), loads(text)))
+
+
+def _raw(parsed: Any) -> bytes:
     raw_tx = message_class("cosmos.tx.v1beta1.TxRaw")(
         body_bytes=canonical(parsed.body), auth_info_bytes=canonical(parsed.auth_info), signatures=parsed.signatures
     )
