@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -47,7 +49,9 @@ class PlyvelKV:
         self._errors: Any = plyvel.Error
         self._corruption: Any = plyvel.CorruptionError
         try:
-            self._db: Any = plyvel.DB(str(path), create_if_missing=True, write_buffer_size=32 << 20, lru_cache_size=64 << 20, bloom_filter_bits=10)
+            self._db: Any = plyvel.DB(
+                str(path), create_if_missing=True, write_buffer_size=64 << 20, lru_cache_size=64 << 20, bloom_filter_bits=10, compression=None
+            )
         except plyvel.CorruptionError as error:
             raise _damaged(path, error) from None
         except (plyvel.Error, OSError) as error:
@@ -62,11 +66,8 @@ class PlyvelKV:
 
     def write(self, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes] = (), *, sync: bool) -> None:
         batch = self._db.write_batch(sync=sync)
-        put, delete = batch.put, batch.delete
-        for key, value in puts:
-            put(key, value)
-        for key in deletes:
-            delete(key)
+        deque(starmap(batch.put, puts), maxlen=0)
+        deque(map(batch.delete, deletes), maxlen=0)
         try:
             batch.write()
         except self._errors as error:

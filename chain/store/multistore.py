@@ -23,11 +23,13 @@ A version is deleted oldest first: the nodes that its successor orphaned go with
 from __future__ import annotations
 
 import hashlib
+import struct
 import threading
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import islice
 from types import TracebackType
 from typing import Any, Final
 
@@ -43,11 +45,14 @@ DEFAULT_CACHE_NODES: Final = 4_000_000
 MAX_PENDING_BYTES: Final = 256 << 20
 """Commits wait for the flusher when more than this is not on disk as nodes yet."""
 
-FLUSH_NODES: Final = 2000
+FLUSH_NODES: Final = 128
+"""Per write of the flusher, which lets go of the GIL there: whoever wants it waits for one such part."""
+
 MIN_BESIDE: Final = 500
 _VIEW_KEEP_HEIGHT: Final = 3
 _LATEST: Final = b"mlatest"
 _RESTORING: Final = b"mrestoring"
+_NONCE: Final = struct.Struct(">I").pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,7 @@ class MultiStore:
         self._in_use: Counter[int] = Counter()
         self._staged: _Version | None = None
         self._native = native
-        self._beside: ThreadPoolExecutor | None = None
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._pending: dict[int, _Version] = {}  # committed, nodes not on disk yet, in ascending order
         self._queue: deque[_Version] = deque()
         self._wake = threading.Condition()
@@ -226,15 +231,13 @@ class MultiStore:
         others = [name for name in self.names if name != largest]
         if not self._native or sum(len(packed[name].items) for name in others) < MIN_BESIDE:
             return {name: engine.stage(packed[name], version) for name, engine in self._engines.items()}
-        if self._beside is None:
-            self._beside = ThreadPoolExecutor(1, thread_name_prefix="stage")
         rest = self._beside.submit(lambda: {name: self._engines[name].stage(packed[name], version) for name in others})
         first = self._engines[largest].stage(packed[largest], version)
         staged = rest.result() | {largest: first}
         return {name: staged[name] for name in self._engines}
 
     def commit(self, records: Mapping[str, bytes] | None = None) -> None:
-        """Persist the staged version with ``records`` in one atomic, synced write; then it is the latest."""
+        """Persist the staged version with ``records`` in one atomic, synced write; then it is the latest. After an error nothing may follow."""
         staged = self._staged
         if staged is None:
             raise ValueError("nothing is staged")
@@ -244,9 +247,15 @@ class MultiStore:
         staged.size_bytes = 8 * len(log)  # each change renews a path
         puts = [_checked(b"w" + version, log), _checked(_LATEST, version)]
         puts += [_checked(b"l" + version + name.encode("ascii"), value) for name, value in (records or {}).items()]
-        self._kv.write(puts, sync=True)
-        for engine in self._engines.values():
-            engine.commit()
+        written = self._beside.submit(self._kv.write, puts, sync=True)
+        try:
+            for engine in self._engines.values():
+                engine.commit()
+        finally:
+            wait([written])
+        if (error := written.exception()) is not None:
+            self._failed_behind(error)  # the engines are ahead of the disk: nothing may follow
+            raise error
         with self._lock:
             self._staged = None
             self._pending[staged.version] = staged
@@ -391,8 +400,7 @@ class MultiStore:
         if self._flusher is not None:
             self._flusher.join()
             self._flusher = None
-        if self._beside is not None:
-            self._beside.shutdown()
+        self._beside.shutdown()
         self._kv.close()
 
     def _wait_for_flusher(self) -> None:
@@ -430,18 +438,16 @@ class MultiStore:
     def _write_nodes(self, one: _Version) -> None:
         """The version's nodes in writes of a bounded size; the last makes the version complete and takes its log away."""
         version = one.version.to_bytes(8, "big")
-        puts: list[tuple[bytes, bytes]] = []
         orphans = bytearray()
         for name, staged in one.staged.items():
-            prefix = _node_prefix(name) + version
-            for nonce, raw in enumerate(staged.new_nodes, start=1):
-                puts.append((prefix + nonce.to_bytes(4, "big"), raw))
-                if len(puts) >= FLUSH_NODES:
-                    self._kv.write(puts, sync=False)
-                    puts = []
+            # Tens of thousands of nodes per block: every step of this loop is in C.
+            prefix, nonces = _node_prefix(name) + version, range(1, len(staged.new_nodes) + 1)
+            nodes = zip(map(prefix.__add__, map(_NONCE, nonces)), staged.new_nodes, strict=True)
+            while part := list(islice(nodes, FLUSH_NODES)):
+                self._kv.write(part, sync=False)
             if staged.orphans:
                 orphans += _text(name) + (len(staged.orphans) // 12).to_bytes(4, "big") + staged.orphans
-        puts += [_checked(b"v" + version, _pack_roots(one.roots)), _checked(b"o" + version, bytes(orphans))]
+        puts = [_checked(b"v" + version, _pack_roots(one.roots)), _checked(b"o" + version, bytes(orphans))]
         self._kv.write(puts, [b"w" + version], sync=False)
 
     def _apply_again(self, version: int) -> None:

@@ -117,12 +117,11 @@ class _Rules:
 class PlannedTx(Tx):
     """A plain send whose protobuf form is decoded only when something asks for it."""
 
-    __slots__ = ("signed",)
+    __slots__ = ("signed_size",)
 
     def __init__(self, raw: bytes, tx_hash: bytes, plan: _Plan, shape: Shape, sender: bytes) -> None:
-        self.signed = shape.signed
+        self.signed_size = shape.signed_size
         self.raw, self.hash, self.plan = raw, tx_hash, plan
-        self.body_bytes, self.auth_info_bytes = shape.body, shape.auth_info
         self.signatures, self.signers = (shape.signature,), (sender,)
         self.fee, self.gas_limit = (Coin(fees.BASE_DENOM, plan.fee),), shape.gas_limit
         self.payer = self.granter = None
@@ -130,7 +129,7 @@ class PlannedTx(Tx):
 
     def __getattr__(self, name: str) -> Any:
         whole = decode_tx(self.raw)
-        for field in ("body", "auth_info", "messages", "message_signers", "signer_infos"):
+        for field in ("body_bytes", "auth_info_bytes", "body", "auth_info", "messages", "message_signers", "signer_infos"):
             setattr(self, field, getattr(whole, field))
         return object.__getattribute__(self, name)
 
@@ -304,7 +303,7 @@ class FastSends:
         if known is None:
             return None
         number = known.number
-        document = tx.signed + _chain_field(chain_id) + (b"\x20" + length_prefix(number) if number else b"")
+        document = tx.raw[: tx.signed_size] + _chain_field(chain_id) + (b"\x20" + length_prefix(number) if number else b"")
         key = known.public_key
         return Item(key.raw, key.digest(document), tx.signatures[0][:64]), (tx.hash, 0, chain_id, number), key
 

@@ -34,7 +34,7 @@ _SHAPE: Final = re.compile(
 
 
 class Shape(NamedTuple):
-    """What a plain send says. ``signed`` are body and auth info as the transaction has them, and so its sign document, under the same numbers."""
+    """What a plain send says. The first ``signed_size`` bytes are body and auth info, under the numbers that they have in the sign document, too."""
 
     sender: bytes
     recipient: bytes
@@ -46,9 +46,7 @@ class Shape(NamedTuple):
     fee: bytes
     gas_limit: int
     signature: bytes
-    body: bytes
-    auth_info: bytes
-    signed: bytes
+    signed_size: int
 
 
 def read_shape(raw: bytes) -> Shape | None:
@@ -63,13 +61,10 @@ def read_shape(raw: bytes) -> Shape | None:
     sequence, gas_limit = _number(sequence_raw) if sequence_raw else 0, _number(gas_raw)
     if gas_limit == 0 or (sequence_raw and sequence == 0):
         return None
-    template, body_start, body_end, auth_start, auth_end = _template(
-        len(denom), len(amount), len(type_url), len(sequence_raw), len(fee), len(gas_raw), len(signature)
-    )
+    template, signed_size = _template(len(denom), len(amount), len(type_url), len(sequence_raw), len(fee), len(gas_raw), len(signature))
     if template % (sender, recipient, denom, amount, type_url, key, sequence_raw, fee, gas_raw, signature) != raw:
         return None
-    parts = raw[body_start:body_end], raw[auth_start:auth_end], raw[:auth_end]
-    return Shape(sender, recipient, denom, amount, key_type, key, sequence, fee, gas_limit, signature, *parts)
+    return Shape(sender, recipient, denom, amount, key_type, key, sequence, fee, gas_limit, signature, signed_size)
 
 
 @lru_cache(maxsize=64)
@@ -111,14 +106,12 @@ def _coin(denom: _Part, amount: int) -> tuple[_Part, _Part]:
 
 
 @lru_cache(maxsize=4096)
-def _template(denom: int, amount: int, type_url: int, sequence: int, fee: int, gas: int, signature: int) -> tuple[bytes, int, int, int, int]:
-    """(the transaction with ``%b`` for its parts, where body and auth info start and end) for parts of these sizes."""
+def _template(denom: int, amount: int, type_url: int, sequence: int, fee: int, gas: int, signature: int) -> tuple[bytes, int]:
+    """(the transaction with ``%b`` for its parts, where its auth info ends) for parts of these sizes."""
     message = _field(b"\x12", _fixed(b"\x0a\x29"), _slot(41), _fixed(b"\x12\x29"), _slot(41), _field(b"\x1a", *_coin(_slot(denom), amount)))
     body = _field(b"\x0a", _fixed(b"\x0a\x1c/cosmos.bank.v1beta1.MsgSend"), message)
     key = _field(b"\x0a", _field(b"\x0a", _slot(type_url)), _fixed(b"\x12\x23\x0a\x21"), _slot(33))
     signer = _field(b"\x0a", key, _fixed(b"\x12\x04\x0a\x02\x08\x01"), _fixed(b"\x18" if sequence else b""), _slot(sequence))
     paid = _field(b"\x12", _field(b"\x0a", *_coin(_fixed(b"wei"), fee)), _fixed(b"\x10"), _slot(gas))
-    auth_size = signer[1] + paid[1]
     first, second, third = _field(b"\x0a", body), _field(b"\x12", signer, paid), _field(b"\x1a", _slot(signature))
-    body_end, auth_end = first[1], first[1] + second[1]
-    return first[0] + second[0] + third[0], body_end - body[1], body_end, auth_end - auth_size, auth_end
+    return first[0] + second[0] + third[0], first[1] + second[1]

@@ -102,9 +102,7 @@ class _Slices(Sequence[bytes]):
         return self._buffer[self._offsets[2 * at] : self._offsets[2 * at + 1]]
 
     def __iter__(self) -> Iterator[bytes]:
-        buffer, offsets = self._buffer, self._offsets
-        for start, end in zip(offsets[::2], offsets[1::2], strict=True):
-            yield buffer[start:end]
+        return map(self._buffer.__getitem__, map(slice, self._offsets[::2], self._offsets[1::2]))
 
 
 class NativeEngine:
