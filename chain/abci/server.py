@@ -236,7 +236,7 @@ class AbciServer:
     def _fatal(self, kind: str, error: BaseException) -> None:
         if not self._dead:
             self._dead = True
-            log.error("the node must stop", call=kind, error=str(error), exc_info=not isinstance(error, Halt))
+            log.error("the node must stop", call=kind, error=str(error), exc_info=not isinstance(error, (Halt, StoreError)))
             self._on_fatal(error)
 
 

@@ -48,6 +48,7 @@ MAX_PENDING_BYTES: Final = 256 << 20
 FLUSH_NODES: Final = 128
 """Per write of the flusher, which lets go of the GIL there: whoever wants it waits for one such part."""
 
+WIPE_KEYS: Final = 10_000
 MIN_BESIDE: Final = 500
 _VIEW_KEEP_HEIGHT: Final = 3
 _LATEST: Final = b"mlatest"
@@ -173,7 +174,7 @@ class MultiStore:
     def _check_complete(self, has_latest: bool, flushed: int, logs: Sequence[int]) -> None:
         """Raises CorruptStore unless flushed version and logs lead to the latest version without a gap, and a database without one is empty."""
         expected = [*range(flushed + 1 if flushed else (logs or [1])[0], self.latest_version + 1)]
-        if logs != expected or (not has_latest and next(self._kv.iterate(), None) is not None):
+        if flushed > self.latest_version or logs != expected or (not has_latest and next(self._kv.iterate(), None) is not None):
             raise CorruptStore(
                 f"the database has lost records: it names {self.latest_version} as its latest version and holds {flushed}, with logs of "
                 f"{', '.join(map(str, logs[:5])) or 'none'} after it; restore it from a backup or snapshot, or start from state sync"
@@ -378,7 +379,7 @@ class MultiStore:
                 self._oldest = oldest + 1
             this = oldest.to_bytes(8, "big")
             gone.extend(key for key, _ in self._kv.iterate(b"l" + this, b"l" + following))
-            self._kv.write((), [*gone, b"v" + this, b"o" + following], sync=False)
+            self._kv.write((), [*gone, b"v" + this, b"o" + this, b"o" + following], sync=False)
 
     def compact(self) -> None:
         """Give back the space of what was deleted."""
@@ -570,7 +571,7 @@ def _wipe(kv: KVBackend) -> None:
     for key, _ in kv.iterate():
         if key != _RESTORING:
             gone.append(key)
-        if len(gone) >= 10_000:
+        if len(gone) >= WIPE_KEYS:
             kv.write((), gone, sync=False)
             gone = []
     kv.write((), [*gone, _RESTORING], sync=True)

@@ -127,6 +127,49 @@ def test_offers_that_do_not_fit_are_refused(source: Driver) -> None:
     assert offer(source.apps[0], snapshot, b"") == ABORT, "a node with blocks takes none"  # type: ignore[arg-type]
 
 
+def test_a_header_that_no_app_hash_covers_is_checked_before_anything_is_restored(source: Driver) -> None:
+    held = source.apps[0].snapshots.folder.get(6, 1)  # type: ignore[attr-defined]
+
+    def with_header(header: bytes) -> Any:
+        lied = Snapshot(6, 1, held.chunk_hashes, header)
+        return abci("Snapshot", height=6, format=1, chunks=len(held.chunk_hashes), hash=lied.hash, metadata=lied.metadata)
+
+    app = build_application(MemoryBackend())
+    app.chain_id = "test-1"  # as the node sets it from its genesis file
+    for header in (b"", b"test-1", b"test-1\n1\n1\n1", b"test-1\nx\n1", b"\xff\n1\n1", b"test-1\n-1\n1", b"test-1\n1\n7", b"test-1\n1\n0"):
+        assert offer(app, with_header(header), b"") == REJECT
+    assert offer(app, with_header(b"other-1\n1\n1"), b"") == REJECT
+    assert offer(app, with_header(b"test-1\n" + b"9" * 2000 + b"\n1"), b"") == REJECT
+    assert offer(app, with_header(b"test-1\n1\n1"), b"") == ACCEPT
+
+
+def test_chunks_in_any_order_and_number_are_asked_for_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chain.snapshots.CHUNK_BYTES", 200)
+    one = build_application(MemoryBackend(), Settings(), snapshots=tmp_path)
+    driver = Driver([one], genesis_document(one))
+    driver.start()
+    driver.next_block([send(2, 3, 7)])
+    assert one.snapshots is not None
+    one.snapshots.take(1)
+    snapshot = listed(driver)
+    parts = chunks(driver, snapshot)
+    assert len(parts) > 3
+    app = build_application(MemoryBackend())
+    assert offer(app, snapshot, one.store.app_hash) == ACCEPT
+    choose = random.Random(7)
+    wanted = 0
+    while wanted < len(parts):
+        number = choose.randrange(len(parts))
+        answer = apply(app, number, parts[number])
+        if number == wanted:
+            assert answer.result == ACCEPT
+            wanted += 1
+        else:
+            assert (answer.result, list(answer.refetch_chunks)) == (RETRY, [wanted])
+    assert apply(app, 0, parts[0]).result == ABORT, "no restore is under way any more"
+    assert (app.info(None).last_block_height, app.store.app_hash) == (1, one.store.app_hash)
+
+
 def test_mutated_snapshots_never_restore_another_state(source: Driver) -> None:
     """Bytes that were changed before compression, with honest hashes over them: refused, or the same state."""
     import zlib
