@@ -48,10 +48,17 @@ class PlyvelKV:
         self._path = path
         self._errors: Any = plyvel.Error
         self._corruption: Any = plyvel.CorruptionError
+        # Hashes do not compress, and trying to makes writers wait.
+        options: Any = {"create_if_missing": True, "write_buffer_size": 64 << 20, "lru_cache_size": 64 << 20, "bloom_filter_bits": 10}
+        options["compression"] = None
         try:
-            self._db: Any = plyvel.DB(
-                str(path), create_if_missing=True, write_buffer_size=64 << 20, lru_cache_size=64 << 20, bloom_filter_bits=10, compression=None
-            )
+            try:
+                self._db: Any = plyvel.DB(str(path), paranoid_checks=True, **options)
+            except plyvel.CorruptionError:
+                # The end of the log may never have reached the disk in a power cut; this leaves it out. What else is lost with it, the
+                # store above notices. Reading without the checks is another matter: a damaged index ends the process.
+                plyvel.DB(str(path), **options).close()
+                self._db = plyvel.DB(str(path), paranoid_checks=True, **options)
         except plyvel.CorruptionError as error:
             raise _damaged(path, error) from None
         except (plyvel.Error, OSError) as error:

@@ -399,6 +399,28 @@ def test_torn_and_damaged_files_never_give_other_data(kind: str, tmp_path: Path)
     assert all(outcomes.values()), outcomes
 
 
+@pytest.mark.parametrize("kind", ["plyvel", "rocksdb"])
+def test_a_log_whose_end_never_reached_the_disk_opens_at_a_version_before(kind: str, tmp_path: Path) -> None:
+    for number, garble in enumerate((lambda size: bytes(size), lambda size: random.Random(size).randbytes(size), lambda size: b"")):
+        path = tmp_path / str(number)
+        store = MultiStore.open(open_backend(kind, path), OLD)
+        hashes = [store.app_hash]
+        for version in range(1, 13):
+            hashes.append(store.stage(version, large_block(version)))
+            store.commit()
+        store.close()
+        newest = max(path.glob("*.log"))
+        data = newest.read_bytes()
+        newest.write_bytes(data[:-60_000] + garble(60_000))
+        store = MultiStore.open(open_backend(kind, path), OLD)
+        assert 1 <= store.latest_version <= 12
+        assert store.app_hash == hashes[store.latest_version]
+        for version in range(store.latest_version + 1, 13):
+            assert store.stage(version, large_block(version)) == hashes[version]
+            store.commit()
+        store.close()
+
+
 def damage_all_files(kind: str, tmp_path: Path, seed: int) -> dict[str, int]:
     """How often a damaged database was read, refused to open, refused to read. Raises AssertionError for anything else."""
     store = MultiStore.open(open_backend(kind, tmp_path / "whole"), OLD)
