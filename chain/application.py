@@ -243,7 +243,9 @@ class Application:
             self.pool.remove(tx.hash)
             self._verdicts.forget((tx.hash,))
             codespace, code, text = failure_of(outcome.error)
-            return _ResponseCheckTx(code=code, codespace=codespace, log=text, gas_wanted=outcome.gas_wanted, gas_used=outcome.gas_used)
+            # A gas limit above 63 bits is refused, and reported as the SDK does: wrapped into the field's 64 bits with sign.
+            gas_wanted = outcome.gas_wanted if outcome.gas_wanted < 1 << 63 else outcome.gas_wanted - (1 << 64)
+            return _ResponseCheckTx(code=code, codespace=codespace, log=text, gas_wanted=gas_wanted, gas_used=outcome.gas_used)
         if not recheck:
             self._keep(tx, outcome.priority)
             return outcome.encode()  # ResponseCheckTx has the fields of ExecTxResult under the same numbers

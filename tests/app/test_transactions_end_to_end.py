@@ -253,6 +253,18 @@ def test_export_import_export_gives_identical_bytes_at_every_kept_height(driver:
         assert orjson.dumps(again.export()) == orjson.dumps(first)
 
 
+def test_a_gas_limit_of_64_bits_is_refused_without_harm_to_its_neighbours(driver: Driver) -> None:
+    """The field of the answer has a sign: found by fuzzing, where it made every transaction of the batch fail."""
+    request = message_class("tendermint.abci.RequestCheckTx")
+    txs = [send(2, 3), send(4, 3, gas=2**64 - 1), send(5, 3)]
+    first, refused, last = driver.apps[0].check_txs([request(tx=raw) for raw in txs])
+    assert isinstance(first, bytes)
+    assert isinstance(last, bytes)
+    assert (refused.codespace, refused.code, refused.gas_wanted) == ("sdk", 18, -1)
+    [result] = driver.next_block([txs[1]]).results
+    assert (result.code, result.gas_wanted) == (18, -1)
+
+
 def test_a_handler_that_raises_fails_its_transaction_alone(driver: Driver) -> None:
     app: Any = driver.apps[0]
     handlers = app.executor._handlers

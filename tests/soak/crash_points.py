@@ -1,4 +1,7 @@
-"""CometBFT's own crash points (``FAIL_TEST_INDEX``): it dies there, is started again without the variable, and the chain goes on."""
+"""CometBFT's own crash points (``FAIL_TEST_INDEX``): it dies there, is started again without the variable, and the chain goes on.
+
+At every other point the application is killed with it and started again too.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from chain.api.comet import CometClient, CometRefused, CometUnavailable
 from chain.comet import ensure_comet
@@ -42,14 +45,17 @@ def _one(folder: Path, point: int) -> float:
     subprocess.run([sys.executable, "-m", "chain.cli.main", "--home", net["home"], "genesis", "comet"], cwd=ROOT, check=True, capture_output=True)
     assert home.comet_genesis.exists()
     with (folder / "log").open("wb") as log:
-        app = subprocess.Popen(serve, cwd=ROOT, stdout=log, stderr=log)
+        app = _application(serve, folder, log)
         try:
-            while not Path(f"{folder}/abci.sock").exists():
-                assert app.poll() is None, (folder / "log").read_text()[-500:]
-                time.sleep(0.05)
             dying = subprocess.Popen(comet, stdout=log, stderr=log, env={**os.environ, "FAIL_TEST_INDEX": str(point)})
             dying.wait(60)
+            if dying.returncode == 0 or f"fail-test {point}" not in (folder / "log").read_text():
+                raise SystemExit(f"CometBFT ended, but not at crash point {point}: {(folder / 'log').read_text()[-800:]}")
             started = time.monotonic()
+            if point % 2:
+                app.kill()
+                app.wait(20)
+                app = _application(serve, folder, log)
             living = subprocess.Popen(comet, stdout=log, stderr=log)
             try:
                 _wait_for(net["rpc"], 4, living, folder / "log")
@@ -60,6 +66,17 @@ def _one(folder: Path, point: int) -> float:
         finally:
             app.terminate()
             app.wait(20)
+
+
+def _application(command: list[str], folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """The application's process, once it listens."""
+    (folder / "abci.sock").unlink(missing_ok=True)
+    app = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    while not (folder / "abci.sock").exists():
+        if app.poll() is not None:
+            raise SystemExit(f"the application ended: {(folder / 'log').read_text()[-800:]}")
+        time.sleep(0.05)
+    return app
 
 
 def _wait_for(rpc: str, height: int, comet: subprocess.Popen[bytes], log: Path) -> None:
