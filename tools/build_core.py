@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -47,13 +48,15 @@ def _build(compiler: list[str], source: Path, library: Path) -> bool:
     return True
 
 
-def _compilers() -> list[list[str]]:
-    found = [[path] for name in (os.environ.get("CC"), "cc", "gcc", "clang") if name and (path := shutil.which(name))]
-    if found:
-        return found[:1]
+def _compilers() -> Iterator[list[str]]:
+    """The system's compilers, then ziglang, which is fetched when it comes to that."""
+    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
+        if name and (path := shutil.which(name)):
+            yield [path]
+            break
     if find_spec("ziglang") is None:
         subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", ZIG], check=False)
-    return [[sys.executable, "-m", "ziglang", "cc"]]
+    yield [sys.executable, "-m", "ziglang", "cc"]
 
 
 if __name__ == "__main__":
