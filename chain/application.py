@@ -315,10 +315,14 @@ class Application:
                 tx = self._verdicts.decode(raw)
             except AppError:
                 continue
-            if (gas_left is not None and tx.gas_limit > gas_left) or self._waits(ctx, state, tx):
+            if gas_left is not None and tx.gas_limit > gas_left:
                 stuck.add(sender)
                 continue
-            if self.executor.run(state, info, tx, Mode.PROPOSE).error is not None:
+            fine = self._twin is not None and self._twin.run(state, info, tx, Mode.PROPOSE, None) is not None
+            if not fine and self._waits(ctx, state, tx):
+                stuck.add(sender)
+                continue
+            if not fine and self.executor.run(state, info, tx, Mode.PROPOSE).error is not None:
                 # The recheck after the block brings it back if CometBFT still has it and it passes; else nothing would ever take it away.
                 self.pool.remove(tx.hash)
                 if pooled is None or pooled.sequence >= self._sequence(ctx, state, sender):

@@ -73,7 +73,7 @@ def _message(message: Any, depth: int) -> Any:
         if field.is_repeated:
             if value or keep:
                 items = [_value(field, item, depth) for item in value]
-                out[name] = items if items or registry.option_of(field, _ENCODING) == "legacy_coins" or keep else None
+                out[name] = items if items or registry.option_of(field, _ENCODING) == "legacy_coins" else None
         elif field.message_type is not None:
             if message.HasField(field.name) or keep or is_non_nullable(field):
                 shown = _message(value, depth + 1)
