@@ -243,9 +243,7 @@ class Application:
             self.pool.remove(tx.hash)
             self._verdicts.forget((tx.hash,))
             codespace, code, text = failure_of(outcome.error)
-            # A gas limit above 63 bits is refused, and reported as the SDK does: wrapped into the field's 64 bits with sign.
-            gas_wanted = outcome.gas_wanted if outcome.gas_wanted < 1 << 63 else outcome.gas_wanted - (1 << 64)
-            return _ResponseCheckTx(code=code, codespace=codespace, log=text, gas_wanted=gas_wanted, gas_used=outcome.gas_used)
+            return _ResponseCheckTx(code=code, codespace=codespace, log=text, gas_wanted=_int64(outcome.gas_wanted), gas_used=outcome.gas_used)
         if not recheck:
             self._keep(tx, outcome.priority)
             return outcome.encode()  # ResponseCheckTx has the fields of ExecTxResult under the same numbers
@@ -648,6 +646,11 @@ def _read_header(raw: bytes) -> tuple[str, int, int]:
 
 def _hash(raw: bytes) -> bytes:
     return hashlib.sha256(raw).digest()
+
+
+def _int64(value: int) -> int:
+    """An unsigned 64-bit number as the signed one of the same bits: what the SDK answers for a gas limit beyond 63 bits."""
+    return value - (1 << 64) if value >> 63 else value
 
 
 def _proto_size(size: int) -> int:

@@ -133,10 +133,10 @@ def decode_tx(raw: bytes, *, max_bytes: int = MAX_TX_BYTES) -> Tx:
 
 
 def message_signers_of(message: Any) -> tuple[bytes, ...]:
-    """Addresses that must sign ``message``, by its ``cosmos.msg.v1.signer`` option. Raises InvalidRequest, InvalidAddress."""
+    """Addresses that must sign ``message``, by its ``cosmos.msg.v1.signer`` option. Raises TxDecodeError, InvalidAddress."""
     reader = _signer_reader(message.DESCRIPTOR)
     if reader is None:
-        raise InvalidRequest(f"/{message.DESCRIPTOR.full_name} is not a transaction message")
+        raise TxDecodeError(f"/{message.DESCRIPTOR.full_name} is not a transaction message")
     return tuple(reader(message))
 
 
