@@ -135,7 +135,7 @@ def _endpoint(app: Any, pool: ThreadPoolExecutor, path: str, method: Any, body: 
         except AppError as error:
             name, text = status_of(error)
             code, status = _HTTP_OF[name]
-            return _error(code, text, status)
+            return _error(code, text, status, {"connection": "close"} if isinstance(error, _BodyTooLarge) else None)
         except Exception:
             log.exception("a request failed", path=request.url.path)
             app.counts.panicked("rest")
@@ -144,13 +144,17 @@ def _endpoint(app: Any, pool: ThreadPoolExecutor, path: str, method: Any, body: 
     return endpoint
 
 
+class _BodyTooLarge(InvalidRequest):  # type: ignore[valid-type,misc]
+    """The rest of the body is not read: the connection is closed."""
+
+
 async def _body(request: Request, cls: Any) -> Any:
     """The message that a JSON body holds; names it does not know at the top are left aside, as the gateway does. Raises InvalidRequest."""
     raw = bytearray()
     async for part in request.stream():
         raw += part
         if len(raw) > MAX_BODY_BYTES:
-            raise InvalidRequest(f"a body has at most {MAX_BODY_BYTES} bytes")
+            raise _BodyTooLarge(f"a body has at most {MAX_BODY_BYTES} bytes")
     value = loads(bytes(raw)) if raw.strip() else {}
     if isinstance(value, dict):
         by_name, by_camelcase_name = cls.DESCRIPTOR.fields_by_name, cls.DESCRIPTOR.fields_by_camelcase_name
@@ -197,8 +201,8 @@ def _json(raw: bytes, status: int = 200, headers: dict[str, str] | None = None) 
     return Response(raw, status, headers, media_type="application/json")
 
 
-def _error(code: int, message: str, status: int) -> Response:
-    return _json(orjson.dumps({"code": code, "message": message, "details": []}), status)
+def _error(code: int, message: str, status: int, headers: dict[str, str] | None = None) -> Response:
+    return _json(orjson.dumps({"code": code, "message": message, "details": []}), status, headers)
 
 
 async def _not_implemented(request: Request, error: Exception) -> Response:

@@ -168,8 +168,15 @@ class ApiServer:
                 f"REST cannot listen at {section['address']}: {error.strerror}; is another node running? change [api] address in app.toml"
             ) from None
         rest = build_rest(self._app, self._pool, cors=section["enabled-unsafe-cors"], swagger=section["swagger"], metrics=self._metrics)
+        # h11 bounds request line and headers (64 KiB); httptools takes any size.
         settings = uvicorn.Config(
-            rest, log_level="warning", lifespan="off", limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=3, server_header=False
+            rest,
+            http="h11",
+            log_level="warning",
+            lifespan="off",
+            limit_concurrency=MAX_CONNECTIONS,
+            timeout_graceful_shutdown=3,
+            server_header=False,
         )
         server = uvicorn.Server(settings)
         server.install_signal_handlers = _nothing  # type: ignore[attr-defined]

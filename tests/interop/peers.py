@@ -15,6 +15,7 @@ from chain.comet import go_command, go_environment, tools_folder
 
 HERE = Path(__file__).parent
 COSMPY = "cosmpy==0.12.2"
+GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3"
 
 
 def simd() -> Path:
@@ -26,6 +27,17 @@ def simd() -> Path:
         print("building simd (about 6 minutes, once)", flush=True)
         command = [*go_command(tools), "build", "-buildvcs=false", "-ldflags", flags, "-o", str(binary), "."]
         subprocess.run(command, cwd=HERE / "simd", env=go_environment(tools), check=True)
+    return binary
+
+
+def grpcurl() -> Path:
+    """grpcurl from its Go module (about a minute after simd, once)."""
+    tools = tools_folder()
+    binary = tools / "bin" / "grpcurl"
+    if not binary.exists():
+        print("building grpcurl (about a minute, once)", flush=True)
+        environment = {**go_environment(tools), "GOBIN": str(binary.parent)}
+        subprocess.run([*go_command(tools), "install", GRPCURL], env=environment, check=True)
     return binary
 
 
@@ -77,5 +89,5 @@ def cosmpy_python() -> Path:
 
 
 if __name__ == "__main__":
-    for peer in (simd, cosmjs, cosmpy_python, other_python):
+    for peer in (simd, grpcurl, cosmjs, cosmpy_python, other_python):
         print(peer(), flush=True)

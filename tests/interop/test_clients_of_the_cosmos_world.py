@@ -99,3 +99,33 @@ def test_curl_reads_a_balance(running: Devnet) -> None:
     url = f"{running.net['rest']}/cosmos/bank/v1beta1/balances/{address}/by_denom?denom=wei"
     found = json.loads(subprocess.run(["curl", "-sf", url], capture_output=True, check=True).stdout)
     assert found == {"balance": {"denom": "wei", "amount": str(10**24)}}
+
+
+def test_cosmjs_hears_of_blocks_and_transactions_over_a_websocket(cosmjs: Any) -> None:
+    heard = cosmjs["heard"]
+    assert heard["block"] >= 1
+    assert heard["header"] >= 1
+    assert (heard["tx"], heard["code"]) == (heard["sent"], 0)
+
+
+def grpcurl(running: Devnet, *arguments: str) -> str:
+    command = [peers.grpcurl(), "-plaintext", "-max-msg-sz", str(64 << 20), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_grpcurl_lists_describes_and_calls_by_reflection(running: Devnet) -> None:
+    address = running.net["grpc"]
+    listed = grpcurl(running, address, "list").split()
+    assert {"cosmos.bank.v1beta1.Query", "cosmos.tx.v1beta1.Service", "grpc.reflection.v1.ServerReflection"} <= set(listed)
+    for service in listed:
+        assert "is a service" in grpcurl(running, address, "describe", service), service
+    described = grpcurl(running, address, "describe", "cosmos.tx.v1beta1.Tx")
+    assert "cosmos.tx.v1beta1.TxBody body = 1" in described
+    bob = running.net["accounts"][1]["address"]
+    request = json.dumps({"address": bob, "denom": "wei"})
+    answer = json.loads(grpcurl(running, "-d", request, address, "cosmos.bank.v1beta1.Query/Balance"))
+    assert answer == {"balance": {"denom": "wei", "amount": str(10**24)}}
+    at_one = grpcurl(running, "-v", "-H", "x-cosmos-block-height: 1", "-d", request, address, "cosmos.bank.v1beta1.Query/Balance")
+    assert "x-cosmos-block-height: 1" in at_one

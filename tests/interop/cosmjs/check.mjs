@@ -83,6 +83,25 @@ const results = await comet.blockResults(out.direct.height);
 out.blockResults = results.results.length;
 const proofQuery = await comet.abciQuery({ path: "/store/bank/key", data: Uint8Array.from([0]), prove: true, height: block.header.height });
 out.proof = { code: proofQuery.code, ops: proofQuery.proof ? proofQuery.proof.ops.map((o) => o.type) : null };
+
+// the same over a websocket, and what happens while we listen
+const socket = await Comet38Client.connect(net.rpc.replace("http", "ws"));
+const next = (stream, wanted) => new Promise((resolve, reject) => {
+  const timer = setTimeout(() => reject(new Error("nothing came over the websocket in 30 s")), 30000);
+  const subscription = stream.subscribe({
+    next: (event) => { if (wanted(event)) { clearTimeout(timer); subscription.unsubscribe(); resolve(event); } },
+    error: (error) => { clearTimeout(timer); reject(error); },
+  });
+});
+const heard = Promise.all([
+  next(socket.subscribeNewBlock(), () => true),
+  next(socket.subscribeNewBlockHeader(), () => true),
+  next(socket.subscribeTx(`transfer.recipient='${bob.address}' AND message.module='bank'`), () => true),
+]);
+const listened = await signing.sendTokens(alice.address, bob.address, [{ denom: "wei", amount: "99" }], fee(200000), "heard");
+const [newBlock, newHeader, newTx] = await heard;
+out.heard = { block: newBlock.header.height, header: newHeader.height, tx: toHex(newTx.hash).toUpperCase(), sent: listened.transactionHash, code: newTx.result.code };
+socket.disconnect();
 out.supply = await reader.forceGetQueryClient().bank.supplyOf("wei");
 out.allBalances = await reader.getAllBalances(bob.address);
 out.aliceAfter = await reader.getBalance(alice.address, "wei");
