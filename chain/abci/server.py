@@ -7,9 +7,13 @@
 Each connection has one batch in work at a time, so its answers keep their order; what arrives meanwhile is the next batch. Neighbouring
 CheckTx of a batch become one ``check_txs`` call. Answers are written after each batch, which is never later than the Flush in it.
 
+A peer that sends faster than it is answered, or does not read its answers, is not read from until it does: what waits is bounded. A batch
+whose peer has gone before its turn is dropped.
+
 Errors (reference abci-sdk-rules.md section 3): a Query answers code 111222, a CheckTx its error code, PrepareProposal the given
-transactions cut to max_tx_bytes, ProcessProposal REJECT, snapshot calls ABORT, REJECT or nothing. Anything else answers
-ResponseException, and ``on_fatal`` is told; so is it for ``Halt`` and for errors of the machine, whatever the call.
+transactions cut to max_tx_bytes, ProcessProposal REJECT, ExtendVote an empty extension, VerifyVoteExtension REJECT, snapshot calls ABORT,
+REJECT or nothing. Anything else answers ResponseException, and ``on_fatal`` is told; so is it for ``Halt`` and for errors of the machine,
+except in reading calls (Query, ListSnapshots, LoadSnapshotChunk).
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ import uvloop
 from google.protobuf.message import DecodeError
 
 from chain.abci.application import Application
-from chain.abci.framing import FrameError, FrameReader, Request, Response, response_frame
+from chain.abci.framing import FrameError, FrameReader, Request, Response, encode_length, response_frame
 from chain.codec.registry import message_class
 from chain.errors import PANIC_CODE, UNDEFINED_CODESPACE, Halt, InvariantBroken
 from chain.store.errors import StoreError
@@ -40,9 +44,19 @@ log = structlog.get_logger("abci")
 
 MAX_UNIX_PATH_BYTES: Final = 107
 MAX_CHECKS_PER_BATCH: Final = 256
+MAX_OTHERS_PER_BATCH: Final = 16
+"""Of calls whose answers may be large."""
+MAX_WAITING: Final = 16_384
+"""Requests that wait on one connection before it is no longer read."""
+MAX_WAITING_BYTES: Final = 32 << 20
+MAX_UNREAD_BYTES: Final = 4 << 20
+"""Answers that a peer has not read before its next batch has to wait."""
+MAX_CONNECTIONS: Final = 64
 QUERY_KINDS: Final = frozenset({"echo", "flush", "info", "query", "list_snapshots", "load_snapshot_chunk"})
+_SMALL_KINDS: Final = frozenset({"check_tx", "echo", "flush"})
 FATAL_ERRORS: Final = (Halt, InvariantBroken, StoreError, MemoryError, RecursionError, OSError)
 REJECT_PROPOSAL: Final = 2
+REJECT_EXTENSION: Final = 2
 ABORT_OFFER: Final = 2
 ABORT_CHUNK: Final = 2
 
@@ -52,6 +66,8 @@ _names: Final = {
     "query": "ResponseQuery",
     "prepare_proposal": "ResponsePrepareProposal",
     "process_proposal": "ResponseProcessProposal",
+    "extend_vote": "ResponseExtendVote",
+    "verify_vote_extension": "ResponseVerifyVoteExtension",
     "offer_snapshot": "ResponseOfferSnapshot",
     "apply_snapshot_chunk": "ResponseApplySnapshotChunk",
     "load_snapshot_chunk": "ResponseLoadSnapshotChunk",
@@ -93,6 +109,7 @@ class AbciServer:
         self._threads: list[threading.Thread] = []
         self._socket: socket.socket | None = None
         self._dead = False
+        self._dying = threading.Lock()
 
     def start(self) -> None:
         """Listen and return. Raises AddressError."""
@@ -156,6 +173,8 @@ class AbciServer:
             self._run(job)
 
     def _run(self, job: _Job) -> None:
+        if job.connection.is_gone:
+            return
         answers, alive = self._answer(job.requests)
         loop = self._loop
         if loop is not None:
@@ -195,7 +214,8 @@ class AbciServer:
                     self._on_call(kind, time.perf_counter() - started)
             except BaseException as error:
                 self._fatal(kind, error)
-                out.append(response_frame("exception", Response().exception.__class__(error=str(error) or type(error).__name__)))
+                text = (str(error) or type(error).__name__).encode(errors="replace").decode()
+                out.append(response_frame("exception", Response().exception.__class__(error=text)))
                 return b"".join(out), False
             at += 1
         return b"".join(out), True
@@ -234,8 +254,9 @@ class AbciServer:
             return [_fallback("check_tx", request) for request in requests]
 
     def _fatal(self, kind: str, error: BaseException) -> None:
-        if not self._dead:
-            self._dead = True
+        with self._dying:
+            is_first, self._dead = not self._dead, True
+        if is_first:
             log.error("the node must stop", call=kind, error=str(error), exc_info=not isinstance(error, (Halt, StoreError)))
             self._on_fatal(error)
 
@@ -251,13 +272,16 @@ def _fallback(kind: str, request: Any) -> Any:
     if kind == "prepare_proposal":
         kept, size = [], 0
         for tx in request.txs:
-            size += len(tx)
+            # CometBFT counts a transaction with its tag and length, and stops at a proposal that is too big.
+            size += 1 + len(encode_length(len(tx))) + len(tx)
             if size > request.max_tx_bytes:
                 break
             kept.append(tx)
         return _types[kind](txs=kept)
     if kind == "process_proposal":
         return _types[kind](status=REJECT_PROPOSAL)
+    if kind == "verify_vote_extension":
+        return _types[kind](status=REJECT_EXTENSION)
     if kind == "offer_snapshot":
         return _types[kind](result=ABORT_OFFER)
     if kind == "apply_snapshot_chunk":
@@ -281,14 +305,25 @@ class _Connection(asyncio.Protocol):
         self._reader = FrameReader()
         self._transport: Any = None
         self._waiting: list[tuple[str, Any]] = []
+        self._sizes: list[int] = []
+        self._waiting_bytes = 0
         self._busy = False
+        self._reads_slowly = False
+        self.is_gone = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        self._transport.set_write_buffer_limits(high=MAX_UNREAD_BYTES)
         self._server._connections.append(self)
+        if len(self._server._connections) > MAX_CONNECTIONS:
+            log.error("a peer opens a connection too many; closing it", at_most=MAX_CONNECTIONS)
+            self.close()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self.is_gone = True
         self._waiting.clear()
+        self._sizes.clear()
+        self._waiting_bytes = 0
         if self in self._server._connections:
             self._server._connections.remove(self)
 
@@ -300,19 +335,46 @@ class _Connection(asyncio.Protocol):
                 if kind is None:
                     raise FrameError("a request of no kind")
                 self._waiting.append((kind, getattr(request, kind)))
+                self._sizes.append(len(raw))
+                self._waiting_bytes += len(raw)
         except (FrameError, DecodeError) as error:
             log.error("a peer does not speak ABCI 2.0; closing its connection", error=str(error))
             self.close()
             return
         self._next()
+        if self._has_too_much():
+            self._transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        self._reads_slowly = True
+
+    def resume_writing(self) -> None:
+        self._reads_slowly = False
+        self._next()
+
+    def _has_too_much(self) -> bool:
+        return len(self._waiting) > MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES
 
     def _next(self) -> None:
-        if self._busy or not self._waiting:
+        if self._busy or self._reads_slowly or not self._waiting:
             return
-        batch = self._waiting[:MAX_CHECKS_PER_BATCH]
-        del self._waiting[:MAX_CHECKS_PER_BATCH]
+        count = self._batch_size()
+        batch = self._waiting[:count]
+        del self._waiting[:count]
+        self._waiting_bytes -= sum(self._sizes[:count])
+        del self._sizes[:count]
         self._busy = True
         self._server.submit(self, batch)
+        if not self._transport.is_closing() and not self._transport.is_reading() and not self._has_too_much():
+            self._transport.resume_reading()
+
+    def _batch_size(self) -> int:
+        others = 0
+        for at, (kind, _) in enumerate(self._waiting[:MAX_CHECKS_PER_BATCH]):
+            others += kind not in _SMALL_KINDS
+            if others > MAX_OTHERS_PER_BATCH:
+                return at
+        return min(len(self._waiting), MAX_CHECKS_PER_BATCH)
 
     def finish(self, answers: bytes, alive: bool) -> None:
         """A batch is done: write its answers, then take the next."""
@@ -339,6 +401,8 @@ def _listen(address: str) -> socket.socket:
     path = unix_path(address)
     if path is None:
         return _listen_tcp(address)
+    if not path:
+        raise AddressError("unix:// names no file: write unix:///path")
     if len(os.fsencode(path)) > MAX_UNIX_PATH_BYTES:
         raise AddressError(
             f"the socket path {path} has {len(os.fsencode(path))} bytes; the system allows {MAX_UNIX_PATH_BYTES}: choose a shorter home"
