@@ -25,9 +25,10 @@ from chain.codec.registry import message_class
 from chain.coins import Coin, Coins, to_messages
 from chain.config import Home
 from chain.crypto import address as bech32
-from chain.crypto.keys import Ed25519PublicKey, PrivateKey, public_key_to_any
+from chain.crypto.keys import PrivateKey, public_key_to_any
 from chain.store.kv import KVBackend, MemoryBackend
 from chain.testing.driver import Driver
+from chain.testing.validators import ValidatorKey
 from chain.tx.build import Signer, build_tx
 from genesis import build, document
 
@@ -59,7 +60,7 @@ def genesis_document(application: Application, *, consensus: dict[str, Any] | No
     message = message_class("cosmos.staking.v1beta1.MsgCreateValidator")(
         description={"moniker": "test"},
         validator_address=bech32.encode(KEYS[0].public_key.address, bech32.VALIDATOR),
-        pubkey=public_key_to_any(Ed25519PublicKey(bytes(range(32)))),
+        pubkey=public_key_to_any(ValidatorKey.numbered(0).public_key),
         min_self_delegation="1",
         value={"denom": "wei", "amount": str(10**18)},
     )
