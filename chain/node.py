@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import structlog
 
+from chain import nodekeys
 from chain.abci.server import MAX_UNIX_PATH_BYTES, AbciServer, AddressError
 from chain.api.comet import CometClient
 from chain.api.server import ApiServer
@@ -103,6 +104,9 @@ def run(options: StartOptions) -> int:
     binary = find_comet() if options.with_comet else None
     if options.with_comet and binary is None:
         raise NodeError("CometBFT is not on PATH nor in the project's tool folder: run `python -m chain.comet`, or start with --with-comet=false")
+    if options.with_comet and not read_comet(home).get("priv_validator_laddr"):
+        nodekeys.validator_key(home)
+        nodekeys.node_id(home)
     app = open_application(home, config)
     if app.chain_id and app.chain_id != genesis["chain_id"]:
         app.close()
