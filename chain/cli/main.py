@@ -10,7 +10,7 @@ from typing import Any
 import click
 import structlog
 
-from chain.cli import genesis, keys, maintain, node, query, sign, snapshots, tx
+from chain.cli import debug, genesis, keys, maintain, node, query, sign, snapshots, tx
 from chain.crypto.hd import DerivationError
 from chain.crypto.keyring_backends import KeyringError
 from chain.dec import DecError
@@ -104,6 +104,7 @@ for _command in (
     maintain.config_group,
     tx.tx,
     query.query,
+    debug.debug,
 ):
     cli.add_command(_command)
 for _name, _signing in sign.COMMANDS.items():

@@ -67,8 +67,8 @@ def export(ctx: click.Context, /, height: int, **_: Any) -> None:
 def restore(ctx: click.Context, /, height: int, format: int, **_: Any) -> None:
     """Restore the state of an empty home from a local snapshot.
 
-    Nothing but the snapshot itself vouches for the state: compare the app hash that is printed with one you trust, then run
-    `stchaind comet bootstrap-state` so that CometBFT goes on from there.
+    Nothing but the snapshot itself vouches for the state: compare the app hash that is printed with one you trust. The state can be exported
+    and asked; CometBFT has no blocks for it, so a node that is to follow the chain joins by state sync ([statesync] in config.toml) instead.
     """
     with _application(home_of(ctx)) as (app, taker):
         snapshot = taker.folder.get(height, format)

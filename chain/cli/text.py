@@ -8,8 +8,9 @@ from typing import Any, Final
 
 _WORD: Final = re.compile(r"true|false|yes|no|on|off|y|n|null|~|", re.IGNORECASE)
 _NUMBER: Final = re.compile(
-    r"[-+]?(?:0[xob][0-9a-f_]+|\.?[0-9][0-9_:.]*(?:e[-+]?[0-9]+)?|\.inf|\.nan)|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*", re.IGNORECASE
+    r"(?!.*\..*\.)[-+]?(?:0[xob][0-9a-f_]+|\.?[0-9][0-9_:.]*(?:e[-+]?[0-9]+)?|\.inf|\.nan)|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}.*", re.IGNORECASE
 )
+"""What YAML reads as a number or a date; two dots make neither (2.0.0, 127.0.0.1)."""
 _PLAIN: Final = re.compile(r"(?:[^\s\-?:,\[\]{}#&*!|>'\"%@`]|[-?:](?=\S))(?:[^:#]|:(?=\S)|(?<=\S)#)*")
 
 

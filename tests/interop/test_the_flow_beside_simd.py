@@ -278,6 +278,20 @@ def test_comet_version_and_version_have_simds_fields(made: Pair) -> None:
     assert all(re.fullmatch(r"\S+@v\S+", one) for one in ours["build_deps"])
 
 
+def test_debug_shows_addresses_and_keys_as_simd_does(made: Pair) -> None:
+    key = json.loads(made.ours.ok("keys", "show", "k1", "--output", "json", *KEYRING))["pubkey"]
+    for arguments in (
+        ("addr", name_of(made, "k1")),
+        ("addr", "ab" * 20),
+        ("pubkey", key),
+        ("pubkey", made.ours.ok("comet", "show-validator").strip()),
+    ):
+        theirs, ours = made.ok("debug", *arguments)
+        assert theirs == ours != ""
+    assert made.ours.ok("debug", "raw-bytes", "[10 21 13 255]") == "0A150DFF\n"
+    assert made.ours.ok("debug", "prefixes").splitlines() == ["Bech32 Acc: st", "Bech32 Val: stvaloper", "Bech32 Con: stvalcons"]
+
+
 def test_genesis_files_get_the_same_accounts_and_gentxs(made: Pair) -> None:
     documents = [json.loads((side.home / "config" / "genesis.json").read_text()) for side in (made.simd, made.ours)]
     theirs, ours = (json.loads(swapped(json.dumps(one), PREFIXES)) for one in documents)
@@ -300,7 +314,7 @@ def test_init_and_collect_gentxs_say_what_simd_says_and_where(made: Pair, tmp_pa
         told.append(json.loads(err))
         code, out, err = side.run("init", "w")
         assert (code, out) == (1, "")
-        assert "already exists" in err
+    assert "already exists" in err
     assert list(told[0]) == list(told[1])
     assert {**told[0], "node_id": "", "app_message": ""} == {**told[1], "node_id": "", "app_message": ""}
     told = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -111,6 +112,33 @@ def test_a_second_init_and_a_missing_home_are_refused(node: Node, tmp_path: Path
     nowhere = Node(tmp_path / "nowhere").run("start")
     assert nowhere.returncode == 1
     assert "run `stchaind init MONIKER` first" in nowhere.stderr
+
+
+def test_a_genesis_time_in_the_future_is_waited_for_and_ctrl_c_ends_the_wait(node: Node) -> None:
+    path = node.home / "config" / "genesis.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "genesis_time": "2100-01-01T00:00:00Z"}))
+    node.ok("genesis", "gentx", "val", "1000000000000000000wei", *KEYRING)
+    node.ok("genesis", "collect-gentxs")
+    base = free_ports(4)
+    ports = ["--rpc.laddr", f"tcp://127.0.0.1:{base}", "--p2p.laddr", f"tcp://127.0.0.1:{base + 1}", "--grpc.address", f"127.0.0.1:{base + 2}"]
+    log = node.home / "log"
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "chain.cli.main", "--home", str(node.home), "start", *ports, "--api.enable", "false"]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
+    try:
+        until = time.monotonic() + 60
+        while "Genesis time is in the future" not in log.read_text():
+            assert process.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    assert "Traceback" not in log.read_text()
+    assert json.loads(path.read_text())["genesis_time"] == "2100-01-01T00:00:00Z"
 
 
 def _height(rpc: str) -> int:
