@@ -270,3 +270,68 @@ class Held(MemoryBackend):
         if not sync:
             self.go.wait()
         super().write(puts, deletes, sync=sync)
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "plain"])
+def test_views_taken_while_versions_come_and_are_pruned_read_their_version_or_are_refused(native: bool) -> None:
+    """Readers in threads of their own take any version at any moment; each sees exactly what it was, or that it is not kept."""
+    expected = [state for _, state in grow(MultiStore.open(MemoryBackend(), NAMES), 120)]
+    store = MultiStore.open(MemoryBackend(), NAMES, pruning=Pruning(5, 2), native=native)
+    done = threading.Event()
+    wrong: list[object] = []
+    read = [0, 0]
+
+    def reader(seed: int) -> None:
+        choose = random.Random(seed)
+        while not done.is_set():
+            version = max(store.latest_version - choose.randrange(-1, 9), 1)
+            try:
+                with store.view(version) as view:
+                    for name in NAMES[:2]:
+                        if dict(view.store(name).iterate()) != expected[version - 1][name]:
+                            wrong.append(version)
+                read[0] += 1
+            except (VersionPruned, FutureVersion):
+                read[1] += 1
+            except BaseException as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=reader, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    grow(store, 120)
+    done.set()
+    for thread in threads:
+        thread.join()
+    store._join_pruner()
+    assert not wrong
+    assert read[0], "readers came to read"
+    store.prune_to(119)
+    assert store.oldest_version() == 120, "no reader left a version held"
+    store.close()
+
+
+def test_a_rollback_waits_for_versions_that_are_not_on_disk() -> None:
+    kv = Held()
+    store = MultiStore.open(kv, NAMES)
+    history = grow(store, 6)
+    assert store.pending_versions() == 6
+    threading.Timer(0.1, kv.go.set).start()
+    store.rollback(4)
+    assert (store.latest_version, store.app_hash, store.pending_versions()) == (4, history[3][0], 0)
+    assert [app_hash for app_hash, _ in grow(store, 2, start=5)] == [app_hash for app_hash, _ in history[4:]]
+    store.close()
+
+
+def test_pruning_waits_for_the_flusher_and_leaks_nothing() -> None:
+    kv = Held()
+    store = MultiStore.open(kv, NAMES)
+    history = grow(store, 6)
+    store._start_pruning(5)
+    assert store.oldest_version() == 1
+    kv.go.set()
+    store._join_pruner()
+    store.flush()
+    assert store.oldest_version() == 6
+    assert sum(1 for _ in kv.iterate(b"n", b"o")) == sum(max(2 * len(entries) - 1, 0) for entries in history[-1][1].values())
+    store.close()
