@@ -19,13 +19,13 @@ PROGRAM = Path(__file__).parent / "go" / "ics23_mutants"
 TARGET = Path(__file__).parent.parent / "vectors" / "ics23_mutants.json"
 
 
-def go_verdicts(claims: list[Claim], mode: str) -> list[str]:
-    """One string of 0 and 1 per claim; ``mode`` is ``bits`` (8 per byte) or ``all`` (255 per byte)."""
+def go_verdicts(claims: list[Claim], *mode: str) -> list[str]:
+    """One string of 0 and 1 per claim; ``mode`` is ``bits`` (8 per byte), ``all`` (255 per byte) or ``all``, step, first byte."""
     with tempfile.TemporaryDirectory() as folder:
         binary = Path(folder) / "mutants"
         subprocess.run(["go", "build", "-o", str(binary), "."], cwd=PROGRAM, check=True)
         lines = "\n".join(claim.as_json() for claim in claims)
-        return subprocess.run([str(binary), mode], input=lines, capture_output=True, text=True, check=True).stdout.split()
+        return subprocess.run([str(binary), *mode], input=lines, capture_output=True, text=True, check=True).stdout.split()
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
 // Standard input: one JSON object per line, {"spec": "iavl"|"tendermint"|"smt", "root": hex, "key": hex, "value": hex or "", "proof": hex}.
 // An empty value asks for absence. Standard output: one line per input line, a string of 0 and 1.
 // Without arguments: the verdict on the proof as given, one digit. With "all": one digit per (byte, other value) in order,
-// byte 0 with XOR 1..255, byte 1 with XOR 1..255, and so on. With "bits": one digit per (byte, single bit), 8 per byte.
+// byte 0 with XOR 1..255, byte 1 with XOR 1..255, and so on; "all 64 5" takes bytes 5, 69, 133 … only.
+// With "bits": one digit per (byte, single bit), 8 per byte.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"os"
+	"strconv"
 
 	ics23 "github.com/cosmos/ics23/go"
 )
@@ -37,6 +39,14 @@ func unhex(text string) []byte {
 	return raw
 }
 
+func number(text string) int {
+	value, err := strconv.Atoi(text)
+	if err != nil || value < 0 {
+		panic("expected a number that is not negative, got " + text)
+	}
+	return value
+}
+
 // verdict treats a panic inside the library as a refusal: the caller of a light client would not accept the proof either.
 func verdict(spec *ics23.ProofSpec, root, key, value, raw []byte) (answer byte) {
 	answer = '0'
@@ -60,6 +70,10 @@ func main() {
 	if len(os.Args) > 1 {
 		mode = os.Args[1]
 	}
+	step, first := 1, 0
+	if len(os.Args) > 3 {
+		step, first = number(os.Args[2]), number(os.Args[3])
+	}
 	in := bufio.NewScanner(os.Stdin)
 	in.Buffer(make([]byte, 1<<20), 1<<26)
 	out := bufio.NewWriter(os.Stdout)
@@ -82,7 +96,7 @@ func main() {
 				}
 			}
 		case "all":
-			for i := range raw {
+			for i := first; i < len(raw); i += step {
 				for x := 1; x < 256; x++ {
 					mutant := append([]byte(nil), raw...)
 					mutant[i] ^= byte(x)
