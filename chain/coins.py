@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from chain.codec.registry import message_class
-from chain.errors import InvalidCoins
+from chain.errors import InvalidCoins, TxDecodeError
 
 MAX_BITS: Final = 256
 MAX_AMOUNT_DIGITS: Final = 78  # 2**256 has 78 digits
@@ -49,9 +49,21 @@ def parse_int(text: str) -> int:
     return value
 
 
+def parse_wire_int(text: str) -> int:
+    """An Int inside a message. Raises TxDecodeError (sdk/2) for text that the SDK cannot decode, InvalidCoins (sdk/10) for none at all."""
+    try:
+        return parse_int(text)
+    except InvalidCoins as error:
+        if not text:
+            raise
+        raise TxDecodeError(error.detail) from None
+
+
 def from_messages(coins: Iterable[Any]) -> Coins:
-    """A valid Coins from repeated ``cosmos.base.v1beta1.Coin``. Raises InvalidCoins unless sorted, unique and positive."""
-    result = tuple(Coin(coin.denom, parse_int(coin.amount)) for coin in coins)
+    """A valid Coins from repeated ``cosmos.base.v1beta1.Coin``. Raises TxDecodeError for a text that is no Int, InvalidCoins unless sorted,
+    unique and positive.
+    """
+    result = tuple(Coin(coin.denom, parse_wire_int(coin.amount)) for coin in coins)
     check(result)
     return result
 

@@ -175,7 +175,7 @@ def _signer_info(info: Any) -> SignerInfo:
 def _fee_coins(fee: Any) -> Coins:
     if len(fee.amount) > MAX_FEE_COINS:
         raise InvalidRequest(f"a fee has at most {MAX_FEE_COINS} coins, got {len(fee.amount)}")
-    return tuple(Coin(coin.denom, coins.parse_int(coin.amount)) for coin in fee.amount)
+    return tuple(Coin(coin.denom, coins.parse_wire_int(coin.amount)) for coin in fee.amount)
 
 
 def _parse(cls: Any, raw: bytes, what: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from chain import coins
 from chain.coins import Coin, Coins
 from chain.dec import ONE, Dec
-from chain.errors import InsufficientFunds, InvalidCoins
+from chain.errors import AppError, InsufficientFunds
 
 _CONTINUOUS = "cosmos.vesting.v1beta1.ContinuousVestingAccount"
 _DELAYED = "cosmos.vesting.v1beta1.DelayedVestingAccount"
@@ -122,7 +122,7 @@ def _periods_problem(account: Any, original: Coins) -> tuple[str, str] | None:
 def _coins_problem(messages: Any) -> str:
     try:
         coins.from_messages(messages)
-    except InvalidCoins as error:
+    except AppError as error:
         return error.detail
     return ""
 

@@ -28,6 +28,11 @@ class Payer:
     recipient: str
     denom: str
     fee: Coins
+    prefix: str = bech32.ACCOUNT
+
+    @property
+    def address(self) -> str:
+        return bech32.encode(self.key.public_key.address, self.prefix)
 
     def build(
         self,
@@ -51,7 +56,7 @@ class Payer:
         """A signed MsgSend, changed where a case says so; tails are appended to the parts before they are signed, ``tail`` after."""
         if messages is None:
             message = message_class("cosmos.bank.v1beta1.MsgSend")(
-                from_address=bech32.encode(self.key.public_key.address), to_address=self.recipient if recipient is None else recipient
+                from_address=self.address, to_address=self.recipient if recipient is None else recipient
             )
             message.amount.add(denom=self.denom, amount=amount)
             messages = [(_MsgSend, encode(message))]
@@ -81,11 +86,11 @@ class Payer:
 
 def _nested(payer: Payer, depth: int) -> bytes:
     """A MsgExec in a MsgExec …, ``depth`` deep."""
-    inner = message_class("cosmos.bank.v1beta1.MsgSend")(from_address=bech32.encode(payer.key.public_key.address), to_address=payer.recipient)
+    inner = message_class("cosmos.bank.v1beta1.MsgSend")(from_address=payer.address, to_address=payer.recipient)
     url, value = _MsgSend, encode(inner)
     for _ in range(depth):
         wrapped = _field(1, _field(1, url.encode()) + _field(2, value))
-        value = _field(1, bech32.encode(payer.key.public_key.address).encode()) + wrapped.replace(b"\x0a", b"\x12", 1)
+        value = _field(1, payer.address.encode()) + wrapped.replace(b"\x0a", b"\x12", 1)
         url = "/cosmos.authz.v1beta1.MsgExec"
     return payer.build(messages=[(url, value)])
 
@@ -104,7 +109,7 @@ def _groups(payer: Payer, depth: int) -> bytes:
 
 
 def _send(payer: Payer, tail: bytes) -> list[Any]:
-    message = message_class("cosmos.bank.v1beta1.MsgSend")(from_address=bech32.encode(payer.key.public_key.address), to_address=payer.recipient)
+    message = message_class("cosmos.bank.v1beta1.MsgSend")(from_address=payer.address, to_address=payer.recipient)
     message.amount.add(denom=payer.denom, amount="5")
     return [(_MsgSend, encode(message) + tail)]
 
@@ -144,7 +149,10 @@ CASES: dict[str, tuple[Build, str, int]] = {
     "timed out": (lambda payer: payer.build(body={"timeout_height": 1}), "sdk", 30),
     "a negative amount": (lambda payer: payer.build(amount="-5"), "sdk", 10),
     "an amount of zero": (lambda payer: payer.build(amount="0"), "sdk", 10),
-    "an amount of 300 digits": (lambda payer: payer.build(amount="9" * 300), "sdk", 10),
+    "an amount of 300 digits": (lambda payer: payer.build(amount="9" * 300), "sdk", 2),
+    "an amount with a fraction": (lambda payer: payer.build(amount="1.5"), "sdk", 2),
+    "a hexadecimal amount": (lambda payer: payer.build(amount="0x10"), "sdk", 2),
+    "a fee of 300 digits": (lambda payer: payer.build(fee_amount="9" * 300), "sdk", 2),
     "no amount": (lambda payer: payer.build(amount=""), "sdk", 10),
     "a recipient that is no bech32": (lambda payer: payer.build(recipient=payer.recipient[:-1] + "b"), "sdk", 7),
     "a recipient of another chain": (lambda payer: payer.build(recipient="osmo1qqqsyqcyq5rqwzqfpg9scrgwpugpzysnrujsuw"), "sdk", 7),

@@ -118,13 +118,13 @@ def test_an_unknown_field_is_refused(driver: Driver) -> None:
     assert "field 15" in answer.log
 
 
-@pytest.mark.parametrize("amount", ["-5", "1" * 300, "1.5", "0x10", "", " 5"])
-def test_amounts_that_are_not_positive_whole_numbers_are_refused(driver: Driver, amount: str) -> None:
+@pytest.mark.parametrize(("amount", "code"), [("-5", 10), ("", 10), ("1" * 300, 2), ("1.5", 2), ("0x10", 2), (" 5", 2)])
+def test_amounts_that_are_not_positive_whole_numbers_are_refused(driver: Driver, amount: str, code: int) -> None:
     message = message_class("cosmos.bank.v1beta1.MsgSend")(from_address=text(KEYS[2]), to_address=text(KEYS[3]))
     message.amount.add(denom="wei", amount=amount)
     raw = build_tx([message], fee=FEE, gas_limit=GAS, signers=[Signer(KEYS[2].public_key, 0, 2)])
     answer = driver.check_tx(raw.sign([KEYS[2]], CHAIN_ID))
-    assert (answer.codespace, answer.code) == ("sdk", 10)
+    assert (answer.codespace, answer.code) == ("sdk", code)
 
 
 @pytest.mark.parametrize("recipient", ["", "st1qqqq", "cosmos1qqqsyqcyq5rqwzqfpg9scrgwpugpzysnzs23v9ccrydpk8qarc0jqscdket"])
