@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,7 +19,8 @@ from chain.coins import Coin
 from chain.crypto import address as bech32
 from tests.app.refusals import CASES, Payer
 from tests.interop import peers
-from tests.support import KEYS, free_ports
+from tests.interop.samples import samples
+from tests.support import KEYS, ROOT, free_ports
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
 CHAIN_ID = "test-1"
@@ -41,12 +43,17 @@ class Simd:
 
     def outcome(self, raw: bytes) -> tuple[str, int]:
         """(codespace, code) of CheckTx, or where that passes, of the block."""
+        found = self.send(raw)
+        return found.get("codespace", ""), int(found.get("code", 0))
+
+    def send(self, raw: bytes) -> Any:
+        """The result of CheckTx, or where that passes, of the block."""
         sent = self.client.call("broadcast_tx_sync", tx=base64.b64encode(raw).decode())
         if sent["code"]:
-            return sent["codespace"], int(sent["code"])
+            return sent
         found = wait(lambda: self.client.call("tx", hash=base64.b64encode(bytes.fromhex(sent["hash"])).decode(), prove=False))["tx_result"]
         self.payer = replace(self.payer, sequence=self.payer.sequence + 1)
-        return found.get("codespace", ""), int(found.get("code", 0))
+        return found
 
 
 def wait(ask: Any) -> Any:
@@ -112,3 +119,19 @@ def test_simd_refuses_with_the_same_code_or_the_reason_is_written_down(simd: Sim
         assert theirs == DIFFERENT[name][:2] != (codespace, code), "the list of differences is no longer right"
     else:
         assert theirs == (codespace, code)
+
+
+@pytest.fixture(scope="module")
+def ours() -> Any:
+    done = subprocess.run([sys.executable, "-m", "tests.interop.messages_as_cosmos"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", samples(""))
+def test_gas_and_events_of_other_messages_equal_simds(simd: Simd, ours: Any, name: str) -> None:
+    theirs = simd.send(simd.payer.build(messages=samples(simd.payer.address)[name]))
+    assert int(theirs.get("code", 0)) == 0, theirs["log"]
+    assert ours[name]["code"] == 0, ours[name]["log"]
+    assert ours[name]["events"] == [[event["type"], [pair["key"] for pair in event["attributes"]]] for event in theirs["events"]]
+    assert ours[name]["gas_used"] == int(theirs["gas_used"])
