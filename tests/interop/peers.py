@@ -15,6 +15,7 @@ from chain.comet import go_command, go_environment, tools_folder
 
 HERE = Path(__file__).parent
 COSMPY = "cosmpy==0.12.2"
+OPENAPI = "openapi-spec-validator==0.7.2"
 GRPCURL = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3"
 
 
@@ -79,15 +80,24 @@ def cosmjs() -> Path:
 
 def cosmpy_python() -> Path:
     """The interpreter of an environment that holds cosmpy (its protobuf is older than ours)."""
-    folder = tools_folder() / "cosmpy"
+    return _environment("cosmpy", COSMPY)
+
+
+def openapi_python() -> Path:
+    """The interpreter of an environment that holds the validator of OpenAPI documents."""
+    return _environment("openapi", OPENAPI)
+
+
+def _environment(name: str, package: str) -> Path:
+    folder = tools_folder() / name
     python = folder / "bin" / "python"
     if not (folder / ".ready").exists():
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", COSMPY], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", package], check=True)
         (folder / ".ready").touch()
     return python
 
 
 if __name__ == "__main__":
-    for peer in (simd, grpcurl, cosmjs, cosmpy_python, other_python):
+    for peer in (simd, grpcurl, cosmjs, cosmpy_python, openapi_python, other_python):
         print(peer(), flush=True)

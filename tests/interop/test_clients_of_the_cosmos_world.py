@@ -129,3 +129,12 @@ def test_grpcurl_lists_describes_and_calls_by_reflection(running: Devnet) -> Non
     assert answer == {"balance": {"denom": "wei", "amount": str(10**24)}}
     at_one = grpcurl(running, "-v", "-H", "x-cosmos-block-height: 1", "-d", request, address, "cosmos.bank.v1beta1.Query/Balance")
     assert "x-cosmos-block-height: 1" in at_one
+
+
+def test_the_openapi_document_is_valid(running: Devnet) -> None:
+    document = subprocess.run(["curl", "-sf", f"{running.net['rest']}/swagger/openapi.json"], capture_output=True, check=True).stdout
+    check = "import json, sys; from openapi_spec_validator import validate; validate(json.load(sys.stdin))"
+    done = subprocess.run([peers.openapi_python(), "-c", check], input=document, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    broken = document.replace(b'"openapi":"3.0.3"', b'"openapi":3')
+    assert subprocess.run([peers.openapi_python(), "-c", check], input=broken, capture_output=True).returncode != 0
