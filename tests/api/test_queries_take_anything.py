@@ -326,6 +326,22 @@ def test_a_grpc_message_above_the_limit_is_refused(served: Served) -> None:
     assert status == "RESOURCE_EXHAUSTED"
 
 
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection_gives_the_file_of_every_service_it_lists(served: Served, version: str) -> None:
+    with grpc.insecure_channel(served.grpc) as channel:
+        ask = channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=message_class(f"grpc.reflection.{version}.ServerReflectionResponse").FromString,
+        )
+        request = message_class(f"grpc.reflection.{version}.ServerReflectionRequest")
+        [listed] = ask(iter([request(list_services="")]))
+        names = [service.name for service in listed.list_services_response.service]
+        assert {"cosmos.bank.v1beta1.Query", "cosmos.reflection.v1.ReflectionService", f"grpc.reflection.{version}.ServerReflection"} <= set(names)
+        for name, answer in zip(names, ask(iter([request(file_containing_symbol=name) for name in names])), strict=True):
+            assert answer.file_descriptor_response.file_descriptor_proto, name
+
+
 def test_cors_is_off_unless_asked_for(served: Served) -> None:
     origin = {"Origin": "https://wallet.example"}
     assert "access-control-allow-origin" not in served.get(REST_PARAMS, headers=origin).headers
