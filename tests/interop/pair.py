@@ -5,6 +5,7 @@ Only the bech32 prefixes differ; ``neutral`` writes addresses of both as their b
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -128,8 +129,6 @@ class Side:
 
 
 def _base64(raw: bytes) -> str:
-    import base64
-
     return base64.b64encode(hashlib.sha256(raw).digest()).decode()
 
 
