@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.interop import peers
-from tests.support import ROOT
+from tests.support import FEE, FUNDS_WEI, ROOT
 
 pytestmark = pytest.mark.timeout(600)
 SEED, BLOCKS = "20261124", "200"
@@ -30,6 +30,7 @@ PROCESSES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "RocksDB": ((), {"REPLAY_BACKEND": "rocksdb"}),
     "memory": ((), {"REPLAY_BACKEND": "memdb"}),
     "restarts in between": ((), {"REPLAY_RESTARTS": "1"}),
+    "behind its socket, killed in between": ((), {"REPLAY_SOCKET": "1", "REPLAY_RESTARTS": "1", "PYTHONHASHSEED": "7", "TZ": "Asia/Kathmandu"}),
     "restarts, a tiny node cache and RocksDB": ((), {"REPLAY_RESTARTS": "1", "REPLAY_CACHE_NODES": "20", "REPLAY_BACKEND": "rocksdb"}),
 }
 
@@ -49,7 +50,8 @@ def reference() -> Any:
 def test_the_blocks_hold_successes_and_failures_of_many_kinds(reference: Any) -> None:
     assert len(reference["blocks"]) == int(BLOCKS)
     assert reference["codes"]["/0"] > 200
-    assert {"sdk/2", "sdk/4", "sdk/5", "sdk/11", "sdk/32"} <= set(reference["codes"])
+    assert {"sdk/2", "sdk/4", "sdk/5", "sdk/11", "sdk/32", "gov/13"} <= set(reference["codes"])
+    assert reference["shared_wei"] < FUNDS_WEI - 10 * sum(coin.amount for coin in FEE), "the multisig account paid and sent"
     assert reference["broken"] == []
 
 
