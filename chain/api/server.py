@@ -83,6 +83,8 @@ class ApiServer:
             if self._config["api"]["enable"]:
                 rest = self._start_rest()
         except OSError as error:
+            if grpc_server is not None:
+                await grpc_server.stop(None)
             self._error = error
             ready.set()
             return
@@ -113,6 +115,7 @@ class ApiServer:
             if not server.add_insecure_port(section["address"]):
                 raise RuntimeError
         except RuntimeError:
+            await server.stop(None)
             raise OSError(f"gRPC cannot listen at {section['address']}: is another node running? change [grpc] address in app.toml") from None
         await server.start()
         return server

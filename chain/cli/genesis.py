@@ -195,7 +195,11 @@ def gentx(ctx: click.Context, /, name: str, amount: str, **options: Any) -> None
     raw = unsigned.sign([key.private_key], made["chain_id"])
     path = Path(options["output_document"]) if options["output_document"] else home.root / "config" / "gentx" / f"gentx-{node}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(to_json(tx_message(raw)), separators=(",", ":")) + "\n")
+    try:
+        with path.open("x") as file:
+            file.write(json.dumps(to_json(tx_message(raw)), separators=(",", ":")) + "\n")
+    except FileExistsError:
+        raise click.ClickException(f"{path} exists: move it away, or name another file with --output-document") from None
     click.echo(f'Genesis transaction written to "{path}"', err=True)
 
 

@@ -193,6 +193,7 @@ def validate_signatures(file: Any, **options: Any) -> None:
                 verdict = "does not hold"
         good = good and verdict == "OK"
         click.echo(f"  {at}: {bech32.encode(signer)}\t\t\t[{verdict}]")
+    click.echo("")
     if not good:
         raise click.ClickException("signatures validation failed")
 

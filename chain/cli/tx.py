@@ -53,6 +53,7 @@ class Remote:
 
     def __init__(self, node: str | None, grpc_addr: str = "") -> None:
         self.comet = CometClient(node or setting("node") or NODE)
+        click.get_current_context().call_on_close(self.comet.close)
         self._grpc_addr = grpc_addr
 
     def rpc(self, path: str, request: Any, height: int = 0) -> Any:

@@ -76,6 +76,29 @@ def test_from_init_to_a_balance(node: Node) -> None:
     assert {"address": friend, "coins": [{"denom": "wei", "amount": "5000"}]} in exported["app_state"]["bank"]["balances"]
     rolled = node.ok("rollback")
     assert rolled.startswith("Rolled back state to height ")
+    _goes_on_from(exported, node)
+
+
+def _goes_on_from(exported: Any, node: Node) -> None:
+    """A new home with the exported genesis and the same validator makes the next block."""
+    second = Node(node.home.parent / "second")
+    second.ok("init", "validator", "--chain-id", "flow-1")
+    (second.home / "config" / "genesis.json").write_text(json.dumps(exported))
+    key = "config/priv_validator_key.json"
+    (second.home / key).write_bytes((node.home / key).read_bytes())
+    base = free_ports(3)
+    rpc = f"tcp://127.0.0.1:{base}"
+    ports = ["--rpc.laddr", rpc, "--p2p.laddr", f"tcp://127.0.0.1:{base + 1}", "--grpc.address", f"127.0.0.1:{base + 2}", "--api.enable", "false"]
+    with (second.home / "log").open("wb") as log:
+        command = [sys.executable, "-m", "chain.cli.main", "--home", str(second.home), "start", *ports]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+    try:
+        _wait_for(rpc, exported["initial_height"] + 1)
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+    again = json.loads(second.ok("export"))
+    assert again["app_state"] == exported["app_state"]
 
 
 def test_a_gentx_without_voting_power_is_refused_with_the_reason(node: Node) -> None:
