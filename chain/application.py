@@ -167,6 +167,13 @@ class Application:
         """Block time of the latest committed block, Unix nanoseconds."""
         return self._time_ns
 
+    def time_ns_at(self, version: int) -> int:
+        """Block time of a kept version, Unix nanoseconds."""
+        if version == self.store.latest_version:
+            return self._time_ns
+        raw = self.store.record("header", version)
+        return self._time_ns if raw is None else _read_header(raw)[1]
+
     def query_rpc(self, path: str, request: Any, height: int | None = None) -> tuple[Any, int]:
         """Answer a gRPC method: (response, height). Raises AppError. Any thread may call."""
         return self.queries.rpc(path, request, height)
@@ -524,7 +531,7 @@ class Application:
         """app_state at a kept height. Raises VersionPruned, FutureVersion."""
         with self.store.view(height) as view:
             state = State(view, self.store.names)
-            ctx = Context(self.chain_id, view.version, self._time_ns, Mode.QUERY)
+            ctx = Context(self.chain_id, view.version, self.time_ns_at(view.version), Mode.QUERY)
             return {module.name: module.genesis.export(ctx, state) for module in self._genesis if module.genesis is not None}
 
     def export_consensus_params(self, height: int | None = None) -> Any:

@@ -145,7 +145,7 @@ class QueryRouter:
                 raise InvalidRequest(f"the request bytes of {path} do not parse") from None
         with self._view(height) as view:
             state = State(view, self._app.store.names)
-            ctx = Context(self._app.chain_id, view.version, self._app.latest_time_ns, Mode.QUERY)
+            ctx = Context(self._app.chain_id, view.version, self._app.time_ns_at(view.version), Mode.QUERY)
             return handler(ctx, state, request), view.version
 
     def simulate(self, raw: bytes) -> Any:

@@ -101,6 +101,20 @@ def test_a_continuous_account_frees_its_coins_in_proportion_to_the_time() -> Non
     assert spendable(driver) == AMOUNT // 4 * 3
 
 
+def test_a_query_at_an_old_height_knows_the_time_of_that_block() -> None:
+    driver = chain()
+    result = run(driver, message("MsgCreateVestingAccount", amount=wei(AMOUNT), end_time=now_s(driver) + 1000))
+    assert result.code == 0
+    height = driver.height
+    driver.next_block(time_step_s=2000)
+    request = message_class("cosmos.bank.v1beta1.QuerySpendableBalancesRequest")(address=text(OWNER))
+    then, now = (
+        driver.apps[0].query_rpc("/cosmos.bank.v1beta1.Query/SpendableBalances", request, at)[0].balances[0]  # type: ignore[attr-defined]
+        for at in (height, None)
+    )
+    assert (int(then.amount), int(now.amount)) == (0, AMOUNT)
+
+
 def test_a_continuous_account_that_ends_in_the_past_is_free_from_the_next_second_and_survives_an_export() -> None:
     driver = chain()
     assert run(driver, message("MsgCreateVestingAccount", amount=wei(AMOUNT), end_time=1)).code == 0
