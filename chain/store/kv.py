@@ -48,9 +48,10 @@ class PlyvelKV:
         self._path = path
         self._errors: Any = plyvel.Error
         self._corruption: Any = plyvel.CorruptionError
+        # Tables of 32 MiB: with LevelDB's 2 MiB, merging falls behind a minute of full blocks and a commit waits for it many seconds.
+        sizes = {"write_buffer_size": 64 << 20, "max_file_size": 32 << 20, "lru_cache_size": 64 << 20}
         # Hashes do not compress, and trying to makes writers wait.
-        options: Any = {"create_if_missing": True, "write_buffer_size": 64 << 20, "lru_cache_size": 64 << 20, "bloom_filter_bits": 10}
-        options["compression"] = None
+        options: Any = {"create_if_missing": True, "bloom_filter_bits": 10, "compression": None, **sizes}
         try:
             try:
                 self._db: Any = plyvel.DB(str(path), paranoid_checks=True, **options)
