@@ -22,7 +22,7 @@ from chain.coins import Coin
 from chain.context import Mode
 from chain.crypto import address as bech32
 from chain.crypto.batch import Item
-from chain.crypto.keys import EthSecp256k1PublicKey, PublicKey, Secp256k1PublicKey
+from chain.crypto.keys import EthSecp256k1PublicKey, PublicKey, Secp256k1PublicKey, public_key_to_any
 from chain.errors import AppError
 from chain.gas import CIRCUIT_LOOKUP_COST, DELETE_COST, HAS_COST, READ_COST_FLAT, READ_COST_PER_BYTE, WRITE_COST_FLAT, WRITE_COST_PER_BYTE
 from chain.store.state import State
@@ -33,7 +33,7 @@ from chain.tx.execution import BlockInfo, Outcome, TxMsgData
 from chain.tx.results import length_prefix
 from chain.tx.verdicts import Verdict, Verdicts
 from modules.bank import keys
-from modules.bank.fast_shape import KEY_TYPES, PlainKey, Shape, read_shape
+from modules.bank.fast_shape import KEY_TYPES, PLAIN_KEYS, PlainKey, Shape, read_shape
 from modules.bank.keeper import MAX_BITS, Params
 
 SEND: Final = "cosmos.bank.v1beta1.MsgSend"
@@ -95,14 +95,14 @@ class _Plan:
 
 @dataclass(slots=True)
 class _Known:
-    """A plain account as stored, taken apart: ``prefix`` is its encoding without the sequence."""
+    """A plain account as stored, taken apart. Before its first transaction it has no key: that is written between address and number."""
 
-    prefix: bytes
+    prefix: bytes  # its encoding without the sequence
     sequence: int
     number: int
     number_key: bytes
-    public_key: PlainKey
-    is_eth: bool
+    public_key: PlainKey | None
+    around: tuple[bytes, bytes] = (b"", b"")  # without a key: what stands before and behind it
 
 
 @dataclass(slots=True)
@@ -194,18 +194,24 @@ class FastSends:
                 plan.is_priced = self._covers(tx)
             if not plan.is_priced:
                 return None
-        if mode is not Mode.RECHECK and not self._verdicts.signature_holds(tx, 0, known.public_key, block.chain_id, known.number):
+        key = known.public_key or plan.public_key
+        if mode is not Mode.RECHECK and not self._verdicts.signature_holds(tx, 0, key, block.chain_id, known.number):
             return None
-        sequence = plan.sequence + 1
-        body = known.prefix + b"\x20" + length_prefix(sequence)
-        new_account = _ACCOUNT_HEAD + length_prefix(len(body)) + body
+        prefix, sequence = known.prefix, plan.sequence + 1
+        account_gas = 7 * _BYTE * len(account_raw)
+        if known.public_key is None:  # half of the accesses find the account with its key, which takes one more write
+            prefix = known.around[0] + _key_field(key) + known.around[1]
+            keyed_size = len(_stored(prefix, plan.sequence))
+            account_gas = _BYTE * 4 * (len(account_raw) + keyed_size) + _SET_KEY_GAS + _WRITTEN * keyed_size
+        new_account = _stored(prefix, sequence)
         paid_raw, new_collected = b"%d" % paid, b"%d" % collected
         gas = (
             _ANTE_GAS
             + rules.gas
             + rules.per_byte * len(tx.raw)
-            + (ETH_SIGNATURE_GAS if known.is_eth else rules.secp256k1)
-            + _BYTE * (7 * len(account_raw) + len(collector_raw) + len(paying_raw) + (0 if collected_raw is None else len(collected_raw)))
+            + (ETH_SIGNATURE_GAS if isinstance(key, EthSecp256k1PublicKey) else rules.secp256k1)
+            + account_gas
+            + _BYTE * (len(collector_raw) + len(paying_raw) + (0 if collected_raw is None else len(collected_raw)))
             + _WRITTEN * (len(paid_raw) + len(new_collected) + len(new_account))
         )
         if gas > tx.gas_limit:
@@ -255,7 +261,7 @@ class FastSends:
         if new_account not in self._known:
             if len(self._known) > MAX_KNOWN_ACCOUNTS:
                 self._known.clear()
-            self._known[new_account] = _Known(known.prefix, sequence, known.number, known.number_key, known.public_key, known.is_eth)
+            self._known[new_account] = _Known(prefix, sequence, known.number, known.number_key, key)
         encoded = data + b"\x28" + length_prefix(tx.gas_limit) + b"\x30" + length_prefix(gas) + events
         return Outcome(None, answer, tx.gas_limit, gas, [], plan.priority, encoded)
 
@@ -304,7 +310,7 @@ class FastSends:
             return None
         number = known.number
         document = tx.raw[: tx.signed_size] + _chain_field(chain_id) + (b"\x20" + length_prefix(number) if number else b"")
-        key = known.public_key
+        key = known.public_key or plan.public_key
         return Item(key.raw, key.digest(document), tx.signatures[0][:64]), (tx.hash, 0, chain_id, number), key
 
     def _plan(self, tx: Tx) -> _Plan | None:
@@ -399,21 +405,20 @@ class FastSends:
         return plan.ante_events
 
     def _learn(self, raw: bytes) -> _Known | None:
-        """Take a stored account apart; None unless it is a plain one with a key of its own."""
+        """Take a stored account apart; None unless it is a plain one with a key of its own or none yet."""
         if len(raw) > MAX_PLAIN_BYTES:
             return None
         account = self._accounts.decode(raw)
         message, key = account.message, account.public_key
         known = None
-        if message.DESCRIPTOR.full_name == "cosmos.auth.v1beta1.BaseAccount" and isinstance(key, Secp256k1PublicKey | EthSecp256k1PublicKey):
+        if message.DESCRIPTOR.full_name == "cosmos.auth.v1beta1.BaseAccount" and (key is None or isinstance(key, PLAIN_KEYS)):
             bare = type(message)()
             bare.CopyFrom(message)
             bare.ClearField("sequence")
-            prefix = encode(bare)
-            body = prefix + (b"\x20" + length_prefix(account.sequence) if account.sequence else b"")
-            if _ACCOUNT_HEAD + length_prefix(len(body)) + body == raw:
-                number = account.account_number
-                known = _Known(prefix, account.sequence, number, self._accounts.number_key(number), key, isinstance(key, EthSecp256k1PublicKey))
+            prefix, number = encode(bare), account.account_number
+            if _stored(prefix, account.sequence) == raw:
+                head = encode(type(message)(address=message.address))
+                known = _Known(prefix, account.sequence, number, self._accounts.number_key(number), key, (head, prefix[len(head) :]))
         if len(self._known) > MAX_KNOWN_ACCOUNTS:
             self._known.clear()
         self._known[raw] = known
@@ -451,6 +456,9 @@ _ANTE_GAS: Final = (
 )
 """Everything but the sizes of values, the transaction's size and the signature."""
 
+_SET_KEY_GAS: Final = _read(1, 21) + DELETE_COST + HAS_COST + _write(1, 21 + 20) + _write(1, 21)
+"""What it takes more to write the key of an account that has none, but for the sizes of values."""
+
 
 @lru_cache(maxsize=1024)
 def _coin_keys(denom: str) -> _Coin:
@@ -461,6 +469,18 @@ def _coin_keys(denom: str) -> _Coin:
 
 
 _WEI: Final = _coin_keys(fees.BASE_DENOM)
+
+
+def _stored(prefix: bytes, sequence: int) -> bytes:
+    """An account in stored form, from its encoding without the sequence."""
+    body = prefix + b"\x20" + length_prefix(sequence) if sequence else prefix
+    return _ACCOUNT_HEAD + length_prefix(len(body)) + body
+
+
+@lru_cache(maxsize=16_384)
+def _key_field(key: PlainKey) -> bytes:
+    raw = encode(public_key_to_any(key))
+    return b"\x12" + length_prefix(len(raw)) + raw
 
 
 @lru_cache(maxsize=16)

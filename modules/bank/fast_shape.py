@@ -14,7 +14,8 @@ from chain.crypto.keys import EthSecp256k1PublicKey, Secp256k1PublicKey
 from chain.tx.results import length_prefix
 
 PlainKey: TypeAlias = Secp256k1PublicKey | EthSecp256k1PublicKey
-KEY_TYPES: Final[dict[str, type[PlainKey]]] = {one.type_url: one for one in (Secp256k1PublicKey, EthSecp256k1PublicKey)}
+PLAIN_KEYS: Final = (Secp256k1PublicKey, EthSecp256k1PublicKey)
+KEY_TYPES: Final[dict[str, type[PlainKey]]] = {one.type_url: one for one in PLAIN_KEYS}
 _DENOM: Final = rb"([a-zA-Z][a-zA-Z0-9/:._-]{2,126})"
 _AMOUNT: Final = rb"([1-9][0-9]{0,76})"
 _NUMBER: Final = rb"([\x80-\xff]{0,9}[\x00-\x7f])"
