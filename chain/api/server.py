@@ -112,9 +112,10 @@ class ApiServer:
         reflection.enable_server_reflection(names, server, pool=POOL)
         server.add_generic_rpc_handlers((_reflection_v1(names),))
         try:
+            _probe(section["address"])
             if not server.add_insecure_port(section["address"]):
                 raise RuntimeError
-        except RuntimeError:
+        except (RuntimeError, OSError):
             await server.stop(None)
             raise OSError(f"gRPC cannot listen at {section['address']}: is another node running? change [grpc] address in app.toml") from None
         await server.start()
@@ -198,6 +199,16 @@ def _reflection_v1(names: list[str]) -> Any:
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
     return grpc.method_handlers_generic_handler(_REFLECTION_V1, {"ServerReflectionInfo": method})
+
+
+def _probe(address: str) -> None:
+    """Raise OSError where an IPv4 address is taken: gRPC would write lines of its own about it to stderr."""
+    host, _, port = address.rpartition(":")
+    if host.count(":") or not port.isdigit():
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, int(port)))
 
 
 def grpc_status(error: AppError) -> tuple[Any, str]:

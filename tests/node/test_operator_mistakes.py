@@ -201,13 +201,14 @@ def test_a_missing_cometbft_is_told(ready: Operator, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("server", "key"), [("CometBFT's RPC", "rpc"), ("gRPC", "grpc"), ("REST", "api")])
-def test_a_port_in_use_is_named_with_the_setting_to_change(ready: Operator, server: str, key: str) -> None:
+def test_a_port_in_use_is_named_with_the_setting_to_change(ready: Operator, server: str, key: str, capfd: pytest.CaptureFixture[str]) -> None:
     file = config.read_comet(ready.home) if key == "rpc" else config.read_app(ready.home)
     address = str(file[key]["laddr" if key == "rpc" else "address"]).removeprefix("tcp://")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(address.rpartition(":")[2])))
         taken.listen()
         ready.refused("start", told=f"{server} cannot listen at")
+    assert capfd.readouterr().err == "", "no library beside us wrote to stderr"
 
 
 def _database(home: Home, chain_id: str) -> None:
