@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tools.build_core import SOURCE
+from chain.store.fast.core import LIBRARY
 
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g", "-O1")
 STEPS = 300
@@ -25,7 +25,9 @@ def sanitized(seed: int, seconds: int) -> dict[str, Any]:
     """Histories for ``seconds`` in a process of its own, where a wrong access ends the process. Needs gcc. Raises SystemExit for a finding."""
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "core.so"
-        subprocess.run(["gcc", "-std=c11", "-Wall", "-fPIC", "-shared", *SANITIZE, "-o", str(library), str(SOURCE)], check=True)
+        subprocess.run(
+            ["gcc", "-std=c11", "-Wall", "-fPIC", "-shared", *SANITIZE, "-o", str(library), str(LIBRARY.parent.parent / "core.c")], check=True
+        )
         preload = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
         # Python's own memory is not in question: its allocator is set aside so that ours is watched, and what lives to the end is no leak.
         env = {**os.environ, "LD_PRELOAD": preload, "PYTHONMALLOC": "malloc", "ASAN_OPTIONS": "detect_leaks=0:handle_segv=1"}
