@@ -24,7 +24,7 @@ from chain.codec.canonical import encode
 from chain.codec.json import loads, to_json
 from chain.codec.registry import message_class
 from chain.context import Context, Misbehavior, Mode, Vote
-from chain.errors import AppError, Halt, InvalidRequest, MempoolIsFull
+from chain.errors import AppError, Halt, InvalidRequest, MempoolIsFull, PanicError
 from chain.gas import InfiniteGasMeter
 from chain.metrics import Counts
 from chain.module import Module, ValidatorUpdate
@@ -35,7 +35,7 @@ from chain.store.multistore import MultiStore
 from chain.store.state import EmptyView, State
 from chain.tx.ante import Ante
 from chain.tx.decode import Tx
-from chain.tx.execution import BlockInfo, Executor, Twin
+from chain.tx.execution import MACHINE_ERRORS, BlockInfo, Executor, Twin
 from chain.tx.pool import MAX_BYTES, Pool, Pooled
 from chain.tx.results import encode_event, encode_result, failure_of
 from chain.tx.verdicts import DEFAULT_SIZE, Started, Verdicts
@@ -195,7 +195,9 @@ class Application:
         for start in range(0, len(requests), CHECKS_PER_PART):
             part = requests[start : start + CHECKS_PER_PART]
             decoded = [self._decoded(request.tx) for request in part]
-            started = self._verify_ahead([tx for tx, request in zip(decoded, part, strict=True) if isinstance(tx, Tx) and request.type != _RECHECK])
+            started = self._start_verifying(
+                [tx for tx, request in zip(decoded, part, strict=True) if isinstance(tx, Tx) and request.type != _RECHECK]
+            )
             if before is not None:
                 self._check_part(*before, answers)
             before = decoded, part, started
@@ -216,10 +218,35 @@ class Application:
             return self._verdicts.decode(raw)
         except AppError as error:
             return error
+        except MACHINE_ERRORS:
+            raise
+        except Exception:
+            return self._panic("decode")
+
+    def _panic(self, call: str) -> PanicError:
+        """For the transaction in hand alone: an exception that no rule raises."""
+        log.exception("a transaction raised what no rule raises", call=call)
+        self.counts.panicked(call)
+        return PanicError("recovered: the node's log has the details")
 
     def _check_part(self, decoded: Sequence[Tx | AppError], part: Sequence[Any], started: Started, answers: list[Any]) -> None:
         started()
-        answers += [self._check(tx, request.type == _RECHECK) for tx, request in zip(decoded, part, strict=True)]
+        for tx, request in zip(decoded, part, strict=True):
+            try:
+                answers.append(self._check(tx, request.type == _RECHECK))
+            except MACHINE_ERRORS:
+                raise
+            except Exception:
+                answers.append(self._check(self._panic("check_tx"), False))
+
+    def _start_verifying(self, txs: Sequence[Tx]) -> Started:
+        try:
+            return self._verify_ahead(txs)
+        except MACHINE_ERRORS:
+            raise
+        except Exception:  # then each is checked when its turn comes
+            self._panic("verify_ahead")
+            return _nothing_started
 
     def _verify_ahead(self, txs: Sequence[Tx]) -> Started:
         wanted = []
@@ -414,9 +441,9 @@ class Application:
         gas_left = info.max_gas if info.max_gas > 0 else None
         results = []
         for raw in txs:
-            try:
-                tx = self._verdicts.decode(raw)
-            except AppError as error:
+            tx = self._decoded(raw)
+            if isinstance(tx, AppError):
+                error = tx
                 self.counts.txs_failed += 1
                 results.append(
                     encode_result(code=error.code, data=b"", log=str(error), gas_wanted=0, gas_used=0, events=(), codespace=error.codespace)
@@ -641,6 +668,10 @@ class Application:
         if raw is None:
             raise CorruptStore(f"the header of version {self.store.latest_version} is missing: restore the database from a backup or snapshot")
         self.chain_id, self._time_ns, self._initial_height = _read_header(raw)
+
+
+def _nothing_started() -> None:
+    """There is nothing to wait for."""
 
 
 def _read_header(raw: bytes) -> tuple[str, int, int]:

@@ -33,6 +33,7 @@ from typing import Final
 
 import structlog
 
+from chain.codec.varint import uvarint
 from chain.store.errors import StoreError
 from chain.store.iavl import EMPTY_HASH, MAX_HEIGHT, Node, encode_node, node_hash
 from chain.store.kv import KVBackend
@@ -235,10 +236,10 @@ def _pieces(view: View, names: tuple[str, ...], rest: Callable[[], None]) -> Ite
         piece = bytearray()
         for count, node in enumerate(view.tree(name).post_order(), start=1):
             if node.height:
-                piece += bytes([_INNER]) + _uvarint(node.version)
+                piece += bytes([_INNER]) + uvarint(node.version)
             else:
                 value = node.value or b""
-                piece += bytes([_LEAF]) + _uvarint(node.version) + _uvarint(len(node.key)) + node.key + _uvarint(len(value)) + value
+                piece += bytes([_LEAF]) + uvarint(node.version) + uvarint(len(node.key)) + node.key + uvarint(len(value)) + value
             if count % _WORK_NODES == 0:
                 yield bytes(piece)
                 piece.clear()
@@ -400,15 +401,6 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _uvarint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _read_uvarint(raw: bytes, at: int) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from google.protobuf.message import DecodeError
 
 from chain.codec.registry import Any_, message_class
+from chain.codec.varint import uvarint
 from chain.errors import InvalidPubKey
 
 SECP256K1_URL: Final = "/cosmos.crypto.secp256k1.PubKey"
@@ -214,10 +215,10 @@ class MultisigPublicKey:
     @cached_property
     def raw(self) -> bytes:
         """The key in amino's binary form, which its address is made of."""
-        parts = [bytes.fromhex("22c1f7e2"), b"\x08", _uvarint(self.threshold)]
+        parts = [bytes.fromhex("22c1f7e2"), b"\x08", uvarint(self.threshold)]
         for member in self.members:
             encoded = amino_bytes(member)
-            parts += [b"\x12", _uvarint(len(encoded)), encoded]
+            parts += [b"\x12", uvarint(len(encoded)), encoded]
         return b"".join(parts)
 
     @cached_property
@@ -317,12 +318,3 @@ def amino_type_prefix(name: str) -> bytes:
     # Amino's rule: of SHA-256(name), skip leading zero bytes, three disambiguation bytes, zeros again; the next four.
     digest = sha256(name.encode("ascii")).lstrip(b"\x00")[3:].lstrip(b"\x00")
     return digest[:4]
-
-
-def _uvarint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
+from chain.codec.varint import uvarint
 from chain.store.errors import CorruptStore
 
 EMPTY_HASH: Final = hashlib.sha256(b"").digest()
@@ -411,19 +412,19 @@ def _child(node: Node | None) -> Node:
 
 def node_hash(node: Node) -> bytes:
     """SHA-256 over the zig-zag varints of height, size and version, then key and value hash, or both children's hashes."""
-    head = _uvarint(node.height << 1) + _uvarint(node.size << 1) + _uvarint(node.version << 1)
+    head = uvarint(node.height << 1) + uvarint(node.size << 1) + uvarint(node.version << 1)
     if node.height:
         return _sha256(head + b"\x20" + node.left_hash + b"\x20" + node.right_hash).digest()
-    return _sha256(head + _uvarint(len(node.key)) + node.key + b"\x20" + _sha256(node.value or b"").digest()).digest()
+    return _sha256(head + uvarint(len(node.key)) + node.key + b"\x20" + _sha256(node.value or b"").digest()).digest()
 
 
 def encode_node(node: Node) -> bytes:
     """The stored form (module docstring)."""
-    head = _uvarint(node.height) + _uvarint(node.size) + _uvarint(len(node.key)) + node.key
+    head = uvarint(node.height) + uvarint(node.size) + uvarint(len(node.key)) + node.key
     if not node.height:
         return head + (node.value or b"")
-    left = _uvarint(node.left_key[0]) + _uvarint(node.left_key[1])
-    right = _uvarint(node.right_key[0]) + _uvarint(node.right_key[1])
+    left = uvarint(node.left_key[0]) + uvarint(node.left_key[1])
+    right = uvarint(node.right_key[0]) + uvarint(node.right_key[1])
     crc = zlib.crc32(right, zlib.crc32(left, zlib.crc32(node.key)))
     return head + left + node.left_hash + right + node.right_hash + crc.to_bytes(4, "big")
 
@@ -458,17 +459,6 @@ def decode_node(raw: bytes, key: NodeKey) -> Node:
         raise CorruptStore(f"the record of tree node {key} is not a node: the database is damaged; restore a backup or snapshot") from None
     node.hash = node_hash(node)
     return node
-
-
-def _uvarint(value: int) -> bytes:
-    if value < 0x80:
-        return bytes((value,))
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _read_uvarint(raw: bytes, at: int) -> tuple[int, int]:

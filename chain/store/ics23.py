@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from chain.codec import gogo
 from chain.codec.registry import message_class
+from chain.codec.varint import uvarint
 
 CommitmentProof: Final = message_class("cosmos.ics23.v1.CommitmentProof")
 ExistenceProof: Final = message_class("cosmos.ics23.v1.ExistenceProof")
@@ -342,7 +343,7 @@ def _leaf_part(prehash: int, length: int, data: bytes) -> bytes:
         case 0:
             return data
         case 1:
-            return _uvarint(len(data)) + data
+            return uvarint(len(data)) + data
         case 3:
             return (len(data) & 0xFFFFFFFF).to_bytes(4, "big") + data
         case 4:
@@ -357,15 +358,6 @@ def _leaf_part(prehash: int, length: int, data: bytes) -> bytes:
                 raise ProofError(f"leaf data has {len(data)} bytes, the op demands {wanted}")
             return data
     raise ProofError(f"length op {length} is not supported")
-
-
-def _uvarint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _is_iavl(spec: Any) -> bool:

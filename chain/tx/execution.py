@@ -92,10 +92,9 @@ class Executor:
 
     def run(self, state: State, block: BlockInfo, tx: Tx, mode: Mode, block_gas_left: int | None = None) -> Outcome:
         """Run ``tx`` in ``mode``; check modes stop after the ante chain. Raises only errors of the machine."""
-        if self._twin is not None:
-            fast = self._twin.run(state, block, tx, mode, block_gas_left)
-            if fast is not None:
-                return fast
+        fast = self._run_twin(state, block, tx, mode, block_gas_left)
+        if fast is not None:
+            return fast
         unlimited = mode in (Mode.SIMULATE, Mode.GENESIS)
         meter = InfiniteGasMeter() if unlimited else GasMeter(tx.gas_limit)
         events = EventList()
@@ -134,6 +133,17 @@ class Executor:
             outcome.error = self._told(error, tx)
         outcome.gas_used = meter.consumed
         return outcome
+
+    def _run_twin(self, state: State, block: BlockInfo, tx: Tx, mode: Mode, block_gas_left: int | None) -> Outcome | None:
+        if self._twin is None:
+            return None
+        try:
+            return self._twin.run(state, block, tx, mode, block_gas_left)
+        except MACHINE_ERRORS:
+            raise
+        except Exception as error:  # it writes last and cannot fail there, so nothing is written: the plain path decides
+            self._told(error, tx)
+            return None
 
     def _run_messages(self, ctx: Context, state: State, tx: Tx) -> tuple[list[tuple[Event, int | None]], list[Any]]:
         found: list[tuple[Event, int | None]] = []

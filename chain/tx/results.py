@@ -7,37 +7,17 @@ from functools import lru_cache
 from typing import Any, Final
 
 from chain.codec.registry import message_class
+from chain.codec.varint import uvarint
 from chain.errors import PANIC_CODE, UNDEFINED_CODESPACE, AppError
 from chain.events import Attribute, Event
 
 ExecTxResult: Final = message_class("tendermint.abci.ExecTxResult")
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-_SHORT: Final = [_varint(value) for value in range(1 << 14)]
-
-
-def length_prefix(value: int) -> bytes:
-    """``value`` as an unsigned varint."""
-    if value < 1 << 14:
-        return _SHORT[value]
-    if value < 1 << 21:
-        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
-    return _varint(value)
-
-
 @lru_cache(maxsize=1024)
 def _text_field(tag: int, text: str) -> bytes:
     raw = text.encode()
-    return bytes((tag,)) + length_prefix(len(raw)) + raw if raw else b""
+    return bytes((tag,)) + uvarint(len(raw)) + raw if raw else b""
 
 
 def encode_event(event: Event, extra: Iterable[Attribute] = ()) -> bytes:
@@ -48,9 +28,9 @@ def encode_event(event: Event, extra: Iterable[Attribute] = ()) -> bytes:
         raw = value.encode()
         body = _text_field(0x0A, key)
         if raw:
-            body += b"\x12" + length_prefix(len(raw)) + raw
+            body += b"\x12" + uvarint(len(raw)) + raw
         body += b"\x18\x01"
-        parts.append(b"\x12" + length_prefix(len(body)) + body)
+        parts.append(b"\x12" + uvarint(len(body)) + body)
     return b"".join(parts)
 
 
@@ -58,21 +38,21 @@ def encode_result(*, code: int, data: bytes, log: str, gas_wanted: int, gas_used
     """One ``tendermint.abci.ExecTxResult`` from encoded events."""
     parts = []
     if code:
-        parts.append(b"\x08" + _varint(code))
+        parts.append(b"\x08" + uvarint(code))
     if data:
-        parts.append(b"\x12" + length_prefix(len(data)) + data)
+        parts.append(b"\x12" + uvarint(len(data)) + data)
     if log:
         raw = log.encode()
-        parts.append(b"\x1a" + length_prefix(len(raw)) + raw)
+        parts.append(b"\x1a" + uvarint(len(raw)) + raw)
     if gas_wanted:
-        parts.append(b"\x28" + _varint(gas_wanted))
+        parts.append(b"\x28" + uvarint(gas_wanted))
     if gas_used:
-        parts.append(b"\x30" + _varint(gas_used))
+        parts.append(b"\x30" + uvarint(gas_used))
     for event in events:
-        parts.append(b"\x3a" + length_prefix(len(event)) + event)
+        parts.append(b"\x3a" + uvarint(len(event)) + event)
     if codespace:
         raw = codespace.encode()
-        parts.append(b"\x42" + length_prefix(len(raw)) + raw)
+        parts.append(b"\x42" + uvarint(len(raw)) + raw)
     return b"".join(parts)
 
 

@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class, pack_any
+from chain.codec.varint import uvarint
 from chain.coins import Coin
 from chain.context import Mode
 from chain.crypto import address as bech32
@@ -30,7 +31,6 @@ from chain.tx import fees
 from chain.tx.ante import ETH_SIGNATURE_GAS, MAX_GAS_LIMIT
 from chain.tx.decode import Tx, decode_tx
 from chain.tx.execution import BlockInfo, Outcome, TxMsgData
-from chain.tx.results import length_prefix
 from chain.tx.verdicts import Verdict, Verdicts
 from modules.bank import keys
 from modules.bank.fast_shape import KEY_TYPES, PLAIN_KEYS, PlainKey, Shape, read_shape
@@ -46,7 +46,7 @@ _ANTE_ONLY: Final = (Mode.CHECK, Mode.RECHECK, Mode.PROPOSE)
 _FEE_DENOM: Final = fees.BASE_DENOM.encode()
 _ACCOUNT_HEAD: Final = b"\x0a\x20/cosmos.auth.v1beta1.BaseAccount\x12"
 _DATA: Final = encode(TxMsgData(msg_responses=[pack_any(message_class(f"{SEND}Response")())]))
-_DATA_FIELD: Final = b"\x12" + length_prefix(len(_DATA)) + _DATA
+_DATA_FIELD: Final = b"\x12" + uvarint(len(_DATA)) + _DATA
 _BYTE: Final = READ_COST_PER_BYTE
 _WRITTEN: Final = WRITE_COST_PER_BYTE
 
@@ -262,7 +262,7 @@ class FastSends:
             if len(self._known) > MAX_KNOWN_ACCOUNTS:
                 self._known.clear()
             self._known[new_account] = _Known(prefix, sequence, known.number, known.number_key, key)
-        encoded = data + b"\x28" + length_prefix(tx.gas_limit) + b"\x30" + length_prefix(gas) + events
+        encoded = data + b"\x28" + uvarint(tx.gas_limit) + b"\x30" + uvarint(gas) + events
         return Outcome(None, answer, tx.gas_limit, gas, [], plan.priority, encoded)
 
     def read(self, raw: bytes, tx_hash: bytes) -> Tx | None:
@@ -309,7 +309,7 @@ class FastSends:
         if known is None:
             return None
         number = known.number
-        document = tx.raw[: tx.signed_size] + _chain_field(chain_id) + (b"\x20" + length_prefix(number) if number else b"")
+        document = tx.raw[: tx.signed_size] + _chain_field(chain_id) + (b"\x20" + uvarint(number) if number else b"")
         key = known.public_key or plan.public_key
         return Item(key.raw, key.digest(document), tx.signatures[0][:64]), (tx.hash, 0, chain_id, number), key
 
@@ -473,19 +473,19 @@ _WEI: Final = _coin_keys(fees.BASE_DENOM)
 
 def _stored(prefix: bytes, sequence: int) -> bytes:
     """An account in stored form, from its encoding without the sequence."""
-    body = prefix + b"\x20" + length_prefix(sequence) if sequence else prefix
-    return _ACCOUNT_HEAD + length_prefix(len(body)) + body
+    body = prefix + b"\x20" + uvarint(sequence) if sequence else prefix
+    return _ACCOUNT_HEAD + uvarint(len(body)) + body
 
 
 @lru_cache(maxsize=16_384)
 def _key_field(key: PlainKey) -> bytes:
     raw = encode(public_key_to_any(key))
-    return b"\x12" + length_prefix(len(raw)) + raw
+    return b"\x12" + uvarint(len(raw)) + raw
 
 
 @lru_cache(maxsize=16)
 def _chain_field(chain_id: str) -> bytes:
-    return b"\x1a" + length_prefix(len(chain_id)) + chain_id.encode()
+    return b"\x1a" + uvarint(len(chain_id)) + chain_id.encode()
 
 
 @lru_cache(maxsize=65_536)
@@ -532,17 +532,17 @@ def _message_template(sender: int, recipient: int, amount: int) -> bytes:
 def _event(kind: str, attributes: Mapping[str, Slot]) -> bytes:
     """Field ``events`` of ExecTxResult as a template."""
     text = kind.encode()
-    parts, size = [b"\x0a", _size(len(text)), text], 1 + len(length_prefix(len(text))) + len(text)
+    parts, size = [b"\x0a", _size(len(text)), text], 1 + len(uvarint(len(text))) + len(text)
     for key, value in attributes.items():
         name, value_size = key.encode(), value if isinstance(value, int) else len(value)
-        head = b"\x0a" + length_prefix(len(name)) + name + b"\x12" + length_prefix(value_size)
+        head = b"\x0a" + uvarint(len(name)) + name + b"\x12" + uvarint(value_size)
         whole = len(head) + value_size + 2
         filled = b"%b" if isinstance(value, int) else value.encode()
         parts += [b"\x12", _size(whole), head.replace(b"%", b"%%"), filled, b"\x18\x01"]
-        size += 1 + len(length_prefix(whole)) + whole
+        size += 1 + len(uvarint(whole)) + whole
     return b"\x3a" + _size(size) + b"".join(parts)
 
 
 def _size(value: int) -> bytes:
     """A length prefix inside a template."""
-    return length_prefix(value).replace(b"%", b"%%")
+    return uvarint(value).replace(b"%", b"%%")

@@ -10,8 +10,8 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
+from chain.codec.varint import uvarint
 from chain.crypto.keys import EthSecp256k1PublicKey, Secp256k1PublicKey
-from chain.tx.results import length_prefix
 
 PlainKey: TypeAlias = Secp256k1PublicKey | EthSecp256k1PublicKey
 PLAIN_KEYS: Final = (Secp256k1PublicKey, EthSecp256k1PublicKey)
@@ -80,7 +80,7 @@ def _number(raw: bytes) -> int:
     value = 0
     for at, byte in enumerate(raw):
         value |= (byte & 0x7F) << 7 * at
-    return value if length_prefix(value) == raw else 0
+    return value if uvarint(value) == raw else 0
 
 
 _Part: TypeAlias = tuple[bytes, int]
@@ -98,7 +98,7 @@ def _slot(size: int) -> _Part:
 def _field(tag: bytes, *parts: _Part) -> _Part:
     """A length-delimited field around ``parts``."""
     size = sum(part[1] for part in parts)
-    head, head_size = _fixed(tag + length_prefix(size))
+    head, head_size = _fixed(tag + uvarint(size))
     return head + b"".join(part[0] for part in parts), head_size + size
 
 

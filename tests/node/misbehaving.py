@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import chain.node
@@ -24,14 +23,14 @@ def build(*arguments: Any, **options: Any) -> Application:
     handlers["cosmos.bank.v1beta1.MsgBurn"] = MessageHandler(_raise)
     app.executor._handlers = handlers
     app.queries.add({"/cosmos.bank.v1beta1.Query/Params": _raise})
-    verify = app._verify_ahead
+    check = app._check
 
-    def verify_ahead(txs: Sequence[Any]) -> Any:
-        if any(tx.memo == MEMO for tx in txs):
+    def misbehaving(tx: Any, recheck: bool) -> Any:
+        if getattr(tx, "memo", "") == MEMO:
             _raise()
-        return verify(txs)
+        return check(tx, recheck)
 
-    app._verify_ahead = verify_ahead  # type: ignore[method-assign]
+    app._check = misbehaving  # type: ignore[method-assign]
     return app
 
 

@@ -1,0 +1,22 @@
+"""Unsigned varints, protobuf's and iavl's: seven bits a byte, the lowest first, in the shortest form."""
+
+from __future__ import annotations
+
+from typing import Final
+
+
+def _encode(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+_SHORT: Final = [_encode(value) for value in range(1 << 14)]
+
+
+def uvarint(value: int) -> bytes:
+    """``value``, not negative, of any size."""
+    return _SHORT[value] if value < 1 << 14 else _encode(value)
