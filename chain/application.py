@@ -350,7 +350,7 @@ class Application:
             if gas_left is not None and tx.gas_limit > gas_left:
                 stuck.add(sender)
                 continue
-            fine = self._twin is not None and self._twin.run(state, info, tx, Mode.PROPOSE, None) is not None
+            fine = self.executor.run_fast(state, info, tx, Mode.PROPOSE) is not None
             if not fine and self._waits(ctx, state, tx):
                 stuck.add(sender)
                 continue

@@ -74,7 +74,7 @@ class Tx:
     @property
     def first_sequence(self) -> int:
         """The sequence that the first signer signed with."""
-        return self.signer_infos[0].sequence
+        return self.signer_infos[0].sequence if self.signer_infos else 0
 
     @property
     def fee_payer(self) -> bytes:

@@ -92,7 +92,7 @@ class Executor:
 
     def run(self, state: State, block: BlockInfo, tx: Tx, mode: Mode, block_gas_left: int | None = None) -> Outcome:
         """Run ``tx`` in ``mode``; check modes stop after the ante chain. Raises only errors of the machine."""
-        fast = self._run_twin(state, block, tx, mode, block_gas_left)
+        fast = self.run_fast(state, block, tx, mode, block_gas_left)
         if fast is not None:
             return fast
         unlimited = mode in (Mode.SIMULATE, Mode.GENESIS)
@@ -134,7 +134,8 @@ class Executor:
         outcome.gas_used = meter.consumed
         return outcome
 
-    def _run_twin(self, state: State, block: BlockInfo, tx: Tx, mode: Mode, block_gas_left: int | None) -> Outcome | None:
+    def run_fast(self, state: State, block: BlockInfo, tx: Tx, mode: Mode, block_gas_left: int | None = None) -> Outcome | None:
+        """The outcome if the fast twin has one, else None with nothing written."""
         if self._twin is None:
             return None
         try:

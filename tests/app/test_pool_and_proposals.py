@@ -13,6 +13,7 @@ from chain.codec.registry import message_class
 from chain.coins import Coin, to_messages
 from chain.testing.driver import Driver
 from chain.tx.build import Signer, build_tx
+from chain.tx.decode import AuthInfo, TxRaw
 from chain.tx.pool import Pool, Pooled
 from chain.tx.verdicts import Verdicts
 from tests.support import CHAIN_ID, FEE, FUNDS_WEI, GAS, KEYS, chain, key, send, text
@@ -236,3 +237,12 @@ def test_the_pool_equals_a_plain_model_of_it(steps: list[tuple[int, int, int, st
         assert each in heads, "a sender's own come in sequence"
         assert each.priority == max(head.priority for head in heads), "the best of what may come next"
         left.remove(each)
+
+
+def test_a_transaction_without_signer_infos_is_left_out_and_the_rest_proposed() -> None:
+    driver = chain()
+    good, whole = send(2, 1), TxRaw.FromString(send(3, 1))
+    bare = AuthInfo.FromString(whole.auth_info_bytes)
+    del bare.signer_infos[:]
+    whole.auth_info_bytes = bare.SerializeToString()
+    assert driver.propose([whole.SerializeToString(), good]) == [good]
