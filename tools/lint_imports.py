@@ -2,6 +2,7 @@
 
 - a module imports no other module (capabilities come through ``chain/app.py``), and neither ``chain.abci`` nor ``chain.api``
 - ``chain`` imports ``modules`` in ``app.py`` alone
+- ``chain.testing`` is for tests and tools: nothing of the node imports it
 - nothing but tests and benches imports ``tests``, ``bench`` or ``tools``
 """
 
@@ -44,6 +45,8 @@ def problem(importer: tuple[str, ...], name: str) -> str | None:
             return "a module knows context, state and message; the node around it is out of reach"
     if importer[0] == "chain" and target[0] == "modules" and importer != ("chain", "app.py"):
         return "chain reaches modules through chain/app.py alone"
+    if name.startswith("chain.testing") and importer[:2] != ("chain", "testing"):
+        return "the node does not depend on what tests it"
     return None
 
 

@@ -20,10 +20,12 @@ from chain.abci.application import Application
 from chain.codec.json import from_json
 from chain.codec.registry import message_class
 from chain.codec.times import parse_rfc3339
+from chain.light import headers
+from chain.light.headers import NANOS, set_time, types
+from chain.light.validators import Validator, ValidatorSet, from_updates
 from chain.testing import blocks
-from chain.testing.blocks import NANOS, set_time, types
 from chain.testing.remote import ApplicationGone
-from chain.testing.validators import Validator, ValidatorKey, ValidatorSet, from_updates
+from chain.testing.validators import ValidatorKey
 
 ACCEPT: Final = 1
 _NEW, _RECHECK = 0, 1
@@ -86,7 +88,7 @@ class Committed:
 
     @property
     def time_ns(self) -> int:
-        return blocks.time_ns_of(self.block.header.time)
+        return headers.time_ns_of(self.block.header.time)
 
 
 @dataclass(slots=True)
@@ -336,13 +338,13 @@ class Driver:
             last_commit_hash=blocks.commit_hash(last_commit),
             validators_hash=self.validators.hash(),
             next_validators_hash=self.next_validators.hash(),
-            consensus_hash=blocks.consensus_hash(self.params),
+            consensus_hash=headers.consensus_hash(self.params),
             app_hash=self.app_hash,
             last_results_hash=self._results_hash,
             evidence_hash=blocks.evidence_hash(evidence),
             proposer_address=turn.proposer.address,
         )
-        header.version.block, header.version.app = blocks.BLOCK_PROTOCOL, self._app_version
+        header.version.block, header.version.app = headers.BLOCK_PROTOCOL, self._app_version
         set_time(header.time, time_ns)
         if previous is not None:
             header.last_block_id.CopyFrom(previous.id)
@@ -418,7 +420,7 @@ class Driver:
             vote = info.votes.add(block_id_flag=signature.block_id_flag)
             vote.validator.address, vote.validator.power = validator.address, validator.power
             key = self._keys.get(validator.address)
-            if self._extends(draft.height - 1) and signature.block_id_flag == blocks.COMMIT and key is not None:
+            if self._extends(draft.height - 1) and signature.block_id_flag == headers.COMMIT and key is not None:
                 vote.vote_extension = extensions.get(validator.address, b"")
                 message = blocks.extension_sign_bytes(self.chain_id, draft.height - 1, draft.last_commit.round, vote.vote_extension)
                 vote.extension_signature = key.sign(message)
@@ -465,7 +467,7 @@ class Driver:
         self.validators, self.next_validators = self.next_validators, updated
         if answer.HasField("consensus_param_updates"):
             self._change_params(answer.consensus_param_updates)
-        self.height, self.time_ns = draft.height, blocks.time_ns_of(draft.header.time)
+        self.height, self.time_ns = draft.height, headers.time_ns_of(draft.header.time)
         self.app_hash, self._results_hash = bytes(answer.app_hash), blocks.results_hash(answer.tx_results)
         for raw in draft.txs:
             self.mempool.pop(raw, None)
@@ -584,7 +586,7 @@ _RESPONSES: Final = {kind: message_class(f"tendermint.abci.Response{name}") for 
 
 
 def _info_request() -> Any:
-    return _abci("RequestInfo")(version="0.38.25", block_version=blocks.BLOCK_PROTOCOL, p2p_version=8, abci_version="2.0.0")
+    return _abci("RequestInfo")(version="0.38.25", block_version=headers.BLOCK_PROTOCOL, p2p_version=8, abci_version="2.0.0")
 
 
 def _default_keys() -> list[ValidatorKey]:

@@ -12,11 +12,12 @@ import pytest
 
 from chain.app import build_application
 from chain.application import Settings
+from chain.light import headers
+from chain.light.validators import Validator, ValidatorError, ValidatorSet
 from chain.store.kv import MemoryBackend
 from chain.testing import blocks
 from chain.testing.driver import Disagreement, Driver, DriverError
 from chain.testing.remote import ApplicationFailed, ApplicationProcess, RemoteApplication
-from chain.testing.validators import Validator, ValidatorError, ValidatorSet
 from tests.abci.toy import KEYS, Toy, driven, update
 from tests.support import chain, genesis_document, send
 
@@ -30,7 +31,7 @@ def test_headers_chain_and_every_commit_verifies() -> None:
     for height in range(5, 11):
         stored = driver.blocks[height]
         header = stored.block.header
-        assert blocks.header_hash(header) == stored.id.hash == stored.request.hash
+        assert headers.header_hash(header) == stored.id.hash == stored.request.hash
         assert (header.version.block, header.version.app, header.validators_hash) == (11, 3, stored.validators.hash())
         if height > 5:
             before = driver.blocks[height - 1]
@@ -39,18 +40,18 @@ def test_headers_chain_and_every_commit_verifies() -> None:
             assert header.last_results_hash == blocks.results_hash(before.response.tx_results)
             assert header.validators_hash == before.block.header.next_validators_hash
     for height in (10, 6):
-        blocks.verify_commit("toy-1", height, driver.blocks[height].id, driver.blocks[height].validators, driver.commit_of(height))
+        headers.verify_commit("toy-1", height, driver.blocks[height].id, driver.blocks[height].validators, driver.commit_of(height))
     few = driver.commit_of(8)
-    with pytest.raises(blocks.CommitError, match="power 40 of 100"):
+    with pytest.raises(headers.CommitError, match="power 40 of 100"):
         # of 40, 30, 20 and 10 the last is absent, the third voted nil, and now the second is absent, too
-        blocks.verify_commit("toy-1", 8, driver.blocks[8].id, driver.blocks[8].validators, strike(few, 1))
+        headers.verify_commit("toy-1", 8, driver.blocks[8].id, driver.blocks[8].validators, strike(few, 1))
 
 
 def strike(commit: Any, at: int) -> Any:
     """The commit with one more validator absent."""
-    found = blocks.types("Commit")()
+    found = headers.types("Commit")()
     found.CopyFrom(commit)
-    found.signatures[at].block_id_flag = blocks.ABSENT
+    found.signatures[at].block_id_flag = headers.ABSENT
     return found
 
 
@@ -58,8 +59,8 @@ def test_the_first_block_has_the_genesis_time_and_votes_carry_the_time_of_the_ne
     driver = driven(Toy())
     start = driver.time_ns
     times = [driver.next_block(time_step_s=step).time_ns - start for step in (None, None, 60, 0)]
-    assert times == [0, 5 * blocks.NANOS, 65 * blocks.NANOS, 65 * blocks.NANOS]
-    assert {blocks.time_ns_of(one.timestamp) - start for one in driver.blocks[3].block.last_commit.signatures} == {65 * blocks.NANOS}
+    assert times == [0, 5 * headers.NANOS, 65 * headers.NANOS, 65 * headers.NANOS]
+    assert {headers.time_ns_of(one.timestamp) - start for one in driver.blocks[3].block.last_commit.signatures} == {65 * headers.NANOS}
 
 
 def test_absent_and_nil_votes_reach_the_application_with_address_and_power() -> None:
@@ -138,7 +139,7 @@ def test_evidence_is_signed_hashed_and_told_to_every_call_of_the_block() -> None
     driver.next_height(evidence=[evidence])
     accused = at_height_2.validators[1]
     for vote in (evidence.vote_a, evidence.vote_b):
-        message = blocks.vote_sign_bytes("toy-1", 2, 0, vote.block_id, vote.timestamp)
+        message = headers.vote_sign_bytes("toy-1", 2, 0, vote.block_id, vote.timestamp)
         assert accused.public_key.verify(message, vote.signature)
     assert evidence.vote_a.block_id.hash < evidence.vote_b.block_id.hash
     assert driver.blocks[5].block.header.evidence_hash == blocks.evidence_hash([evidence])
@@ -146,7 +147,7 @@ def test_evidence_is_signed_hashed_and_told_to_every_call_of_the_block() -> None
         [told] = toy.of(kind)[-1].misbehavior
         assert (told.type, told.height, told.total_voting_power) == (1, 2, 100)
         assert (told.validator.address, told.validator.power) == (accused.address, accused.power)
-        assert blocks.time_ns_of(told.time) == at_height_2.time_ns
+        assert headers.time_ns_of(told.time) == at_height_2.time_ns
 
 
 def test_rounds_that_fail_are_processed_and_not_decided() -> None:

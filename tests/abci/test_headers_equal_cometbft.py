@@ -12,8 +12,10 @@ import pytest
 from chain.api import blocks as rpc_json
 from chain.codec.registry import message_class
 from chain.codec.times import rfc3339
+from chain.light import headers
+from chain.light.validators import Validator, ValidatorSet
 from chain.testing import blocks
-from chain.testing.validators import Validator, ValidatorKey, ValidatorSet
+from chain.testing.validators import ValidatorKey
 from tests.abci import real_comet
 
 pytestmark = pytest.mark.timeout(300)
@@ -70,7 +72,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
         chain_id = comet.genesis["chain_id"]
         genesis = [Validator("ed25519", key.public_key.raw, power) for key, power in zip(comet.keys, real_comet.POWERS, strict=True)]
         time = rpc_json.block(comet.client.call("block", height="2")["block"]).header.time
-        evidence = blocks.duplicate_vote(comet.keys[3], chain_id, 2, 0, ValidatorSet.of(genesis), blocks.time_ns_of(time))
+        evidence = blocks.duplicate_vote(comet.keys[3], chain_id, 2, 0, ValidatorSet.of(genesis), headers.time_ns_of(time))
         comet.client.call(
             "broadcast_evidence",
             evidence={
@@ -135,7 +137,7 @@ def test_every_hash_inside_a_header_is_cometbfts(history: History) -> None:
     for at, block in history.blocks.items():
         header = block.header
         assert blocks.data_hash(list(block.data.txs)) == header.data_hash
-        assert blocks.consensus_hash(history.params) == header.consensus_hash
+        assert headers.consensus_hash(history.params) == header.consensus_hash
         assert blocks.commit_hash(block.last_commit) == header.last_commit_hash
         assert sets[at].hash() == header.validators_hash, f"block {at}"
         if at + 1 in sets:
@@ -175,17 +177,17 @@ def test_commits_verify_and_a_changed_one_does_not(history: History) -> None:
     sets = sets_of(history)
     for at in range(1, history.last):
         commit = history.blocks[at + 1].last_commit
-        blocks.verify_commit(history.chain_id, at, history.ids[at], sets[at], commit)
-    changed = blocks.types("Commit")()
+        headers.verify_commit(history.chain_id, at, history.ids[at], sets[at], commit)
+    changed = headers.types("Commit")()
     changed.CopyFrom(commit)
     signature = bytearray(commit.signatures[0].signature)
     signature[5] ^= 1
     changed.signatures[0].signature = bytes(signature)
-    with pytest.raises(blocks.CommitError, match="is wrong"):
-        blocks.verify_commit(history.chain_id, at, history.ids[at], sets[at], changed)
-    changed.signatures[0].block_id_flag = blocks.ABSENT
-    with pytest.raises(blocks.CommitError, match="two thirds"):
-        blocks.verify_commit(history.chain_id, at, history.ids[at], sets[at], changed)
+    with pytest.raises(headers.CommitError, match="is wrong"):
+        headers.verify_commit(history.chain_id, at, history.ids[at], sets[at], changed)
+    changed.signatures[0].block_id_flag = headers.ABSENT
+    with pytest.raises(headers.CommitError, match="two thirds"):
+        headers.verify_commit(history.chain_id, at, history.ids[at], sets[at], changed)
 
 
 def test_our_signature_of_a_vote_is_the_one_cometbft_made(history: History) -> None:
@@ -195,8 +197,8 @@ def test_our_signature_of_a_vote_is_the_one_cometbft_made(history: History) -> N
     for at in range(1, history.last):
         commit = history.blocks[at + 1].last_commit
         for signature in commit.signatures:
-            if signature.validator_address == key.address and signature.block_id_flag == blocks.COMMIT:
-                message = blocks.vote_sign_bytes(history.chain_id, at, commit.round, history.ids[at], signature.timestamp)
+            if signature.validator_address == key.address and signature.block_id_flag == headers.COMMIT:
+                message = headers.vote_sign_bytes(history.chain_id, at, commit.round, history.ids[at], signature.timestamp)
                 assert key.sign(message) == signature.signature
                 compared += 1
     assert compared == history.last - 1
