@@ -10,7 +10,7 @@ from typing import Any
 import click
 import structlog
 
-from chain.cli import debug, genesis, keys, maintain, node, query, sign, snapshots, tx
+from chain.cli import debug, genesis, keys, maintain, node, query, sign, snapshots, tx, vesting
 from chain.crypto.hd import DerivationError
 from chain.crypto.keyring_backends import KeyringError
 from chain.dec import DecError
@@ -107,6 +107,7 @@ for _command in (
     debug.debug,
 ):
     cli.add_command(_command)
+tx.tx.add_command(vesting.vesting)
 for _name, _signing in sign.COMMANDS.items():
     tx.tx.add_command(_signing, _name)
 for _alias in ("comet", "tendermint", "cometbft"):

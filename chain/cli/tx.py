@@ -136,7 +136,7 @@ def send(ctx: click.Context, messages: list[Any], sender: str) -> None:
     """Build, sign and broadcast as the options of ``ctx`` say."""
     options = ctx.params
     remote = Remote(options["node"])
-    address = bech32.encode(_sender(ctx, sender))
+    address = bech32.encode(sender_of(ctx, sender))
     for name in ("fee_payer", "fee_granter"):
         if options[name]:
             bech32.decode(options[name])
@@ -203,7 +203,8 @@ def _broadcast(remote: Remote, raw: bytes, options: dict[str, Any]) -> None:
     show(to_json(broadcast_response(answer, raw)), options["output"])
 
 
-def _sender(ctx: click.Context, sender: str) -> bytes:
+def sender_of(ctx: click.Context, sender: str) -> bytes:
+    """Address of the key that ``--from`` names. Raises ClickException, KeyringError."""
     if not sender:
         raise click.ClickException("--from must name the key that signs")
     if ctx.params["generate_only"] and sender.startswith(bech32.ACCOUNT + "1"):
@@ -258,7 +259,7 @@ def bank_send(ctx: click.Context, /, from_key_or_address: str, to_address: str, 
     sender = from_key_or_address
     bech32.decode(to_address)
     message = message_class("cosmos.bank.v1beta1.MsgSend")(
-        from_address=bech32.encode(_sender(ctx, sender)), to_address=to_address, amount=to_messages(parse_coins(amount))
+        from_address=bech32.encode(sender_of(ctx, sender)), to_address=to_address, amount=to_messages(parse_coins(amount))
     )
     send(ctx, [message], sender)
 
@@ -282,7 +283,7 @@ def bank_multi_send(ctx: click.Context, /, from_key_or_address: str, targets_and
     each = [(denom, amount // len(targets) if split else amount) for denom, amount in parse_coins(text)]
     message = message_class("cosmos.bank.v1beta1.MsgMultiSend")()
     total = [coin_class(denom=denom, amount=str(amount * len(targets))) for denom, amount in each]
-    message.inputs.add(address=bech32.encode(_sender(ctx, from_key_or_address)), coins=total)
+    message.inputs.add(address=bech32.encode(sender_of(ctx, from_key_or_address)), coins=total)
     for target in targets:
         bech32.decode(target)
         message.outputs.add(address=target, coins=[coin_class(denom=denom, amount=str(amount)) for denom, amount in each])
