@@ -20,9 +20,10 @@ class CometRefused(Exception):
 
 
 class CometClient:
-    """JSON-RPC over HTTP to ``tcp://host:port`` or ``http://host:port``."""
+    """JSON-RPC over HTTP to ``tcp://host:port``, ``http://host:port`` or ``host:port``."""
 
     def __init__(self, address: str) -> None:
+        address = address if "://" in address else f"http://{address}"
         self.url = address.replace("tcp://", "http://").replace("//0.0.0.0", "//127.0.0.1")
         self._http = httpx.Client(timeout=TIMEOUT_S, trust_env=False)
 
@@ -33,6 +34,8 @@ class CometClient:
             answer = orjson.loads(self._http.post(self.url, content=body, headers={"content-type": "application/json"}).content)
         except (httpx.HTTPError, httpx.InvalidURL, orjson.JSONDecodeError) as error:
             raise CometUnavailable(f"CometBFT's RPC at {self.url} does not answer ({type(error).__name__}): is the node running?") from None
+        if not isinstance(answer, dict) or not ("result" in answer or answer.get("error")):
+            raise CometUnavailable(f"{self.url} answers, but it is not CometBFT's RPC: name its address with --node")
         if answer.get("error"):
             refusal = answer["error"]
             raise CometRefused(str(refusal.get("data") or refusal.get("message")))

@@ -14,11 +14,10 @@ from mnemonic import Mnemonic
 from chain import config, nodekeys
 from chain.app import build_application
 from chain.cli.keyring import keyring_options, user_keyring
-from chain.cli.options import home_of, home_option, output_option
+from chain.cli.options import UINT64, home_of, home_option, output_option
 from chain.codec.json import from_json, loads, to_json
 from chain.codec.registry import Any_, message_class
 from chain.codec.times import parse_rfc3339
-from chain.coins import parse_coins
 from chain.crypto import address as bech32
 from chain.crypto.keys import public_key_to_any
 from chain.crypto.terminal import ask_line
@@ -28,6 +27,7 @@ from chain.module import GenesisError, Module
 from chain.node import VERSION
 from chain.store.kv import MemoryBackend
 from chain.tx.build import Signer, build_tx
+from chain.tx.fees import parse_amounts
 from genesis import build, document
 from genesis.migrate import TARGETS
 from genesis.migrate import migrate as migrate_document
@@ -60,6 +60,8 @@ def init(
     home = home_of(ctx)
     if home.genesis.exists() and not overwrite:
         raise click.ClickException(f"genesis.json file already exists: {home.genesis}; use --overwrite to replace it")
+    if not moniker.strip(" ") or not (moniker.isascii() and moniker.isprintable()):
+        raise click.ClickException(f"CometBFT takes a moniker of printable ASCII characters, got {moniker[:60]!r}")
     now = datetime.now(UTC)
     chain_id = chain_id or f"test-chain-{now.strftime('%H%M%S')}"
     mnemonic = ""
@@ -72,6 +74,7 @@ def init(
     made = build.default_document(modules(), chain_id, now.strftime("%Y-%m-%dT%H:%M:%S.%f000Z"), VERSION, initial_height)
     made["app_state"]["staking"]["params"]["bond_denom"] = default_denom
     made = document.normalise(made)
+    build.validate(made, modules())
     nodekeys.create_missing(home, mnemonic)
     if not home.comet_config.exists() or overwrite:
         config.write_defaults(home, moniker)
@@ -120,10 +123,10 @@ def add_genesis_account(ctx: click.Context, /, address_or_name: str, amount: str
         address = bech32.decode(address_or_name)
     except InvalidAddress:
         address = user_keyring().find(address_or_name).address
-    made, coins = document.load(home.genesis), parse_coins(amount)
+    made, coins = document.load(home.genesis), parse_amounts(amount)
     account = None
     if vesting_amount:
-        account = build.vesting_account(address, coins, parse_coins(vesting_amount), options["vesting_start_time"], options["vesting_end_time"])
+        account = build.vesting_account(address, coins, parse_amounts(vesting_amount), options["vesting_start_time"], options["vesting_end_time"])
     elif options["module_name"]:
         account = build.module_account(address, options["module_name"])
     build.add_account(made, address, coins, append=append, account=account)
@@ -150,7 +153,7 @@ def add_genesis_account(ctx: click.Context, /, address_or_name: str, amount: str
 @click.option("--pubkey", default="", help="The validator's public key, as `comet show-validator` prints it (default: this home's).")
 @click.option("--output-document", type=click.Path(), default=None)
 @click.option("--fees", default="", help="Fee of the genesis transaction.")
-@click.option("--gas", type=click.IntRange(0), default=GAS_LIMIT, show_default=True)
+@click.option("--gas", type=UINT64, default=GAS_LIMIT, show_default=True)
 @click.option("-y", "--yes", is_flag=True, hidden=True)
 @keyring_options
 @click.pass_context
@@ -167,8 +170,10 @@ def gentx(ctx: click.Context, /, name: str, amount: str, **options: Any) -> None
     key = user_keyring().find(name)
     if key.private_key is None:
         raise click.ClickException(f"{name} has no private key here: a gentx must be signed")
-    [coin] = parse_coins(amount) or [None]
-    assert coin is not None, "parse_coins gives a coin or raises"
+    coins = parse_amounts(amount)
+    if len(coins) != 1:
+        raise click.ClickException(f"the self-delegation is one coin, as 1000000000000000000wei, got {amount[:60]!r}")
+    [coin] = coins
     held = [one for one in made["app_state"]["bank"]["balances"] if one["address"] == bech32.encode(key.address)]
     if not held:
         raise click.ClickException(f"account {name} has no coins in the genesis file: run `stchaind genesis add-genesis-account` first")
@@ -191,7 +196,7 @@ def gentx(ctx: click.Context, /, name: str, amount: str, **options: Any) -> None
     _check(message)
     node = options["node_id"] or nodekeys.node_id(home)
     memo = f"{node}@{options['ip']}:{options['p2p_port']}"
-    unsigned = build_tx([message], fee=parse_coins(options["fees"]), gas_limit=options["gas"], signers=[Signer(key.public_key, 0)], memo=memo)
+    unsigned = build_tx([message], fee=parse_amounts(options["fees"]), gas_limit=options["gas"], signers=[Signer(key.public_key, 0)], memo=memo)
     raw = unsigned.sign([key.private_key], made["chain_id"])
     path = Path(options["output_document"]) if options["output_document"] else home.root / "config" / "gentx" / f"gentx-{node}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

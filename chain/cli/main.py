@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from itertools import islice
 from typing import Any
 
 import click
@@ -21,8 +22,25 @@ _LEVELS = {"trace": 10, "debug": 10, "info": 20, "warn": 30, "error": 40, "fatal
 _OURS: tuple[type[Exception], ...] = (*EXPECTED_ERRORS, AppError, KeyringError, DerivationError, DecError)
 
 
+_EVERYWHERE = {"--log_level": 1, "--log_format": 1, "--log_no_color": 0, "--trace": 0}
+"""Options of the root that simd takes behind any command, too, and how many values each has."""
+
+
 class Root(click.Group):
     """Turns expected errors into one sentence and exit code 1, as simd's; ``--trace`` shows where they come from."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ours, rest = [], []
+        given = iter(args)
+        for one in given:
+            name, _, value = one.partition("=")
+            if one == "--":
+                rest += [one, *given]
+            elif name in _EVERYWHERE:
+                ours += [one, *islice(given, 0 if value else _EVERYWHERE[name])]
+            else:
+                rest.append(one)
+        return super().parse_args(ctx, ours + rest)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -40,11 +58,19 @@ class Root(click.Group):
             else:
                 click.echo(f"Error: {error.filename or 'the system'}: {error.strerror or error}", err=True)
             code = 1
+        except Exception as error:
+            # A defect of ours: still one sentence, and the way to the stack that a report needs.
+            if "--trace" in sys.argv:
+                raise
+            click.echo(f"Error: this should not have happened ({type(error).__name__}: {str(error)[:300]}): run it again with --trace", err=True)
+            code = 1
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except UnicodeEncodeError as error:
+            raise click.ClickException(f"what was typed is not UTF-8: {error.object[:60]!r}") from None
         except _OURS as error:
             if ctx.params.get("trace"):
                 raise

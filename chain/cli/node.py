@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from chain import config, nodekeys
 from chain.cli.options import home_of, home_option, output_option, show
@@ -74,7 +75,18 @@ def start(ctx: click.Context, /, with_comet: bool, transport: str, address: str,
         value = given.get(flag.replace(".", "_"))
         if value is not None:
             flags += [f"--{flag}", value]
+    flags += _comet_log_level(ctx)
     raise SystemExit(run(StartOptions(home_of(ctx), with_comet, address, flags, overrides)))
+
+
+def _comet_log_level(ctx: click.Context) -> list[str]:
+    """CometBFT's flag for a ``--log_level`` that was typed; else its config.toml decides. It knows fewer levels."""
+    root = ctx.find_root()
+    if root.get_parameter_source("log_level") != ParameterSource.COMMANDLINE:
+        return []
+    levels = {"trace": "debug", "warn": "error", "fatal": "error", "panic": "error", "disabled": "none"}
+    parts = (part.rpartition(":") for part in root.params["log_level"].split(","))
+    return ["--log_level", ",".join(f"{name}{colon}{levels.get(level, level)}" for name, colon, level in parts)]
 
 
 @click.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -15,6 +15,9 @@ from chain.config import Home, default_home
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+UINT64: Final = click.IntRange(0, (1 << 64) - 1)
+"""What fits protobuf's uint64."""
+
 
 def home_of(ctx: click.Context) -> Home:
     """The home named on the command, on any parent, or by default."""
@@ -22,7 +25,7 @@ def home_of(ctx: click.Context) -> Home:
     while current is not None:
         chosen = current.params.get("home")
         if chosen:
-            return Home(Path(chosen))
+            return Home(Path(chosen).expanduser())
         current = current.parent
     return Home(default_home())
 

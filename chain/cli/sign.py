@@ -9,7 +9,7 @@ import click
 
 from chain.cli.genesis import tx_message
 from chain.cli.keyring import keyring_options, setting, user_keyring
-from chain.cli.options import output_option
+from chain.cli.options import UINT64, output_option
 from chain.cli.tx import Remote, node_option, raw_of
 from chain.codec.json import from_json, loads, to_json
 from chain.codec.registry import message_class
@@ -27,8 +27,8 @@ ModeInfo = message_class("cosmos.tx.v1beta1.ModeInfo")
 def _account_options(command: Any) -> Any:
     for option in (
         click.option("--chain-id", default=None, help="The chain's id (default: client.toml's, else asked of the node)."),
-        click.option("-a", "--account-number", type=int, default=None, help="With --offline."),
-        click.option("-s", "--sequence", type=int, default=None, help="With --offline."),
+        click.option("-a", "--account-number", type=UINT64, default=None, help="With --offline."),
+        click.option("-s", "--sequence", type=UINT64, default=None, help="With --offline."),
         click.option("--offline", is_flag=True, help="Ask no node."),
         click.option("--signature-only", is_flag=True, help="Print only the signatures."),
         click.option("--output-document", type=click.Path(dir_okay=False), default=None, help="Write here instead of to the screen."),

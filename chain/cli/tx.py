@@ -14,22 +14,23 @@ from chain.api.blocks import broadcast_response
 from chain.api.comet import CometClient, CometRefused, CometUnavailable
 from chain.cli.genesis import tx_message
 from chain.cli.keyring import keyring_options, setting, user_keyring
-from chain.cli.options import output_option, show
+from chain.cli.options import UINT64, output_option, show
 from chain.codec.canonical import encode as canonical
 from chain.codec.json import from_json, loads, to_json
 from chain.codec.registry import POOL, message_class
-from chain.coins import Coins, parse_coins, to_messages
+from chain.coins import Coins, to_messages
 from chain.crypto import address as bech32
 from chain.crypto.keys import public_key_to_any
 from chain.crypto.terminal import confirmed
 from chain.dec import Dec, parse_dec
 from chain.tx.build import Signer, build_tx
-from chain.tx.fees import parse_gas_prices
+from chain.tx.fees import parse_amounts, parse_gas_prices
 from chain.tx.signing import DIRECT, LEGACY_AMINO_JSON
 
 NODE: Final = "tcp://localhost:26657"
 DEFAULT_GAS: Final = 200_000
 ADJUSTMENT: Final = "1.3"
+MAX_GAS: Final = (1 << 63) - 1
 GRPC_TIMEOUT_S: Final = 15.0
 
 
@@ -105,10 +106,10 @@ def tx_options(command: Any) -> Any:
             click.option("--gas-prices", default="", help="Price of gas, as 1000000000wei: the fee follows from it."),
             click.option("--gas-adjustment", default=ADJUSTMENT, show_default=True, help="Factor on simulated gas."),
             click.option("--note", default="", help="Memo."),
-            click.option("--timeout-height", type=click.IntRange(0), default=0, help="Not valid above this height."),
+            click.option("--timeout-height", type=UINT64, default=0, help="Not valid above this height."),
             click.option("--sign-mode", type=click.Choice(["direct", "amino-json"]), default="direct", show_default=True),
-            click.option("-a", "--account-number", type=int, default=None, help="With --offline."),
-            click.option("-s", "--sequence", type=int, default=None, help="Sequence to sign with (default: asked of the node)."),
+            click.option("-a", "--account-number", type=UINT64, default=None, help="With --offline."),
+            click.option("-s", "--sequence", type=UINT64, default=None, help="Sequence to sign with (default: asked of the node)."),
             click.option("--offline", is_flag=True, help="Ask no node."),
             click.option("--generate-only", is_flag=True, help="Print the unsigned transaction."),
             click.option("--dry-run", is_flag=True, help="Print the gas it would take."),
@@ -225,13 +226,19 @@ def _fee(options: dict[str, Any], gas: int) -> Coins:
     if options["fees"] and options["gas_prices"]:
         raise click.ClickException("cannot provide both fees and gas prices")
     if options["fees"]:
-        return parse_coins(options["fees"])
-    prices = parse_gas_prices(options["gas_prices"])
-    return parse_coins(",".join(f"{Dec(price.price.scaled * gas).ceil()}{price.denom}" for price in prices))
+        return parse_amounts(options["fees"])
+    try:
+        prices = parse_gas_prices(options["gas_prices"])
+    except ValueError as error:
+        raise click.ClickException(f"--gas-prices: {error}") from None
+    return parse_amounts(",".join(f"{Dec(price.price.scaled * gas).ceil()}{price.denom}" for price in prices))
 
 
 def _adjusted(used: int, factor: str) -> int:
-    return Dec(parse_dec(factor).scaled * used).ceil()
+    adjusted = Dec(parse_dec(factor).scaled * used).ceil()
+    if not 0 < adjusted <= MAX_GAS:
+        raise click.ClickException(f"--gas-adjustment must give a gas limit from 1 to {MAX_GAS}, got {adjusted} for {factor} times {used}")
+    return adjusted
 
 
 @click.group()
@@ -259,7 +266,7 @@ def bank_send(ctx: click.Context, /, from_key_or_address: str, to_address: str, 
     sender = from_key_or_address
     bech32.decode(to_address)
     message = message_class("cosmos.bank.v1beta1.MsgSend")(
-        from_address=bech32.encode(sender_of(ctx, sender)), to_address=to_address, amount=to_messages(parse_coins(amount))
+        from_address=bech32.encode(sender_of(ctx, sender)), to_address=to_address, amount=to_messages(parse_amounts(amount))
     )
     send(ctx, [message], sender)
 
@@ -280,7 +287,7 @@ def bank_multi_send(ctx: click.Context, /, from_key_or_address: str, targets_and
     if not targets:
         raise click.ClickException("expected recipients and an amount")
     coin_class = message_class("cosmos.base.v1beta1.Coin")
-    each = [(denom, amount // len(targets) if split else amount) for denom, amount in parse_coins(text)]
+    each = [(denom, amount // len(targets) if split else amount) for denom, amount in parse_amounts(text)]
     message = message_class("cosmos.bank.v1beta1.MsgMultiSend")()
     total = [coin_class(denom=denom, amount=str(amount * len(targets))) for denom, amount in each]
     message.inputs.add(address=bech32.encode(sender_of(ctx, from_key_or_address)), coins=total)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple, TypeAlias
 
-from chain.coins import Coin, Coins, amount_of, check, is_denom, normalise
+from chain.coins import Coin, Coins, amount_of, check, is_denom, normalise, parse_coins
 from chain.dec import Dec, DecError, parse_dec
-from chain.errors import InsufficientFee
+from chain.errors import InsufficientFee, InvalidCoins
 
 BASE_DENOM: Final = "wei"
 UNITS: Final = {"wei": 1, "gwei": 10**9, "stos": 10**18}
 MAX_PRIORITY: Final = (1 << 63) - 1
+_DECIMAL: Final = re.compile(r"([0-9]{1,60}\.[0-9]{1,18}) *(wei|gwei|stos)", re.ASCII)
 
 
 class GasPrice(NamedTuple):
@@ -31,6 +33,23 @@ def to_base(fee: Coins) -> Coins:
     converted = normalise(Coin(BASE_DENOM, amount * UNITS[denom]) if denom in UNITS else Coin(denom, amount) for denom, amount in fee)
     check(converted)
     return converted
+
+
+def parse_amounts(text: str) -> Coins:
+    """Amounts as people type them, ``1.5stos,3ibc/…``, in base units: nothing on chain is held in gwei or stos. Raises InvalidCoins, also for
+    a part of one wei.
+    """
+    whole, parts = [], []
+    for part in text.split(","):
+        match = _DECIMAL.fullmatch(part.strip())
+        if match is None:
+            whole.append(part)
+            continue
+        amount_wei, rest = divmod(parse_dec(match[1]).scaled * UNITS[match[2]], parse_dec("1").scaled)
+        if rest:
+            raise InvalidCoins(f"{part.strip()} is not a whole number of wei")
+        parts.append(Coin(BASE_DENOM, amount_wei))
+    return to_base(normalise((*parse_coins(",".join(whole)), *parts)))
 
 
 def parse_gas_prices(text: str) -> GasPrices:

@@ -1,0 +1,115 @@
+"""Amounts in every unit, global options behind commands, numbers out of range, bytes that are no text: what people type at the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chain.cli import main
+from chain.coins import Coin
+from chain.errors import InvalidCoins
+from chain.tx.fees import UNITS, parse_amounts
+from tests.node.test_operator_mistakes import FUNDS, KEYRING, STAKE, Operator
+
+OFFLINE = ("--offline", "--chain-id", "t-1", "--account-number", "0", "--sequence", "0")
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Operator:
+    made = Operator(tmp_path / "home")
+    made.ok("init", "v", "--chain-id", "t-1")
+    made.ok("keys", "add", "val", *KEYRING)
+    return made
+
+
+@given(st.integers(0, 10**58), st.sampled_from(sorted(UNITS)), st.integers(0, 10**18 - 1), st.integers(0, 18))
+def test_amounts_in_any_unit_are_that_many_wei(whole: int, unit: str, fraction: int, places: int) -> None:
+    decimals = str(fraction).zfill(18)[:places]
+    amount_wei, rest = divmod((whole * 10**18 + int(decimals.ljust(18, "0"))) * UNITS[unit], 10**18)
+    text = f"{whole}.{decimals}{unit}" if places else f"{whole}{unit}"
+    if rest:
+        with pytest.raises(InvalidCoins, match="not a whole number of wei"):
+            parse_amounts(text)
+    elif amount_wei:
+        assert parse_amounts(f"5foo,{text}") == (Coin("foo", 5), Coin("wei", amount_wei))
+
+
+@pytest.mark.parametrize(
+    "text", ["1.5foo", "1.stos", ".5stos", "1.5.5stos", "-1stos", "0.0000000000000000001stos", "1" * 78 + ".5stos", "9" * 60 + ".5stos", "1stos,,"]
+)
+def test_an_amount_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InvalidCoins):
+        parse_amounts(text)
+
+
+def test_a_send_and_a_genesis_account_in_stos_hold_wei(operator: Operator) -> None:
+    address = operator.ok("keys", "show", "val", "-a", *KEYRING)
+    operator.ok("genesis", "add-genesis-account", "val", "1.5stos,500000000gwei,7wei", *KEYRING)
+    state = json.loads(operator.home.genesis.read_text())["app_state"]["bank"]
+    assert state["balances"] == [{"address": address, "coins": [{"denom": "wei", "amount": "2000000000000000007"}]}]
+    made = json.loads(operator.ok("tx", "bank", "send", "val", address, "0.1stos", "--fees", "200000gwei", "--generate-only", *KEYRING))
+    assert made["body"]["messages"][0]["amount"] == [{"denom": "wei", "amount": "100000000000000000"}]
+    assert made["auth_info"]["fee"]["amount"] == [{"denom": "wei", "amount": "200000000000000"}]
+
+
+@pytest.mark.parametrize("level", [("--log_level", "nonsense"), ("--log_level=nonsense",)])
+def test_options_of_the_root_are_taken_behind_a_command(operator: Operator, level: tuple[str, ...]) -> None:
+    assert operator.ok("version", "--log_level", "error", "--log_format=json", "--log_no_color", "--trace") == "0.1.0"
+    operator.refused("config", "get", "app", "pruning", *level, told="--log_level must be one of")
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--sequence", "-1"), "-1 is not in the range"),
+        (("--sequence", str(1 << 64)), "is not in the range"),
+        (("--account-number", "-1"), "-1 is not in the range"),
+        (("--timeout-height", str(1 << 64)), "is not in the range"),
+        (("--gas-prices", "cheap"), "--gas-prices: 'cheap': expected a decimal"),
+        (("--note", "\udcff"), "what was typed is not UTF-8"),
+        (("--node", "ftp://127.0.0.1:1"), "does not answer (UnsupportedProtocol)"),
+        (("--node", "127.0.0.1:1"), "http://127.0.0.1:1 does not answer (ConnectError)"),
+    ],
+)
+def test_a_flag_out_of_range_is_one_sentence(operator: Operator, flags: tuple[str, str], told: str) -> None:
+    address = operator.ok("keys", "show", "val", "-a", *KEYRING)
+    code, out, err = operator.run("tx", "bank", "send", "val", address, "1wei", "-y", *OFFLINE, *KEYRING, *flags)
+    assert (code, out) == (1, "")
+    assert told in err
+
+
+def test_a_gas_adjustment_must_leave_gas() -> None:
+    for factor in ("0", "-1", str(1 << 63)):
+        with pytest.raises(main.click.ClickException, match="must give a gas limit from 1 to 9223372036854775807"):
+            main.tx._adjusted(100_000, factor)
+    assert main.tx._adjusted(100_001, "1.3") == 130_002
+
+
+def test_a_moniker_or_denom_that_no_node_could_start_with_makes_no_home(operator: Operator) -> None:
+    for moniker in ("", "  ", "knoten-ä", "tab\there", "\udcff"):
+        operator.refused("init", moniker, "--overwrite", told="CometBFT takes a moniker of printable ASCII characters")
+    operator.refused("init", "v", "--overwrite", "--default-denom", "9", told="bond_denom")
+
+
+def test_a_self_delegation_is_one_coin(operator: Operator) -> None:
+    operator.ok("genesis", "add-genesis-account", "val", FUNDS, *KEYRING)
+    for amount in ("", f"{STAKE},1foo"):
+        operator.refused("genesis", "gentx", "val", amount, *KEYRING, told="the self-delegation is one coin")
+
+
+def test_a_defect_of_a_command_is_one_sentence_unless_its_stack_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**_: Any) -> None:
+        raise ValueError("seven")
+
+    monkeypatch.setattr(main.cli.commands["version"], "callback", broken)
+    done = CliRunner().invoke(main.cli, ["version"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == "Error: this should not have happened (ValueError: seven): run it again with --trace\n"
+    monkeypatch.setattr("sys.argv", ["stchaind", "version", "--trace"])
+    assert isinstance(CliRunner().invoke(main.cli, ["version", "--trace"]).exception, ValueError)
