@@ -7,6 +7,8 @@ same for scripts. ``--folder`` and ``--ports BASE`` make another one beside it (
 from __future__ import annotations
 
 import argparse
+import ctypes
+import fcntl
 import json
 import os
 import shutil
@@ -34,6 +36,8 @@ from chain.tx.build import Signer, build_tx
 from genesis import build, document
 
 CHAIN_ID = "stratos-dev-1"
+_PR_SET_PDEATHSIG = 1
+_libc: Any = ctypes.CDLL(None)
 FUNDS_WEI = 10**24
 STAKE_WEI = 10**21
 ACCOUNTS = (
@@ -75,13 +79,30 @@ def make(folder: Path, base: int | None) -> dict[str, Any]:
         "home": str(home.root),
         "accounts": accounts,
     }
+    _fill_keyring(home, accounts)
+    _save(told, folder / "devnet.json")
+    return told
+
+
+def _save(told: dict[str, Any], path: Path) -> None:
     # Complete or absent: an interrupted start must not leave half a devnet that looks whole.
-    path = folder / "devnet.json"
     descriptor = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(json.dumps(told, indent=2) + "\n")
     os.replace(path.with_suffix(".new"), path)
-    _fill_keyring(home, accounts)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """devnet.json of a devnet that was made before. Raises ConfigError."""
+    try:
+        told: dict[str, Any] = json.loads(path.read_text())
+        here = str(path.parent / "home")
+        if told["home"] != here:
+            # The project folder was moved.
+            told["home"] = here
+            _save(told, path)
+    except (ValueError, KeyError, TypeError) as error:
+        raise config.ConfigError(f"{path} is damaged ({type(error).__name__}): start over with `make run RESET=1`") from None
     return told
 
 
@@ -122,13 +143,16 @@ def show(net: dict[str, Any]) -> None:
     )
 
 
-def follow(net: dict[str, Any], node: subprocess.Popen[bytes], log: Path) -> int:
-    """Print a line per block until the node ends."""
+def follow(net: dict[str, Any], node: subprocess.Popen[bytes], log: Path, told_before: int) -> int:
+    """Print a line per block until the node ends; when it fails, what it wrote to ``log`` after ``told_before`` bytes."""
     comet = CometClient(net["rpc"])
+    node_id = nodekeys.node_id(config.Home(Path(net["home"])))
     shown = announced = 0
     while node.poll() is None:
         try:
-            height = int(comet.call("status")["sync_info"]["latest_block_height"])
+            status = comet.call("status")
+            # Another node may hold the port: ours ends in a moment and says so.
+            height = int(status["sync_info"]["latest_block_height"]) if status["node_info"]["id"] == node_id else 0
             if height and not announced:
                 announced = 1
                 shown = height - 1
@@ -143,7 +167,7 @@ def follow(net: dict[str, Any], node: subprocess.Popen[bytes], log: Path) -> int
         time.sleep(0.3)
     if node.returncode:
         print(f"the node ended with exit code {node.returncode}; the last lines of {log}:", file=sys.stderr)
-        print("\n".join(log.read_text(errors="replace").splitlines()[-8:]), file=sys.stderr)
+        print("\n".join(log.read_bytes()[told_before:].decode(errors="replace").splitlines()[-8:]), file=sys.stderr)
     return node.returncode
 
 
@@ -153,27 +177,49 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path(".devnet"))
     parser.add_argument("--ports", type=int, default=None)
     arguments = parser.parse_args()
-    folder = arguments.folder.absolute()
     try:
         ensure_comet()
-    except CometError as error:
+        return _run(arguments.folder.absolute(), arguments.ports, arguments.reset)
+    except (CometError, config.ConfigError, OSError) as error:
         print(f"make run: {error}", file=sys.stderr)
         return 1
-    if arguments.reset:
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(folder: Path, ports: int | None, reset: bool) -> int:
+    """Make the devnet where it is missing, start it and follow it. Raises ConfigError, OSError; returns the exit code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # The node holds the lock, too: it goes with the last of both.
+    lock = os.open(folder, os.O_RDONLY)
+    os.set_inheritable(lock, True)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise config.ConfigError(f"the devnet in {folder} is running already: stop it with Ctrl-C there first") from None
     path = folder / "devnet.json"
+    if reset:
+        path.unlink(missing_ok=True)
+        (folder / "node.log").unlink(missing_ok=True)
     if path.exists():
-        net = json.loads(path.read_text())
+        net = _load(path)
     else:
         shutil.rmtree(folder / "home", ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
-        net = make(folder, arguments.ports)
+        net = make(folder, ports)
     log = folder / "node.log"
+    told_before = log.stat().st_size if log.exists() else 0
     with log.open("ab") as output:
         # A process group of its own: Ctrl-C reaches this script alone, which then stops the node in order.
-        node = subprocess.Popen(
-            [sys.executable, "-m", "chain.cli.main", "start", "--home", net["home"]], stdout=output, stderr=output, start_new_session=True
-        )
+        command = [sys.executable, "-m", "chain.cli.main", "start", "--home", net["home"]]
+        node = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True, pass_fds=(lock,), preexec_fn=_stop_with_parent)
+    return _attend(net, node, log, told_before)
+
+
+def _stop_with_parent() -> None:
+    if hasattr(_libc, "prctl"):
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _attend(net: dict[str, Any], node: subprocess.Popen[bytes], log: Path, told_before: int) -> int:
+    """Follow the node; stop it on a signal, and when nobody reads what is printed. Returns the exit code."""
     stopping: list[int] = []
 
     def stop(number: int, _: Any) -> None:
@@ -181,12 +227,21 @@ def main() -> int:
             stopping.append(number)
             node.send_signal(signal.SIGTERM)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    code = follow(net, node, log)
-    if stopping:
-        print("\n  stopped; the chain is kept in " + os.path.relpath(folder))
-        return 0
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+    try:
+        code = follow(net, node, log, told_before)
+        if stopping:
+            print("\n  stopped; the chain is kept in " + os.path.relpath(log.parent), flush=True)
+            code = 0
+    except OSError:
+        # The reader of our output has gone (`make run | head`, a closed terminal): Python must not try again at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    finally:
+        node.terminate()
+        node.wait()
     return code
 
 
