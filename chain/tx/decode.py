@@ -19,7 +19,7 @@ from chain.codec.registry import extension, message_class, option_of, unpack_any
 from chain.codec.unknown_fields import reject_unknown
 from chain.coins import Coin, Coins
 from chain.crypto import address
-from chain.crypto.keys import PublicKey, public_key_from_any
+from chain.crypto.keys import MAX_MULTISIG_DEPTH, PublicKey, public_key_from_any
 from chain.errors import InvalidRequest, NoSignatures, TxDecodeError, TxTooLarge
 from chain.tx.limits import MAX_FEE_COINS, MAX_MESSAGES, MAX_SIGNATURES, MAX_TX_BYTES
 
@@ -169,7 +169,15 @@ def _field_reader(descriptor: Descriptor, name: str) -> Callable[[Any], list[byt
 
 def _signer_info(info: Any) -> SignerInfo:
     key = public_key_from_any(info.public_key) if info.HasField("public_key") else None
+    # Each level doubles what the events of signatures hold, and events come before any signature is checked.
+    if _depth(info.mode_info) > MAX_MULTISIG_DEPTH:
+        raise TxDecodeError(f"sign modes of multisigs nest deeper than {MAX_MULTISIG_DEPTH}")
     return SignerInfo(key, info.mode_info, info.sequence)
+
+
+def _depth(mode: Any) -> int:
+    """How many multisigs a sign mode goes through; ``reject_unknown`` has bounded it."""
+    return 1 + max(map(_depth, mode.multi.mode_infos), default=0) if mode.WhichOneof("sum") == "multi" else 0
 
 
 def _fee_coins(fee: Any) -> Coins:

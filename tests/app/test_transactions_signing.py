@@ -16,11 +16,12 @@ from chain.codec.canonical import encode
 from chain.codec.registry import message_class
 from chain.coins import Coin, to_messages
 from chain.crypto import address as bech32
-from chain.crypto.keys import MultisigPublicKey, PrivateKey, PublicKey, Secp256r1PublicKey, public_key_to_any
+from chain.crypto.keys import MAX_MULTISIG_DEPTH, MultisigPublicKey, PrivateKey, PublicKey, Secp256r1PublicKey, public_key_to_any
+from chain.errors import TxDecodeError, WrongSequence
 from chain.testing.driver import Driver, TxResult
 from chain.tx.decode import AuthInfo, TxBody, TxRaw, decode_tx
 from chain.tx.signing import DIRECT, DIRECT_AUX, LEGACY_AMINO_JSON, sign_bytes
-from tests.support import CHAIN_ID, FEE, GAS, KEYS, chain, key, text
+from tests.support import CHAIN_ID, FEE, GAS, KEYS, chain, key, send, text
 
 MultiSignature = message_class("cosmos.crypto.multisig.v1beta1.MultiSignature")
 SignerInfo = message_class("cosmos.tx.v1beta1.SignerInfo")
@@ -194,6 +195,33 @@ def test_a_multisig_within_a_multisig_signs_and_its_events_list_every_part() -> 
     inner.signing = [0]
     refused = both(driver, transaction([send_from(outer.public_key)], [By(outer, 1, number, AMINO)]))
     assert (refused.codespace, refused.code) == ("sdk", 4), "the inner one is below its threshold"
+
+
+def nested(raw: bytes, levels: int, leaf: bytes) -> bytes:
+    """``raw`` with its first signature and sign mode wrapped in ``levels`` multisigs of one member, whatever its key is."""
+    parts = TxRaw.FromString(raw)
+    info = AuthInfo.FromString(parts.auth_info_bytes)
+    mode, signature = info.signer_infos[0].mode_info, leaf
+    for _ in range(levels):
+        outer = type(mode)()
+        outer.multi.bitarray.extra_bits_stored, outer.multi.bitarray.elems = 1, b"\x80"
+        outer.multi.mode_infos.append(mode)
+        mode, signature = outer, MultiSignature(signatures=[signature]).SerializeToString()
+    info.signer_infos[0].mode_info.CopyFrom(mode)
+    parts.auth_info_bytes, parts.signatures[0] = info.SerializeToString(), signature
+    again: bytes = parts.SerializeToString()
+    return again
+
+
+def test_sign_modes_nested_deeper_than_keys_may_be_are_refused_before_their_events_double_at_each_level() -> None:
+    driver = chain()
+    deepest = nested(send(0, 1), MAX_MULTISIG_DEPTH, b"x" * 1000)
+    with pytest.raises(WrongSequence):  # that far it comes: the sequence of the only transaction there was
+        driver.apps[0].simulate(deepest)  # type: ignore[attr-defined]
+    bomb = nested(send(0, 1), MAX_MULTISIG_DEPTH + 1, b"x" * 1000)
+    with pytest.raises(TxDecodeError, match="nest deeper than 4"):
+        driver.apps[0].simulate(bomb)  # type: ignore[attr-defined]
+    assert both(driver, bomb).code == TxDecodeError.code
 
 
 def respell(raw: bytes, change: Any) -> bytes:
