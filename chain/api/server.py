@@ -68,7 +68,7 @@ class ApiServer:
                 self._loop.call_soon_threadsafe(self._stopping.set)
         if self._thread is not None:
             self._thread.join(timeout=10)
-        self._pool.shutdown(wait=False)
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._comet.close()
 
     def _run(self, ready: threading.Event) -> None:

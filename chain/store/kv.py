@@ -17,6 +17,8 @@ from chain.store.errors import CorruptStore, StoreError, StoreLocked
 _CANNOT_WRITE: Final = "the database in {} cannot be written ({}): see that its disk has room and is writable, then start again; nothing is lost"
 _CANNOT_READ: Final = "the database in {} cannot be read ({}): see that its disk works, then start again"
 
+CLOSE_TIMEOUT_S: Final = 10
+
 
 class KVBackend(Protocol):
     """A sorted map of bytes that survives a kill. Any thread may call it."""
@@ -46,6 +48,9 @@ class PlyvelKV:
         path.mkdir(parents=True, exist_ok=True)
         _refuse_headless(path)
         self._path = path
+        self._inside: deque[None] = deque()  # one for each use under way: appending and popping are atomic
+        self._is_closed = False
+        self._left = threading.Event()
         self._errors: Any = plyvel.Error
         self._corruption: Any = plyvel.CorruptionError
         # Tables of 32 MiB: with LevelDB's 2 MiB, merging falls behind a minute of full blocks and a commit waits for it many seconds.
@@ -66,35 +71,66 @@ class PlyvelKV:
             raise _cannot_open(path, error) from None
 
     def get(self, key: bytes) -> bytes | None:
+        self._enter()
         try:
             value: bytes | None = self._db.get(key, verify_checksums=True)
         except self._errors as error:
             raise self._told(error) from None
+        finally:
+            self._leave()
         return value
 
     def write(self, puts: Iterable[tuple[bytes, bytes]], deletes: Iterable[bytes] = (), *, sync: bool) -> None:
-        batch = self._db.write_batch(sync=sync)
-        deque(starmap(batch.put, puts), maxlen=0)
-        deque(map(batch.delete, deletes), maxlen=0)
+        self._enter()
         try:
+            batch = self._db.write_batch(sync=sync)
+            deque(starmap(batch.put, puts), maxlen=0)
+            deque(map(batch.delete, deletes), maxlen=0)
             batch.write()
         except self._errors as error:
             raise self._told(error, _CANNOT_WRITE) from None
+        finally:
+            self._leave()
 
     def iterate(self, start: bytes | None = None, end: bytes | None = None, *, reverse: bool = False) -> Iterator[tuple[bytes, bytes]]:
+        self._enter()
         try:
             with self._db.iterator(start=start, stop=end, reverse=reverse, verify_checksums=True) as iterator:
                 yield from iterator
         except self._errors as error:
             raise self._told(error) from None
+        finally:
+            self._leave()
+
+    def _enter(self) -> None:
+        """Before every use: LevelDB ends the process when it is closed under one. Raises StoreError once it is closed."""
+        self._inside.append(None)  # first, then look: ``close`` does it the other way round
+        if self._is_closed:
+            self._leave()
+            raise StoreError(f"the database in {self._path} is closed: the node is stopping")
+
+    def _leave(self) -> None:
+        self._inside.pop()
+        if self._is_closed:
+            self._left.set()
 
     def _told(self, error: Exception, otherwise: str = _CANNOT_READ) -> StoreError:
         return _damaged(self._path, error) if isinstance(error, self._corruption) else StoreError(otherwise.format(self._path, _text(error)))
 
     def compact(self) -> None:
-        self._db.compact_range()
+        self._enter()
+        try:
+            self._db.compact_range()
+        finally:
+            self._leave()
 
     def close(self) -> None:
+        """Refuse new uses, wait for those under way; one that does not end keeps the files open until the process does."""
+        self._is_closed = True
+        while self._inside:
+            self._left.clear()
+            if self._inside and not self._left.wait(CLOSE_TIMEOUT_S):
+                return
         self._db.close()
 
 

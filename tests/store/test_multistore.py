@@ -6,14 +6,15 @@ import contextlib
 import hashlib
 import random
 import threading
+from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from chain.store import ics23, proofs
-from chain.store.errors import CorruptStore, FutureVersion, StoreLocked, VersionPruned
-from chain.store.kv import MemoryBackend, open_backend
+from chain.store.errors import CorruptStore, FutureVersion, StoreError, StoreLocked, VersionPruned
+from chain.store.kv import KVBackend, MemoryBackend, open_backend
 from chain.store.multistore import MultiStore
 from chain.store.pruning import Pruning
 
@@ -188,6 +189,32 @@ def test_a_database_in_use_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StoreLocked, match="in use by another process"):
         open_backend("plyvel", tmp_path / "db")
     first.close()
+
+
+def test_closing_waits_for_readers_and_refuses_those_that_come_later(tmp_path: Path) -> None:
+    """LevelDB ends the process when it is closed under a read."""
+    for round_number in range(20):
+        kv = open_backend("plyvel", tmp_path / str(round_number))
+        kv.write([(number.to_bytes(4, "big"), bytes(1000)) for number in range(2000)], sync=False)
+        refused: list[str] = []
+
+        def read(kv: KVBackend = kv, refused: list[str] = refused) -> None:
+            try:
+                while True:
+                    kv.get((1999).to_bytes(4, "big"))
+                    deque(kv.iterate(), maxlen=0)
+            except StoreError as error:
+                refused.append(str(error))
+
+        readers = [threading.Thread(target=read) for _ in range(3)]
+        for reader in readers:
+            reader.start()
+        kv.close()
+        for reader in readers:
+            reader.join()
+        assert len(refused) == 3
+        assert "is closed" in refused[0]
+        open_backend("plyvel", tmp_path / str(round_number)).close()
 
 
 def test_a_flipped_bit_in_any_record_is_noticed_or_harmless() -> None:
