@@ -132,6 +132,7 @@ class Application:
         self._time_ns = 0
         self._pending_genesis: State | None = None
         self._block: _Block | None = None
+        self._proposed: list[bytes] = []
         self._initial_height = 1
         self._load_header()
         self._reset_check()
@@ -390,9 +391,14 @@ class Application:
         response = _abci("ResponseProcessProposal")
         max_gas = self._max_gas()
         total = 0
+        # What only a proposal brought, and no block took: decoded, it can be many times its size.
+        self._verdicts.forget(tx_hash for tx_hash in self._proposed if tx_hash not in self.pool)
+        self._proposed = []
         for raw in request.txs:
             try:
-                total += self._verdicts.decode(raw).gas_limit
+                tx = self._verdicts.decode(raw)
+                self._proposed.append(tx.hash)
+                total += tx.gas_limit
             except AppError as error:
                 log.info("proposal rejected: a transaction does not decode", height=request.height, error=str(error))
                 self.counts.proposals_rejected += 1

@@ -198,6 +198,19 @@ def test_refused_transactions_leave_no_memory_behind() -> None:
     assert len(remembered) == kept
 
 
+def test_what_only_proposals_brought_is_remembered_until_the_next_one_alone() -> None:
+    driver = chain()
+    remembered = app(driver)._verdicts._txs
+    Process = message_class("tendermint.abci.RequestProcessProposal")
+    known = send(2, 3)
+    assert driver.check_tx(known).code == 0
+    before = len(remembered)
+    for amount in range(1, 30):
+        proposed = [send(4, 3, amount), known, b"what does not decode"]
+        app(driver).process_proposal(Process(txs=proposed, height=2))
+    assert len(remembered) == before + 1, "the last one proposed; the pool's stays"
+
+
 def test_the_memory_of_decoded_transactions_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chain.tx.verdicts.MAX_BYTES", 2000)
     verdicts = Verdicts(size=1000)
