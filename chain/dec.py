@@ -56,13 +56,16 @@ def parse_dec(text: str) -> Dec:
     return _bounded(-scaled if match[1] else scaled)
 
 
-def dec_text(wire: str) -> str:
-    """The JSON form of a Dec's wire form."""
-    if not wire:
-        return "0.000000000000000000"
-    if _SCALED.fullmatch(wire) is None:
+def from_wire(wire: str) -> Dec:
+    """A Dec's wire form; an empty one is zero. Raises DecError: what ``int`` reads beside ASCII digits depends on Python's version."""
+    if _SCALED.fullmatch(wire or "0") is None:
         raise DecError(f"expected a scaled integer, got {wire[:60]!r}")
-    return str(Dec(int(wire)))
+    return _bounded(int(wire or "0"))
+
+
+def dec_text(wire: str) -> str:
+    """The JSON form of a Dec's wire form. Raises DecError."""
+    return str(from_wire(wire))
 
 
 def dec_wire(text: str) -> str:

@@ -71,7 +71,7 @@ def consensus_params(document: dict[str, Any]) -> Any:
     """``tendermint.types.ConsensusParams`` of a document. Raises GenesisError."""
     params = json.loads(json.dumps(document["consensus"]["params"]))
     evidence = params.get("evidence")
-    if isinstance(evidence, dict) and isinstance(evidence.get("max_age_duration"), str) and evidence["max_age_duration"].isdigit():
+    if isinstance(evidence, dict) and re.fullmatch("[0-9]{1,19}", str(evidence.get("max_age_duration"))):
         nanos = int(evidence["max_age_duration"])
         evidence["max_age_duration"] = f"{nanos // 10**9}.{nanos % 10**9:09d}s"
     try:

@@ -16,7 +16,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from chain.codec import registry
 from chain.codec.canonical import is_non_nullable
 from chain.codec.times import rfc3339
-from chain.dec import dec_text
+from chain.dec import DecError, dec_text
 from chain.errors import InvalidRequest
 
 _NAME: Final = registry.extension("amino.name")
@@ -96,5 +96,8 @@ def _value(field: FieldDescriptor, value: Any, depth: int) -> Any:
         if scalar == "cosmos.Int":
             return value or "0"
         if scalar == "cosmos.Dec":
-            return dec_text(value)
+            try:
+                return dec_text(value)
+            except DecError as error:
+                raise InvalidRequest(f"{field.full_name}: {error}") from None
     return value

@@ -108,12 +108,12 @@ def unpack_any(wrapped: Any) -> Any:
     """The message inside an Any. Raises UnpackAnyError (sdk/34) for a type that is not in the schema or bytes that do not parse."""
     url = wrapped.type_url
     if not url.startswith("/"):
-        raise UnpackAnyError(f"type URL must start with '/', got {url!r}")
+        raise UnpackAnyError(f"type URL must start with '/', got {url[:200]!r}")
     try:
         cls = message_class(url[1:])
     except KeyError:
-        raise UnpackAnyError(f"no concrete type registered for type URL {url}") from None
+        raise UnpackAnyError(f"no concrete type registered for type URL {url[:200]}") from None
     try:
         return cls.FromString(wrapped.value)
     except DecodeError as error:
-        raise UnpackAnyError(f"bytes of {url} do not parse: {error}") from None
+        raise UnpackAnyError(f"bytes of {url[:200]} do not parse: {error}") from None

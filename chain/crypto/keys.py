@@ -240,7 +240,7 @@ def public_key_from_any(wrapped: Any, depth: int = 0) -> PublicKey:
     """The key in an Any. Raises InvalidPubKey (sdk/8) for an unknown type, wrong bytes or a multisig nested too deep."""
     url = wrapped.type_url
     if url not in _MESSAGES:
-        raise InvalidPubKey(f"no public key type {url!r}")
+        raise InvalidPubKey(f"no public key type {url[:200]!r}")
     try:
         message = _MESSAGES[url].FromString(wrapped.value)
     except DecodeError as error:

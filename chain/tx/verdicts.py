@@ -8,13 +8,18 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final, TypeAlias
+
+import structlog
 
 from chain.crypto.batch import BatchVerifier, Item
 from chain.crypto.keys import PublicKey
-from chain.errors import AppError
+from chain.errors import AppError, PanicError
 from chain.tx.decode import Tx, decode_tx
 from chain.tx.signing import sign_bytes, signature_holds, single_item
+
+log = structlog.get_logger("tx")
 
 DEFAULT_SIZE: Final = 120_000
 """More than the application's pool holds, so that what waits there is neither decoded nor verified twice."""
@@ -45,11 +50,17 @@ class Verdicts:
         self._batch = BatchVerifier(workers)
 
     def decode(self, raw: bytes) -> Tx:
-        """The transaction in ``raw``, decoded once. Raises what ``decode_tx`` raises."""
+        """The transaction in ``raw``, decoded once. Raises what ``decode_tx`` raises, and PanicError for what no rule raises."""
         key = hashlib.sha256(raw).digest()
         tx = self._txs.get(key)
         if tx is None:
-            tx = (self.fast_read(raw, key) if self.fast_read is not None else None) or decode_tx(raw)
+            try:
+                tx = (self.fast_read(raw, key) if self.fast_read is not None else None) or decode_tx(raw)
+            except (AppError, MemoryError, RecursionError, OSError):
+                raise
+            except Exception as error:
+                log.error("a transaction cannot be decoded, and no rule says so", tx=key.hex(), exc_info=error)
+                raise PanicError("recovered: the node's log has the details") from error
             if self._size:
                 self._txs[key] = tx
                 self._bytes += len(raw)
@@ -95,7 +106,8 @@ class Verdicts:
             if self._held.get(verdict) == key.raw:
                 continue
             info = tx.signer_infos[at]
-            try:
+            item = None
+            with suppress(Exception):  # of this transaction alone: its own check meets it again and tells
                 item = single_item(
                     tx,
                     key,
@@ -105,8 +117,6 @@ class Verdicts:
                         tx, mode, chain_id=chain_id, account_number=number, sequence=info.sequence, key=key, signer=tx.signers[at]
                     ),
                 )
-            except AppError:
-                continue
             if item is not None:
                 items.append(item)
                 verdicts.append((verdict, key))

@@ -17,8 +17,8 @@ from chain.coins import Coin, Coins
 from chain.context import Context, Mode
 from chain.crypto import address as bech32
 from chain.crypto.keys import Ed25519PublicKey, public_key_from_any
-from chain.dec import ONE, Dec
-from chain.errors import AppError, InvalidRequest, NotFound, NotSupported
+from chain.dec import ONE, Dec, DecError, from_wire
+from chain.errors import AppError, InvalidRequest, NotFound, NotSupported, TxDecodeError
 from chain.module import GenesisError, Json, MessageHandler, Module, Query, ValidatorUpdate
 from chain.pagination import paginate
 from chain.store.api import StateReader, StateWriter, prefix_end
@@ -103,8 +103,9 @@ class StakingKeeper:
             raise ConsensusKeyTaken
         if message.value.denom != params.bond_denom:
             raise InvalidRequest(f"invalid coin denomination: got {message.value.denom}, expected {params.bond_denom}")
-        if int(message.commission.rate) < int(params.min_commission_rate or "0"):
-            raise CommissionTooLow(f"commission must be at least {Dec(int(params.min_commission_rate))}")
+        least = from_wire(params.min_commission_rate)
+        if from_wire(message.commission.rate) < least:
+            raise CommissionTooLow(f"commission must be at least {least}")
         amount = coins.parse_int(message.value.amount)
         validator = Validator(
             operator_address=message.validator_address,
@@ -173,7 +174,10 @@ def check_create_validator(message: Any) -> None:
             raise InvalidRequest(f"{name} has at most {limit} bytes, got {length}")
     if not message.description.moniker:
         raise InvalidRequest("moniker must not be empty")
-    rate, most, change = (int(getattr(message.commission, name) or "0") for name in ("rate", "max_rate", "max_change_rate"))
+    try:
+        rate, most, change = (from_wire(getattr(message.commission, name)).scaled for name in ("rate", "max_rate", "max_change_rate"))
+    except DecError as error:
+        raise TxDecodeError(f"commission: {error}") from None
     if not 0 <= rate <= most <= ONE or not 0 <= change <= most:
         raise CommissionOutOfBounds(
             f"expected 0 <= rate <= max_rate <= 1 and 0 <= max_change_rate <= max_rate, got {Dec(rate)}, {Dec(most)}, {Dec(change)}"

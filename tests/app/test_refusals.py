@@ -9,9 +9,13 @@ import pytest
 
 from chain.codec.registry import message_class
 from chain.coins import Coin, to_messages
-from chain.errors import AppError
+from chain.crypto import address as bech32
+from chain.crypto.keys import public_key_to_any
+from chain.errors import PANIC_CODE, AppError, TxDecodeError
+from chain.testing.validators import ValidatorKey
 from chain.tx.build import Signer, build_tx
-from chain.tx.decode import decode_tx
+from chain.tx.decode import Tx, decode_tx
+from chain.tx.signing import LEGACY_AMINO_JSON
 from tests.app.refusals import CASES, Payer
 from tests.support import CHAIN_ID, FEE, FUNDS_WEI, GAS, KEYS, balance, chain, send, text
 
@@ -73,6 +77,48 @@ def test_counts_are_bounded(raw: bytes, words: str) -> None:
     answer = chain().check_tx(raw)
     assert (answer.codespace, answer.code) == ("sdk", 18)
     assert words in answer.log
+
+
+def validator_with(rate: str) -> bytes:
+    """A MsgCreateValidator under the sign mode that writes its decimals, unsigned."""
+    message = message_class("cosmos.staking.v1beta1.MsgCreateValidator")(
+        description={"moniker": "m"},
+        validator_address=bech32.encode(KEYS[3].public_key.address, bech32.VALIDATOR),
+        pubkey=public_key_to_any(ValidatorKey.numbered(5).public_key),
+        min_self_delegation="1",
+        value={"denom": "wei", "amount": str(10**18)},
+    )
+    message.commission.rate, message.commission.max_rate = rate, str(10**18)
+    unsigned = build_tx([message], fee=FEE, gas_limit=GAS, signers=[Signer(KEYS[3].public_key, 0, 3, LEGACY_AMINO_JSON)])
+    return unsigned.encode([bytes(64)])
+
+
+@pytest.mark.parametrize(
+    "rate", ["no number", "1_0", " 1", "\u0663", "\U00011f51", "1" * 5000], ids=["text", "underscore", "space", "Arabic", "Kawi", "long"]
+)
+def test_a_decimal_is_of_ascii_digits_and_what_is_none_fails_its_transaction_alone(rate: str) -> None:
+    """Python's own ``int`` reads other digits, and which ones depends on its version."""
+    driver = chain()
+    batch = [message_class("tendermint.abci.RequestCheckTx")(tx=raw) for raw in (send(1, 2), validator_with(rate), send(4, 2))]
+    answers = driver.apps[0].check_txs(batch)
+    response = message_class("tendermint.abci.ResponseCheckTx")
+    codes = [(response.FromString(one) if isinstance(one, bytes) else one).code for one in answers]
+    assert codes == [0, TxDecodeError.code, 0]
+    assert [one.code for one in driver.next_block([one.tx for one in batch]).results] == [0, TxDecodeError.code, 0]
+
+
+def test_a_decoder_that_raises_what_no_rule_raises_fails_that_transaction_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = send(2, 3, memo="a bug finds this")
+
+    def decode(raw: bytes) -> Tx:
+        if raw == bad:
+            raise ZeroDivisionError
+        return decode_tx(raw)
+
+    monkeypatch.setattr("chain.tx.verdicts.decode_tx", decode)
+    driver = chain()
+    assert driver.check_tx(bad).code == PANIC_CODE
+    assert [one.code for one in driver.next_block([send(1, 2), bad, send(4, 2)], process=False).results] == [0, PANIC_CODE, 0]
 
 
 def test_an_unknown_non_critical_field_of_the_body_is_allowed_and_signed() -> None:
