@@ -143,7 +143,7 @@ APP_DEFAULTS: Final[dict[str, Any]] = {
 }
 
 APP_MEANINGS: Final[dict[str, str]] = {
-    "minimum-gas-prices": "Least price per unit of gas that this node takes into its mempool, as `1000000000wei`.",
+    "minimum-gas-prices": "Least price per unit of gas that this node takes into its mempool, as `1000000000wei`; less than `10000000wei` is raised to that.",
     "pruning": "Which versions are kept: `default`, `nothing`, `everything`, `custom`.",
     "pruning-keep-recent": "With `custom`: how many recent versions are kept.",
     "pruning-interval": "With `custom`: how often old versions are deleted, in blocks.",

@@ -36,6 +36,7 @@ from chain.module import GenesisError
 from chain.store.errors import StoreError
 from chain.store.kv import open_backend
 from chain.store.pruning import Pruning
+from chain.tx.fees import parse_gas_prices, with_floor
 from genesis import document as genesis_document
 
 log = structlog.get_logger("node")
@@ -65,8 +66,12 @@ class StartOptions:
 def open_application(home: Home, config: dict[str, Any]) -> Application:
     """The application over the home's database. Raises NodeError."""
     try:
+        asked = parse_gas_prices(config["minimum-gas-prices"])
+        prices = with_floor(asked, MIN_GAS_PRICE_FLOOR)
+        if prices != asked:
+            log.warning("minimum-gas-prices is below the chain's floor and raised to it", floor=f"{MIN_GAS_PRICE_FLOOR}wei")
         settings = Settings(
-            min_gas_prices=config["minimum-gas-prices"],
+            min_gas_prices=",".join(map(str, prices)),
             halt_height=config["halt-height"],
             halt_time_s=config["halt-time"],
             min_retain_blocks=config["min-retain-blocks"],

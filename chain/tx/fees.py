@@ -6,7 +6,7 @@ import re
 from typing import Final, NamedTuple, TypeAlias
 
 from chain.coins import Coin, Coins, amount_of, check, is_denom, normalise, parse_coins
-from chain.dec import Dec, DecError, parse_dec
+from chain.dec import ONE, Dec, DecError, parse_dec
 from chain.errors import InsufficientFee, InvalidCoins
 
 BASE_DENOM: Final = "wei"
@@ -71,6 +71,14 @@ def parse_gas_prices(text: str) -> GasPrices:
     if len({price.denom for price in prices}) != len(prices):
         raise ValueError(f"a denom appears twice in {text[:60]!r}")
     return tuple(prices)
+
+
+def with_floor(prices: GasPrices, floor_wei: int) -> GasPrices:
+    """``prices`` with at least ``floor_wei`` per gas in wei: what every node of this chain asks for (reference stratos-chain.md 1.6)."""
+    floor = GasPrice(BASE_DENOM, Dec(floor_wei * ONE))
+    if any(price.denom == BASE_DENOM and price.price >= floor.price for price in prices):
+        return prices
+    return tuple(sorted((*(price for price in prices if price.denom != BASE_DENOM), floor)))
 
 
 def require_minimum(fee: Coins, gas_limit: int, prices: GasPrices) -> None:

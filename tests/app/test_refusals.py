@@ -12,9 +12,11 @@ from chain.coins import Coin, to_messages
 from chain.crypto import address as bech32
 from chain.crypto.keys import public_key_to_any
 from chain.errors import PANIC_CODE, AppError, TxDecodeError
+from chain.node import MIN_GAS_PRICE_FLOOR
 from chain.testing.validators import ValidatorKey
 from chain.tx.build import Signer, build_tx
 from chain.tx.decode import Tx, decode_tx
+from chain.tx.fees import parse_gas_prices, with_floor
 from chain.tx.signing import LEGACY_AMINO_JSON
 from tests.app.refusals import CASES, Payer
 from tests.support import CHAIN_ID, FEE, FUNDS_WEI, GAS, KEYS, balance, chain, send, text
@@ -159,6 +161,20 @@ def test_fees_in_wei_gwei_and_stos_are_charged_in_wei_and_held_to_the_minimum(fe
     [result] = driver.next_block([raw]).results
     assert balance(driver, 2) == FUNDS_WEI - 5 - charged_wei
     assert dict(next(pairs for kind, pairs in result.events if kind == "tx"))["fee"] == f"{charged_wei}wei"
+
+
+@pytest.mark.parametrize(
+    ("asked", "held"),
+    [
+        ("", "10000000wei"),
+        ("0wei", "10000000wei"),
+        ("9999999.5wei,1ufoo", "1ufoo,10000000wei"),
+        ("10000000wei", "10000000wei"),
+        ("0.02gwei", "0.02gwei"),
+    ],
+)
+def test_a_minimum_price_below_the_chains_floor_is_raised_to_it(asked: str, held: str) -> None:
+    assert with_floor(parse_gas_prices(asked), MIN_GAS_PRICE_FLOOR) == parse_gas_prices(held)
 
 
 def test_a_fee_whose_sum_exceeds_256_bits_is_refused() -> None:
