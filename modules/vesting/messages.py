@@ -81,7 +81,9 @@ def handlers(accounts: Accounts, bank: Bank) -> Mapping[str, MessageHandler]:
 
         def wrap(base: Any) -> Any:
             vesting = _base(base, amount, end_time)
-            return Periodic(base_vesting_account=vesting, start_time=message.start_time, vesting_periods=message.vesting_periods)
+            account = Periodic(base_vesting_account=vesting, start_time=message.start_time, vesting_periods=message.vesting_periods)
+            account.DiscardUnknownFields()  # a message may bring non-critical ones, which mean nothing here: state holds what the schema names
+            return account
 
         accounts.add_account(ctx, state, recipient, wrap)
         bank.send(ctx, state, sender, recipient, amount)

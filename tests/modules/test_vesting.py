@@ -101,6 +101,19 @@ def test_a_continuous_account_frees_its_coins_in_proportion_to_the_time() -> Non
     assert spendable(driver) == AMOUNT // 4 * 3
 
 
+def test_what_a_message_brings_beyond_the_schema_is_not_stored() -> None:
+    stored = []
+    for beyond in (b"", b"\x80\x40\x01"):  # field 1024, which may be unknown in a body
+        driver = chain()
+        period = message_class(f"{PACKAGE}.Period")(length=1000, amount=wei(AMOUNT))
+        period.MergeFromString(beyond)
+        result = run(driver, message("MsgCreatePeriodicVestingAccount", start_time=now_s(driver), vesting_periods=[period]))
+        assert result.code == 0, result.log
+        with driver.apps[0].store.view() as view:  # type: ignore[attr-defined]
+            stored.append(view.store("acc").get(b"\x01" + OWNER.public_key.address))
+    assert stored[0] == stored[1] is not None
+
+
 def test_a_query_at_an_old_height_knows_the_time_of_that_block() -> None:
     driver = chain()
     result = run(driver, message("MsgCreateVestingAccount", amount=wei(AMOUNT), end_time=now_s(driver) + 1000))
