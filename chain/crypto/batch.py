@@ -83,7 +83,7 @@ class BatchVerifier:
             self._pool = _lib.verify_open(workers, context, parse, check)
             if self._pool == _ffi.NULL:
                 raise MemoryError("no memory for checking signatures")
-            weakref.finalize(self, _lib.verify_close, self._pool)
+            self._end = weakref.finalize(self, _lib.verify_close, self._pool)
 
     def verify(self, items: Sequence[Item]) -> list[bool]:
         """One verdict per item, in order."""

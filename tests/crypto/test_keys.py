@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +243,27 @@ def test_a_batch_gives_each_check_its_own_verdict_with_any_number_of_workers(wor
     verifier.start(items)  # nobody asks: its buffers must outlive the threads
     for at, pending in reversed(list(zip(range(0, len(items), 9), several, strict=True))):
         assert pending() == expected[at:]
+
+
+_OVERWRITE = "glibc.malloc.perturb=165:glibc.malloc.tcache_count=0"
+_ENDED_FIRST = """
+from chain.crypto.batch import BatchVerifier, Item
+from chain.crypto.keys import PrivateKey, sha256
+
+key = PrivateKey(bytes(31) + b"1", "secp256k1")
+items = [Item(key.public_key.raw, sha256(b"m"), key.sign(b"m"))] * 5000
+for workers in (0, 2):
+    verifier = BatchVerifier(workers)
+    pending = [verifier.start(items), verifier.start(items)]
+    verifier._end()
+    assert all(all(one()) for one in pending)
+"""
+
+
+def test_the_threads_may_end_before_the_batches_that_were_started() -> None:
+    """At exit, or where the collector takes both at once. Freed memory is overwritten, so that its use shows."""
+    done = subprocess.run([sys.executable, "-c", _ENDED_FIRST], env={**os.environ, "GLIBC_TUNABLES": _OVERWRITE}, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_private_keys_do_not_show_themselves() -> None:

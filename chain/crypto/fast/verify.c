@@ -34,6 +34,7 @@ typedef struct pool {
     parse_signature parse;
     verify check;
     int ending;
+    uint32_t holds; /* its owner and every job not waited for, under the lock: the last one frees it */
     uint32_t threads;
     pthread_t ids[64];
 } pool;
@@ -73,10 +74,19 @@ static void *run(void *argument) {
     return NULL;
 }
 
+/* Gives back the lock. */
+static void let_go(pool *p) {
+    int last = !--p->holds;
+    pthread_mutex_unlock(&p->lock);
+    if (!last) return;
+    pthread_mutex_destroy(&p->lock), pthread_cond_destroy(&p->work), pthread_cond_destroy(&p->done);
+    free(p);
+}
+
 EXPORT pool *verify_open(uint32_t threads, const void *context, uintptr_t parse, uintptr_t check) {
     pool *p = calloc(1, sizeof *p);
     if (!p) return NULL;
-    p->context = context, p->parse = (parse_signature)parse, p->check = (verify)check;
+    p->context = context, p->parse = (parse_signature)parse, p->check = (verify)check, p->holds = 1;
     pthread_mutex_init(&p->lock, NULL), pthread_cond_init(&p->work, NULL), pthread_cond_init(&p->done, NULL);
     while (p->threads < threads && p->threads < 64 && !pthread_create(&p->ids[p->threads], NULL, run, p)) p->threads++;
     return p;
@@ -88,12 +98,14 @@ EXPORT job *verify_start(pool *p, const uint8_t *items, uint32_t count, uint8_t 
     if (!j) return NULL;
     j->items = items, j->verdicts = verdicts, j->count = count;
     atomic_init(&j->next, 0), atomic_init(&j->left, count);
-    if (!p->threads) return j;
     pthread_mutex_lock(&p->lock);
-    if (p->last) p->last->following = j;
-    else p->first = j;
-    p->last = j;
-    pthread_cond_signal(&p->work);
+    p->holds++;
+    if (p->threads) {
+        if (p->last) p->last->following = j;
+        else p->first = j;
+        p->last = j;
+        pthread_cond_signal(&p->work);
+    }
     pthread_mutex_unlock(&p->lock);
     return j;
 }
@@ -108,17 +120,17 @@ EXPORT void verify_wait(pool *p, job *j) {
         break;
     }
     while (j->users || atomic_load(&j->left)) pthread_cond_wait(&p->done, &p->lock);
-    pthread_mutex_unlock(&p->lock);
     free(j);
+    let_go(p);
 }
 
-/* Every job has been waited for. */
+/* Ends the threads. Jobs that are left may still be waited for: whoever waits checks alone. */
 EXPORT void verify_close(pool *p) {
     pthread_mutex_lock(&p->lock);
     p->ending = 1;
     pthread_cond_broadcast(&p->work);
     pthread_mutex_unlock(&p->lock);
     for (uint32_t at = 0; at < p->threads; at++) pthread_join(p->ids[at], NULL);
-    pthread_mutex_destroy(&p->lock), pthread_cond_destroy(&p->work), pthread_cond_destroy(&p->done);
-    free(p);
+    pthread_mutex_lock(&p->lock);
+    let_go(p);
 }
