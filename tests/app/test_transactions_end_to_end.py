@@ -265,7 +265,8 @@ def test_a_gas_limit_of_64_bits_is_refused_without_harm_to_its_neighbours(driver
     assert (result.code, result.gas_wanted) == (18, -1)
 
 
-def test_a_handler_that_raises_fails_its_transaction_alone(driver: Driver) -> None:
+def test_a_handler_that_raises_fails_its_transaction_alone() -> None:
+    driver = chain(settings=[Settings(fast_sends=False)])
     app: Any = driver.apps[0]
     handlers = app.executor._handlers
     original = handlers["cosmos.bank.v1beta1.MsgSend"]
@@ -282,7 +283,8 @@ def test_a_handler_that_raises_fails_its_transaction_alone(driver: Driver) -> No
     assert balance(driver, 2) == FUNDS_WEI - FEE_WEI, "the fee stays"
 
 
-def test_an_error_of_the_machine_stops_the_block(driver: Driver) -> None:
+def test_an_error_of_the_machine_stops_the_block() -> None:
+    driver = chain(settings=[Settings(fast_sends=False)])
     app: Any = driver.apps[0]
     original = app.executor._handlers["cosmos.bank.v1beta1.MsgSend"]
 
