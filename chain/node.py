@@ -154,14 +154,15 @@ def run(options: StartOptions) -> int:
     except (AddressError, OSError) as error:
         raise NodeError(str(error)) from None
     finally:
-        for one, handler in previous.items():
-            signal.signal(one, handler)
+        # A second Ctrl-C while all of this is under way must not cut it short.
         if comet is not None:
             comet.stop()
         if api is not None:
             api.stop()
         server.stop()
         app.close()
+        for one, handler in previous.items():
+            signal.signal(one, handler)
     if fatal:
         log.error("stopped", reason=str(fatal[0]))
         return 1

@@ -25,7 +25,10 @@ _FILES = ("app", "config", "client")
 def prune(ctx: click.Context, /, strategy: str, pruning_keep_recent: int, **_: Any) -> None:
     """Delete old versions of a stopped node's state, and give the space back."""
     home = home_of(ctx)
-    pruning = Pruning.named(strategy, pruning_keep_recent, 10)
+    try:
+        pruning = Pruning.named(strategy, pruning_keep_recent, 10)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
     app = open_application(home, config.read_app(home))
     try:
         before = app.store.oldest_version()

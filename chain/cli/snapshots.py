@@ -127,7 +127,7 @@ def load(ctx: click.Context, /, archive: Path, **_: Any) -> None:
             chunks = (_read(source, found, str(number), CHUNK_BYTES) for number in range(len(snapshot.chunk_hashes)))
             made = folder.write(snapshot.height, snapshot.header, chunks)
     except (tarfile.TarError, ValueError, EOFError) as error:
-        raise click.ClickException(f"{archive} is not an archive of a snapshot: {error}") from None
+        raise click.ClickException(f"{archive} is not an archive of a snapshot: {str(error).partition(chr(10))[0]}") from None
     if made != snapshot:
         folder.delete(made.height, made.format)
         raise click.ClickException(f"{archive} is damaged: its chunks are not those that its metadata names")

@@ -74,6 +74,20 @@ def test_a_devnet_ends_with_whoever_runs_it_and_a_second_one_leaves_it_alone(tmp
             assert process.wait(30) == (0 if number == signal.SIGHUP else -signal.SIGKILL)
         assert is_silent(base)
 
+    node = subprocess.Popen(
+        [sys.executable, "-m", "chain.cli.main", "start", "--home", str(folder / "home")], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert node.stderr is not None
+        assert any("committed state" in line for line in node.stderr)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
+            node.send_signal(number)
+            time.sleep(0.05)
+        assert node.wait(30) == 0, "impatience must not cut the stop short"
+    finally:
+        node.kill()
+        node.communicate()
+
 
 def test_a_devnet_that_cannot_be_made_or_read_is_one_sentence(tmp_path: Path) -> None:
     folder = tmp_path / "damaged"

@@ -103,6 +103,13 @@ def test_a_self_delegation_is_one_coin(operator: Operator) -> None:
         operator.refused("genesis", "gentx", "val", amount, *KEYRING, told="the self-delegation is one coin")
 
 
+def test_a_pruning_or_an_archive_that_is_none_is_one_sentence(operator: Operator, tmp_path: Path) -> None:
+    operator.refused("prune", "custom", "--pruning-keep-recent", "1", told="pruning-keep-recent must be at least 2, got 1")
+    path = tmp_path / "notes"
+    path.write_text("not an archive")
+    operator.refused("snapshots", "load", str(path), told=f"{path} is not an archive of a snapshot")
+
+
 def test_a_defect_of_a_command_is_one_sentence_unless_its_stack_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(**_: Any) -> None:
         raise ValueError("seven")
