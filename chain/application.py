@@ -130,6 +130,7 @@ class Application:
         self.pool = Pool(settings.pool_txs)
         self.chain_id = ""
         self._time_ns = 0
+        self._time_of = 0, 0
         self._pending_genesis: State | None = None
         self._block: _Block | None = None
         self._proposed: list[bytes] = []
@@ -141,12 +142,13 @@ class Application:
     # --- connection: info ---------------------------------------------------------------------------------------------
 
     def info(self, request: Any) -> Any:
+        height, app_hash = self.store.latest_commit()
         return _abci("ResponseInfo")(
             data="stratos",
             version=self.settings.version,
             app_version=self._app_version(),
-            last_block_height=self.store.latest_version,
-            last_block_app_hash=self.store.app_hash if self.store.latest_version else b"",
+            last_block_height=height,
+            last_block_app_hash=app_hash if height else b"",
         )
 
     def _app_version(self) -> int:
@@ -170,8 +172,9 @@ class Application:
 
     def time_ns_at(self, version: int) -> int:
         """Block time of a kept version, Unix nanoseconds."""
-        if version == self.store.latest_version:
-            return self._time_ns
+        known = self._time_of  # one pair: a commit in between changes the store first
+        if known[0] == version:
+            return known[1]
         raw = self.store.record("header", version)
         return self._time_ns if raw is None else _read_header(raw)[1]
 
@@ -481,6 +484,7 @@ class Application:
         self._block = None
         self._pending_genesis = None
         self._time_ns = block.info.time_ns
+        self._time_of = block.info.height, block.info.time_ns
         self._reset_check()
         if self.snapshots is not None:
             self.snapshots.after_commit(block.info.height)
@@ -674,6 +678,7 @@ class Application:
         if raw is None:
             raise CorruptStore(f"the header of version {self.store.latest_version} is missing: restore the database from a backup or snapshot")
         self.chain_id, self._time_ns, self._initial_height = _read_header(raw)
+        self._time_of = self.store.latest_version, self._time_ns
 
 
 def _nothing_started() -> None:

@@ -209,6 +209,11 @@ class MultiStore:
             self._release(wanted)
             raise
 
+    def latest_commit(self) -> tuple[int, bytes]:
+        """(latest version, its app hash), of the same commit whatever thread asks."""
+        with self._lock:
+            return self.latest_version, self.app_hash
+
     def latest(self) -> LatestReader:
         """The latest version for the thread that commits, which drops it before the next commit. Other threads take a ``view``."""
         return LatestReader(self._engines)

@@ -101,6 +101,20 @@ def test_a_continuous_account_frees_its_coins_in_proportion_to_the_time() -> Non
     assert spendable(driver) == AMOUNT // 4 * 3
 
 
+def test_a_query_between_the_stores_commit_and_its_end_knows_the_new_blocks_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = chain()
+    app: Any = driver.apps[0]
+    commit, seen = app.store.commit, []
+
+    def commit_and_look(records: Any) -> None:
+        commit(records)
+        seen.append((app.store.latest_commit(), app.time_ns_at(app.latest_height)))
+
+    monkeypatch.setattr(app.store, "commit", commit_and_look)
+    block = driver.next_block(time_step_s=777)
+    assert seen == [((block.height, block.app_hash), block.time_ns)]
+
+
 def test_what_a_message_brings_beyond_the_schema_is_not_stored() -> None:
     stored = []
     for beyond in (b"", b"\x80\x40\x01"):  # field 1024, which may be unknown in a body
