@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from click.testing import CliRunner
+
 from chain import config, nodekeys
 from chain.api.comet import CometClient, CometRefused, CometUnavailable
 from chain.app import build_application
 from chain.application import Application, Settings
 from chain.cli.genesis import tx_message
+from chain.cli.main import cli
 from chain.codec.json import to_json
 from chain.codec.registry import message_class
 from chain.coins import Coin, Coins, to_messages
@@ -103,6 +106,13 @@ def send(
 def balance(driver: Driver, number: int, denom: str = "wei") -> int:
     """What one of KEYS holds."""
     return int(driver.apps[0].store.view().store("bank").get(b"\x02\x14" + KEYS[number].public_key.address + denom.encode()) or 0)  # type: ignore[attr-defined]
+
+
+def stchaind(home: Path, *arguments: str) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of a command, in this process."""
+    done = CliRunner().invoke(cli, ["--home", str(home), *arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
 
 
 def free_ports(count: int) -> int:

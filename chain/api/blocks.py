@@ -61,11 +61,12 @@ def block(value: Any) -> Any:
         _evidence(one, message.evidence.evidence.add())
     message.data.txs.extend(base64.b64decode(tx) for tx in value["data"].get("txs") or [])
     if value.get("last_commit"):
-        _commit(value["last_commit"], message.last_commit)
+        commit(value["last_commit"], message.last_commit)
     return message
 
 
-def _commit(value: Any, message: Any) -> None:
+def commit(value: Any, message: Any) -> None:
+    """Fill a ``tendermint.types.Commit`` from its JSON."""
     message.height, message.round = int(value["height"]), int(value["round"])
     if value["block_id"]["hash"]:
         message.block_id.CopyFrom(block_id(value["block_id"]))
@@ -89,13 +90,13 @@ def _evidence(value: Any, message: Any) -> None:
     attack = message.light_client_attack_evidence
     shown = inner["ConflictingBlock"]
     header(shown["signed_header"]["header"], attack.conflicting_block.signed_header.header)
-    _commit(shown["signed_header"]["commit"], attack.conflicting_block.signed_header.commit)
+    commit(shown["signed_header"]["commit"], attack.conflicting_block.signed_header.commit)
     validators = attack.conflicting_block.validator_set
     for one in shown["validator_set"]["validators"]:
-        _comet_validator(one, validators.validators.add())
-    _comet_validator(shown["validator_set"]["proposer"], validators.proposer)
+        comet_validator(one, validators.validators.add())
+    comet_validator(shown["validator_set"]["proposer"], validators.proposer)
     for one in inner["ByzantineValidators"] or []:
-        _comet_validator(one, attack.byzantine_validators.add())
+        comet_validator(one, attack.byzantine_validators.add())
     attack.common_height, attack.total_voting_power = int(inner["CommonHeight"]), int(inner["TotalVotingPower"])
     _time(attack.timestamp, inner["Timestamp"])
 
@@ -110,7 +111,8 @@ def _vote(value: Any, message: Any) -> None:
     message.extension_signature = base64.b64decode(value.get("extension_signature") or "")
 
 
-def _comet_validator(value: Any, message: Any) -> None:
+def comet_validator(value: Any, message: Any) -> None:
+    """Fill a ``tendermint.types.Validator`` from its JSON."""
     message.address = bytes.fromhex(value["address"])
     kind = "ed25519" if value["pub_key"]["type"] == "tendermint/PubKeyEd25519" else "secp256k1"
     setattr(message.pub_key, kind, base64.b64decode(value["pub_key"]["value"]))

@@ -9,6 +9,8 @@ import httpx
 import orjson
 
 TIMEOUT_S: Final = 15.0
+MAX_ANSWER_BYTES: Final = 1 << 30
+"""A block of CometBFT's largest size with its results, as JSON."""
 
 
 class CometUnavailable(Exception):
@@ -22,7 +24,8 @@ class CometRefused(Exception):
 class CometClient:
     """JSON-RPC over HTTP to ``tcp://host:port``, ``http://host:port`` or ``host:port``."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
+        self._max_answer_bytes = max_answer_bytes
         address = address if "://" in address else f"http://{address}"
         self.url = address.replace("tcp://", "http://").replace("//0.0.0.0", "//127.0.0.1")
         self._http = httpx.Client(timeout=TIMEOUT_S, trust_env=False)
@@ -31,15 +34,24 @@ class CometClient:
         """The result of a method. Raises CometUnavailable, CometRefused."""
         body = orjson.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
         try:
-            answer = orjson.loads(self._http.post(self.url, content=body, headers={"content-type": "application/json"}).content)
+            answer = orjson.loads(self._post(body))
         except (httpx.HTTPError, httpx.InvalidURL, orjson.JSONDecodeError) as error:
             raise CometUnavailable(f"CometBFT's RPC at {self.url} does not answer ({type(error).__name__}): is the node running?") from None
-        if not isinstance(answer, dict) or not ("result" in answer or answer.get("error")):
-            raise CometUnavailable(f"{self.url} answers, but it is not CometBFT's RPC: name its address with --node")
-        if answer.get("error"):
-            refusal = answer["error"]
+        refusal = answer.get("error") if isinstance(answer, dict) else None
+        if isinstance(refusal, dict):
             raise CometRefused(str(refusal.get("data") or refusal.get("message")))
+        if not isinstance(answer, dict) or "result" not in answer:
+            raise CometUnavailable(f"{self.url} answers, but it is not CometBFT's RPC: name its address with --node")
         return answer["result"]
+
+    def _post(self, body: bytes) -> bytes:
+        found = bytearray()
+        with self._http.stream("POST", self.url, content=body, headers={"content-type": "application/json"}) as response:
+            for part in response.iter_bytes():
+                found += part
+                if len(found) > self._max_answer_bytes:
+                    raise CometUnavailable(f"{self.url} answers with more than {self._max_answer_bytes} bytes: is it CometBFT's RPC?")
+        return bytes(found)
 
     def abci_query(self, path: str, data: bytes, height: int = 0, prove: bool = False) -> Any:
         """ABCI Query; the ``response`` object."""

@@ -11,15 +11,16 @@ from typing import Any
 import click
 import structlog
 
-from chain.cli import debug, genesis, keys, maintain, node, query, sign, snapshots, tx, vesting
+from chain.cli import bootstrap, debug, genesis, keys, maintain, node, query, sign, snapshots, tx, vesting
 from chain.crypto.hd import DerivationError
 from chain.crypto.keyring_backends import KeyringError
 from chain.dec import DecError
 from chain.errors import AppError
+from chain.light.client import LightError
 from chain.node import EXPECTED_ERRORS
 
 _LEVELS = {"trace": 10, "debug": 10, "info": 20, "warn": 30, "error": 40, "fatal": 50, "panic": 50, "disabled": 60}
-_OURS: tuple[type[Exception], ...] = (*EXPECTED_ERRORS, AppError, KeyringError, DerivationError, DecError)
+_OURS: tuple[type[Exception], ...] = (*EXPECTED_ERRORS, AppError, KeyringError, DerivationError, DecError, LightError)
 
 
 _EVERYWHERE = {"--log_level": 1, "--log_format": 1, "--log_no_color": 0, "--trace": 0}
@@ -136,6 +137,7 @@ for _command in (
 tx.tx.add_command(vesting.vesting)
 for _name, _signing in sign.COMMANDS.items():
     tx.tx.add_command(_signing, _name)
+node.comet.add_command(bootstrap.bootstrap_state)
 for _alias in ("comet", "tendermint", "cometbft"):
     cli.add_command(node.comet, _alias)
 for _name in ("reset-state", "unsafe-reset-all"):

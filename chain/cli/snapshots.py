@@ -68,7 +68,7 @@ def restore(ctx: click.Context, /, height: int, format: int, **_: Any) -> None:
     """Restore the state of an empty home from a local snapshot.
 
     Nothing but the snapshot itself vouches for the state: compare the app hash that is printed with one you trust. The state can be exported
-    and asked; CometBFT has no blocks for it, so a node that is to follow the chain joins by state sync ([statesync] in config.toml) instead.
+    and asked. To follow the chain from it, give CometBFT its part of it with `stchaind comet bootstrap-state`, which verifies both.
     """
     with _application(home_of(ctx)) as (app, taker):
         snapshot = taker.folder.get(height, format)

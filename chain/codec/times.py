@@ -10,6 +10,9 @@ _DAY_S: Final = 86_400
 _EPOCH_DAYS: Final = 719_468  # days from 0000-03-01 to 1970-01-01
 _TIME: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
+_GO_DURATION: Final = re.compile(r"(\d{1,12})(?:\.(\d*))?(h|ms|m|s|us|µs|ns)", re.ASCII)
+_GO_UNITS_NS: Final = {"h": 3600 * NANOS, "m": 60 * NANOS, "s": NANOS, "ms": 10**6, "us": 1000, "µs": 1000, "ns": 1}
+
 
 def rfc3339(seconds: int, nanos: int = 0) -> str:
     """UTC, with as many fraction digits as are needed: ``2024-01-02T03:04:05.6Z``."""
@@ -33,6 +36,16 @@ def parse_rfc3339(text: str) -> tuple[int, int]:
         offset = -offset if match[8][0] == "-" else offset
     seconds = _days(year, month, day) * _DAY_S + hour * 3600 + minute * 60 + second - offset
     return seconds, int((match[7] or "").ljust(9, "0"))
+
+
+def parse_go_duration(text: str) -> int:
+    """Nanoseconds of a duration as Go writes it in config.toml: ``168h0m0s``, ``1.5s``, ``100ms``. Raises ValueError."""
+    if not text or _GO_DURATION.sub("", text):
+        raise ValueError(f"expected a duration as 168h0m0s, got {text[:60]!r}")
+    return sum(
+        int(whole) * _GO_UNITS_NS[unit] + int((part or "")[:9].ljust(9, "0")) * _GO_UNITS_NS[unit] // NANOS
+        for whole, part, unit in _GO_DURATION.findall(text)
+    )
 
 
 def _month_days(year: int, month: int) -> int:

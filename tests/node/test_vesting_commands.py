@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from chain.cli.main import cli
 from chain.codec.registry import message_class
 from chain.crypto.keyring import open_keyring
-from tests.support import CHAIN_ID, KEYS, chain, key, text
+from tests.support import CHAIN_ID, KEYS, chain, key, stchaind, text
 
 KEYRING = ("--keyring-backend", "test")
 OWNER = text(key(40))
@@ -31,9 +29,7 @@ def home(tmp_path: Path) -> Path:
 def run(home: Path, *arguments: str) -> tuple[int, str, str]:
     """(exit code, stdout, stderr); ``PERIODS`` stands for the path of the periods' file."""
     given = [str(home / "periods.json") if one == "PERIODS" else one for one in arguments]
-    done = CliRunner().invoke(cli, ["--home", str(home / "home"), *given])
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-    return done.exit_code, done.stdout, done.stderr
+    return stchaind(home / "home", *given)
 
 
 def vesting(account: Any) -> tuple[int, int]:
