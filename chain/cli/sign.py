@@ -1,8 +1,10 @@
-"""``stchaind tx sign``, ``multi-sign`` and ``validate-signatures``: transactions that are made in one place and signed in others."""
+"""``stchaind tx sign``, ``multi-sign``, both for batches, and ``validate-signatures``: transactions that are made in one place and signed in others."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import click
@@ -13,8 +15,9 @@ from chain.cli.options import UINT64, output_option
 from chain.cli.tx import Remote, node_option, raw_of
 from chain.codec.json import from_json, loads, to_json
 from chain.codec.registry import message_class
+from chain.coins import Coin, from_messages, normalise, to_messages
 from chain.crypto import address as bech32
-from chain.crypto.keys import MultisigPublicKey, PublicKey, public_key_from_any, public_key_to_any
+from chain.crypto.keys import MultisigPublicKey, PrivateKey, PublicKey, public_key_from_any, public_key_to_any
 from chain.errors import AppError
 from chain.tx.decode import AuthInfo, Tx, TxRaw, decode_tx
 from chain.tx.signing import DIRECT, LEGACY_AMINO_JSON, MultiSignature, sign_bytes, signature_holds
@@ -37,6 +40,16 @@ def _account_options(command: Any) -> Any:
     return keyring_options(node_option(output_option(command)))
 
 
+def _signing_options(command: Any) -> Any:
+    for option in (
+        click.option("--multisig", default="", help="Name or address of the multisig account on whose behalf the key signs."),
+        click.option("--sign-mode", type=click.Choice(sorted(_MODES)), default="direct", show_default=True),
+        click.option("--from", "sender", required=True, help="Name or address of the key that signs."),
+    ):
+        command = option(command)
+    return command
+
+
 def _facts(options: dict[str, Any], address: bytes) -> tuple[str, int, int]:
     """(chain id, account number, sequence) from the options or the node."""
     if options["offline"]:
@@ -53,13 +66,14 @@ def _facts(options: dict[str, Any], address: bytes) -> tuple[str, int, int]:
     )
 
 
-def _write(value: Any, options: dict[str, Any]) -> None:
-    text = json.dumps(to_json(value), separators=(",", ":"), ensure_ascii=False)
+def _write(values: Sequence[Any], options: dict[str, Any]) -> None:
+    """A line of JSON for each."""
+    text = "".join(json.dumps(to_json(one), separators=(",", ":"), ensure_ascii=False) + "\n" for one in values)
     if options["output_document"]:
         with open(options["output_document"], "w") as file:
-            file.write(text + "\n")
+            file.write(text)
     else:
-        click.echo(text)
+        click.echo(text, nl=False)
 
 
 def _info(key: PublicKey, mode_info: Any, sequence: int) -> Any:
@@ -89,9 +103,7 @@ def _with(given: Tx, address: bytes, info: Any, signature: bytes) -> bytes:
 
 @click.command()
 @click.argument("file", type=click.File("rb"))
-@click.option("--from", "sender", required=True, help="Name or address of the key that signs.")
-@click.option("--sign-mode", type=click.Choice(sorted(_MODES)), default="direct", show_default=True)
-@click.option("--multisig", default="", help="Name or address of the multisig account on whose behalf the key signs.")
+@_signing_options
 @_account_options
 def sign(file: Any, sender: str, sign_mode: str, multisig: str, **options: Any) -> None:
     """Sign a transaction that --generate-only made.
@@ -99,31 +111,100 @@ def sign(file: Any, sender: str, sign_mode: str, multisig: str, **options: Any) 
     \b
     stchaind tx sign unsigned.json --from alice > signed.json
     """
-    record = user_keyring().find(sender)
-    if record.private_key is None:
-        raise click.ClickException(f"{sender} has no private key in this keyring")
+    signer = _Member.of(sender, sign_mode, multisig)
     given = decode_tx(raw_of(file.read()))
-    account = user_keyring().find(multisig).address if multisig and not multisig.startswith(bech32.ACCOUNT + "1") else None
-    account = account or (bech32.decode(multisig) if multisig else record.address)
-    if account not in given.signers:
-        wanted = ", ".join(bech32.encode(one) for one in given.signers)
-        raise click.ClickException(f"{bech32.encode(account)} does not sign this transaction; its signers are {wanted}")
-    chain_id, number, sequence = _facts(options, account)
-    mode = LEGACY_AMINO_JSON if multisig else _MODES[sign_mode]
-    mode_info = ModeInfo()
-    mode_info.single.mode = mode
-    key = record.public_key
-    if not multisig:
-        given = decode_tx(_with(given, account, _info(key, mode_info, sequence), b""))
-    document = sign_bytes(given, mode, chain_id=chain_id, account_number=number, sequence=sequence, key=key, signer=account)
-    signature = record.private_key.sign(document)
-    if multisig or options["signature_only"]:
+    signer.require_signer_of(given)
+    _write([signer.sign(given, *_facts(options, signer.account), signature_only=options["signature_only"])], options)
+
+
+@click.command("sign-batch")
+@click.argument("files", nargs=-1, required=True, type=click.File("rb"))
+@_signing_options
+@click.option("--append", "is_appended", is_flag=True, help="Put all messages into one transaction; fees and gas are added up.")
+@click.option("--note", default="", help="Memo, with --append.")
+@click.option("--fee-payer", default="", help="Address that pays the fee, with --append.")
+@click.option("--fee-granter", default="", help="Address that granted the fee, with --append.")
+@_account_options
+def sign_batch(files: tuple[Any, ...], sender: str, sign_mode: str, multisig: str, is_appended: bool, **options: Any) -> None:
+    """Sign transactions that --generate-only made, one per line; each takes the next sequence.
+
+    \b
+    stchaind tx sign-batch batch.json --from alice > signed.json
+    stchaind tx sign-batch one.json two.json --from alice --append > signed.json
+    """
+    signer = _Member.of(sender, sign_mode, multisig)
+    batch = [line for file in files for line in _lines(file)]
+    batch = [_appended(batch, options)] if is_appended else [raw_of(line) for line in batch]
+    transactions = [decode_tx(raw) for raw in batch]
+    for one in transactions:
+        signer.require_signer_of(one)
+    chain_id, number, sequence = _facts(options, signer.account)
+    signed = (signer.sign(one, chain_id, number, sequence + at, signature_only=options["signature_only"]) for at, one in enumerate(transactions))
+    _write(list(signed), options)
+
+
+def _lines(file: Any) -> list[bytes]:
+    return [line for line in file.read().splitlines() if line.strip()]
+
+
+def _appended(batch: Sequence[bytes], options: dict[str, Any]) -> bytes:
+    """TxRaw of one transaction with the messages of all."""
+    whole = message_class("cosmos.tx.v1beta1.Tx")()
+    whole.body.memo = options["note"]
+    fees, gas = list[Coin](), 0
+    for line in batch:
+        one = from_json(message_class("cosmos.tx.v1beta1.Tx"), loads(line))
+        whole.body.messages.extend(one.body.messages)
+        fees.extend(from_messages(one.auth_info.fee.amount))
+        gas += one.auth_info.fee.gas_limit
+    if gas >= 1 << 64:
+        raise click.ClickException(f"the transactions' gas limits add up to {gas}, beyond 64 bits")
+    whole.auth_info.fee.gas_limit = gas
+    for name in ("payer", "granter"):
+        if options[f"fee_{name}"]:
+            bech32.decode(options[f"fee_{name}"])
+            setattr(whole.auth_info.fee, name, options[f"fee_{name}"])
+    whole.auth_info.fee.amount.extend(to_messages(normalise(fees)))
+    return raw_of(json.dumps(to_json(whole)).encode())
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A key of the keyring that signs for ``account``: its own, or the multisig that it is a member of."""
+
+    private_key: PrivateKey
+    account: bytes
+    mode: int
+    is_for_multisig: bool
+
+    @classmethod
+    def of(cls, sender: str, sign_mode: str, multisig: str) -> _Member:
+        record = user_keyring().find(sender)
+        if record.private_key is None:
+            raise click.ClickException(f"{sender} has no private key in this keyring")
+        if not multisig:
+            return cls(record.private_key, record.address, _MODES[sign_mode], False)
+        account = bech32.decode(multisig) if multisig.startswith(bech32.ACCOUNT + "1") else user_keyring().find(multisig).address
+        return cls(record.private_key, account, LEGACY_AMINO_JSON, True)
+
+    def require_signer_of(self, given: Tx) -> None:
+        if self.account not in given.signers:
+            wanted = ", ".join(bech32.encode(one) for one in given.signers)
+            raise click.ClickException(f"{bech32.encode(self.account)} does not sign this transaction; its signers are {wanted}")
+
+    def sign(self, given: Tx, chain_id: str, number: int, sequence: int, *, signature_only: bool) -> Any:
+        """The signed transaction, or the signature alone (for a multisig always)."""
+        mode_info, key = _single(self.mode), self.private_key.public_key
+        if not self.is_for_multisig:
+            given = decode_tx(_with(given, self.account, _info(key, mode_info, sequence), b""))
+        document = sign_bytes(given, self.mode, chain_id=chain_id, account_number=number, sequence=sequence, key=key, signer=self.account)
+        signature = self.private_key.sign(document)
+        if not self.is_for_multisig and not signature_only:
+            return tx_message(_with(given, self.account, _info(key, mode_info, sequence), signature))
         made = Descriptors()
         one = made.signatures.add(public_key=public_key_to_any(key), sequence=sequence)
-        one.data.single.mode, one.data.single.signature = mode, signature
-        _write(made, options)
-    else:
-        _write(tx_message(_with(given, account, _info(key, mode_info, sequence), signature)), options)
+        one.data.single.mode, one.data.single.signature = self.mode, signature
+        return made
 
 
 @click.command("multi-sign")
@@ -138,26 +219,62 @@ def multi_sign(file: Any, name: str, signature_files: tuple[Any, ...], **options
     stchaind tx sign unsigned.json --from k1 --multisig k1k2k3 > k1sig.json
     stchaind tx multi-sign unsigned.json k1k2k3 k1sig.json k2sig.json > signed.json
     """
+    key = _multisig(name)
+    given = decode_tx(raw_of(file.read()))
+    facts = _facts(options, key.address)
+    parts = [(source.name, one) for source in signature_files for one in from_json(Descriptors, loads(source.read())).signatures]
+    _write([_joined(given, name, key, parts, *facts)], options)
+
+
+@click.command("multisign-batch")
+@click.argument("file", type=click.File("rb"))
+@click.argument("name")
+@click.argument("signature_files", nargs=-1, required=True, type=click.File("rb"))
+@click.option("--no-auto-increment", is_flag=True, help="Every transaction has the same sequence.")
+@_account_options
+def multi_sign_batch(file: Any, name: str, signature_files: tuple[Any, ...], no_auto_increment: bool, **options: Any) -> None:
+    """Put the signatures of members together for a multisig key NAME: line by line of transactions and of each member's file.
+
+    \b
+    stchaind tx sign-batch batch.json --from k1 --multisig k1k2k3 > k1sigs.json
+    stchaind tx multisign-batch batch.json k1k2k3 k1sigs.json k2sigs.json > signed.json
+    """
+    key = _multisig(name)
+    transactions = [decode_tx(raw_of(line)) for line in _lines(file)]
+    chain_id, number, sequence = _facts(options, key.address)
+    columns = []
+    for source in signature_files:
+        column = [one for line in _lines(source) for one in from_json(Descriptors, loads(line)).signatures]
+        if len(column) != len(transactions):
+            raise click.ClickException(f"{source.name} holds {len(column)} signatures, {file.name} {len(transactions)} transactions")
+        columns.append((source.name, column))
+    joined = []
+    for at, given in enumerate(transactions):
+        parts = [(where, column[at]) for where, column in columns]
+        joined.append(_joined(given, name, key, parts, chain_id, number, sequence if no_auto_increment else sequence + at))
+    _write(joined, options)
+
+
+def _multisig(name: str) -> MultisigPublicKey:
     key = user_keyring().find(name).public_key
     if not isinstance(key, MultisigPublicKey):
         raise click.ClickException(f"{name} is not a multisig key")
-    given = decode_tx(raw_of(file.read()))
-    chain_id, number, sequence = _facts(options, key.address)
+    return key
+
+
+def _joined(given: Tx, name: str, key: MultisigPublicKey, parts: Sequence[tuple[str, Any]], chain_id: str, number: int, sequence: int) -> Any:
+    """The transaction with the signature of ``key``, from (file, SignatureDescriptor) of its members. Raises ClickException."""
     found: dict[int, bytes] = {}
-    for source in signature_files:
-        for one in from_json(Descriptors, loads(source.read())).signatures:
-            member = public_key_from_any(one.public_key)
-            if member not in key.members:
-                raise click.ClickException(f"{source.name}: {bech32.encode(member.address)} is no member of {name}")
-            document = sign_bytes(
-                given, LEGACY_AMINO_JSON, chain_id=chain_id, account_number=number, sequence=sequence, key=member, signer=key.address
+    for where, one in parts:
+        member = public_key_from_any(one.public_key)
+        if member not in key.members:
+            raise click.ClickException(f"{where}: {bech32.encode(member.address)} is no member of {name}")
+        document = sign_bytes(given, LEGACY_AMINO_JSON, chain_id=chain_id, account_number=number, sequence=sequence, key=member, signer=key.address)
+        if one.data.single.mode != LEGACY_AMINO_JSON or not _holds(member, one.data.single.signature, document):
+            raise click.ClickException(
+                f"{where}: the signature does not hold: expected amino-json over chain id {chain_id}, account number {number}, sequence {sequence}"
             )
-            if one.data.single.mode != LEGACY_AMINO_JSON or not _holds(member, one.data.single.signature, document):
-                raise click.ClickException(
-                    f"{source.name}: the signature does not hold: expected amino-json over chain id {chain_id}, account number {number}, "
-                    f"sequence {sequence}"
-                )
-            found[key.members.index(member)] = one.data.single.signature
+        found[key.members.index(member)] = one.data.single.signature
     if len(found) < key.threshold:
         raise click.ClickException(f"{name} needs {key.threshold} signatures, got {len(found)}")
     mode_info = ModeInfo()
@@ -167,7 +284,7 @@ def multi_sign(file: Any, name: str, signature_files: tuple[Any, ...], **options
         mode_info.multi.mode_infos.append(_single(LEGACY_AMINO_JSON))
     mode_info.multi.bitarray.extra_bits_stored, mode_info.multi.bitarray.elems = len(key.members) % 8, bytes(elems)
     whole = MultiSignature(signatures=[found[at] for at in sorted(found)]).SerializeToString()
-    _write(tx_message(_with(given, key.address, _info(key, mode_info, sequence), whole)), options)
+    return tx_message(_with(given, key.address, _info(key, mode_info, sequence), whole))
 
 
 @click.command("validate-signatures")
@@ -220,5 +337,13 @@ def _single(mode: int) -> Any:
     return info
 
 
-COMMANDS: Final = {"sign": sign, "multi-sign": multi_sign, "multisign": multi_sign, "validate-signatures": validate_signatures}
+COMMANDS: Final = {
+    "sign": sign,
+    "sign-batch": sign_batch,
+    "multi-sign": multi_sign,
+    "multisign": multi_sign,
+    "multi-sign-batch": multi_sign_batch,
+    "multisign-batch": multi_sign_batch,
+    "validate-signatures": validate_signatures,
+}
 """What `tx` gets of this module."""

@@ -459,6 +459,31 @@ def test_offline_transactions_are_made_signed_encoded_and_checked_alike(sent: Pa
     sent.next_block()
 
 
+def test_vesting_transactions_are_made_alike(sent: Pair) -> None:
+    val, new = name_of(sent, "val"), name_of(sent, "k2")
+    periods = '{"start_time": 1800000000, "periods": [{"coins": "10wei", "length_seconds": 5}, {"coins": "7wei,3abc", "length_seconds": 9}]}'
+    sent.write("periods.json", [periods, periods])
+    for arguments in (
+        ("create-vesting-account", new, "17wei", "1900000000"),
+        ("create-vesting-account", new, "17wei", "1900000000", "--delayed"),
+        ("create-permanent-locked-account", new, "17wei"),
+        ("create-periodic-vesting-account", new, "HOME/periods.json"),
+    ):
+        theirs, ours = sent.ok("tx", "vesting", *arguments, "--from", val, *FEES, "--generate-only", *NODE, *KEYRING)
+        assert theirs == ours
+
+
+def test_batches_are_signed_alike(sent: Pair) -> None:
+    val, friend = name_of(sent, "val"), name_of(sent, "friend")
+    made = [sent.ok("tx", "bank", "send", val, friend, amount, *FEES, "--generate-only", *NODE, *KEYRING) for amount in ("5wei", "6wei")]
+    sent.write("batch.json", ["".join(one[side] for one in made) for side in (0, 1)])
+    for options in ((), ("--append", "--note", "all"), ("--signature-only",)):
+        theirs, ours = sent.ok("tx", "sign-batch", "HOME/batch.json", "--from", "val", *options, *NODE, *KEYRING)
+        assert len(theirs.splitlines()) == len(ours.splitlines()) == (1 if "--append" in options else 2)
+        for one, other in zip(theirs.splitlines(), ours.splitlines(), strict=True):
+            same(json.loads(one), json.loads(other))
+
+
 def test_a_multisig_signs_and_sends_alike(sent: Pair) -> None:
     unsigned = sent.ok("tx", "bank", "send", "multi", name_of(sent, "friend"), "5wei", *FEES, "--generate-only", *NODE, *KEYRING)
     sent.write("multi.json", unsigned)
