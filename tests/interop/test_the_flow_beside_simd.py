@@ -484,6 +484,23 @@ def test_batches_are_signed_alike(sent: Pair) -> None:
             same(json.loads(one), json.loads(other))
 
 
+def test_batches_of_a_multisig_are_put_together_alike(sent: Pair) -> None:
+    made = [
+        sent.ok("tx", "bank", "send", "multi", name_of(sent, "friend"), one, *FEES, "--generate-only", *NODE, *KEYRING) for one in ("5wei", "6wei")
+    ]
+    sent.write("batch.json", ("".join(one[0] for one in made), "".join(one[1] for one in made)))
+    offline = ("--offline", "--chain-id", "flow-1", "--account-number", "9", "--sequence", "4")
+    for name in ("k1", "k2"):
+        parts = sent.ok("tx", "sign-batch", "HOME/batch.json", "--from", name, "--multisig", "multi", "--signature-only", *offline, *KEYRING)
+        sent.write(f"{name}-sigs.json", parts)
+    theirs, ours = sent.ok("tx", "multisign-batch", "HOME/batch.json", "multi", "HOME/k1-sigs.json", "HOME/k2-sigs.json", *offline, *KEYRING)
+    sequences = []
+    for one, other in zip(theirs.splitlines(), ours.splitlines(), strict=True):
+        same(json.loads(one), json.loads(other))
+        sequences.append(json.loads(other)["auth_info"]["signer_infos"][0]["sequence"])
+    assert sequences == ["4", "5"]
+
+
 def test_a_multisig_signs_and_sends_alike(sent: Pair) -> None:
     unsigned = sent.ok("tx", "bank", "send", "multi", name_of(sent, "friend"), "5wei", *FEES, "--generate-only", *NODE, *KEYRING)
     sent.write("multi.json", unsigned)
