@@ -9,8 +9,9 @@ import click
 
 from chain.cli.tx import send, sender_of, tx_options
 from chain.codec.registry import message_class
-from chain.coins import Coins, parse_coins, to_messages
+from chain.coins import Coins, to_messages
 from chain.crypto import address as bech32
+from chain.tx.fees import parse_amounts
 
 MAX_FILE_BYTES: Final = 4 << 20
 INT64: Final = click.IntRange(-(1 << 63), (1 << 63) - 1)
@@ -82,7 +83,7 @@ def _message(name: str, ctx: click.Context, sender: str, to_address: str, **fiel
 def _coins(text: str) -> Coins:
     if not text:
         raise click.ClickException("amount is empty")
-    return parse_coins(text)
+    return parse_amounts(text)
 
 
 def _periods(file: Any) -> tuple[int, list[tuple[Coins, int]]]:
@@ -102,7 +103,7 @@ def _periods(file: Any) -> tuple[int, list[tuple[Coins, int]]]:
     for at, (_, length_s) in enumerate(periods):
         if length_s < 0:
             raise click.ClickException(f"invalid period length of {length_s} in period {at}, length must be greater than 0")
-    return start_time, [(parse_coins(coins), length_s) for coins, length_s in periods]
+    return start_time, [(parse_amounts(coins), length_s) for coins, length_s in periods]
 
 
 def _int64(value: Any) -> int:

@@ -96,7 +96,7 @@ LIES: dict[str, tuple[Lie, str]] = {
     "a forged signature": (forged, "signature 0 of the commit at height"),
     "a commit without votes": (unsigned, "more than two thirds are needed"),
     "a header of another state": (other_app_hash, "do not belong together"),
-    "no JSON-RPC": (lambda method, result: b"[1]", "does not answer as CometBFT's RPC does"),
+    "no JSON-RPC": (lambda method, result: b"[1]", "it is not CometBFT's RPC"),
     "no end": (lambda method, result: b" " * (17 << 20), "answers with more than"),
 }
 
