@@ -82,10 +82,10 @@ class ApiServer:
                 grpc_server = await self._start_grpc()
             if self._config["api"]["enable"]:
                 rest = self._start_rest()
-        except OSError as error:
+        except Exception as error:
             if grpc_server is not None:
                 await grpc_server.stop(None)
-            self._error = error
+            self._error = error if isinstance(error, OSError) else OSError(f"gRPC and REST cannot be served: {error}")
             ready.set()
             return
         ready.set()
@@ -99,6 +99,7 @@ class ApiServer:
 
     async def _start_grpc(self) -> Any:
         section = self._config["grpc"]
+        _split(section["address"], "[grpc] address")
         limit = section["max-recv-msg-size"]
         options = [("grpc.max_receive_message_length", limit), ("grpc.so_reuseport", 0)]
         server = grpc.aio.server(options=options, maximum_concurrent_rpcs=MAX_CONNECTIONS)
@@ -161,11 +162,11 @@ class ApiServer:
 
     def _start_rest(self) -> Any:
         section = self._config["api"]
-        host, _, port = section["address"].removeprefix("tcp://").rpartition(":")
+        host, port = _split(section["address"], "[api] address")
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind((host, int(port)))
+            listener.bind((host, port))
         except OSError as error:
             listener.close()
             raise OSError(
@@ -189,6 +190,14 @@ class ApiServer:
 
 
 _nothing: Callable[[], None] = lambda: None  # noqa: E731
+
+
+def _split(address: str, key: str) -> tuple[str, int]:
+    """(host, port) of ``tcp://host:port`` or ``host:port``. Raises OSError naming the key of app.toml."""
+    host, colon, port = address.removeprefix("tcp://").rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65535:
+        raise OSError(f"{address[:100]!r} is no address: expected host:port with a port up to 65535; change {key} in app.toml")
+    return host, int(port)
 
 
 def _reflection_v1(names: list[str]) -> Any:

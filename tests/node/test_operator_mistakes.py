@@ -211,6 +211,13 @@ def test_a_port_in_use_is_named_with_the_setting_to_change(ready: Operator, serv
     assert capfd.readouterr().err == "", "no library beside us wrote to stderr"
 
 
+@pytest.mark.parametrize("key", ["grpc", "api"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:99999", "127.0.0.1", "127.0.0.1:http", ""])
+def test_an_address_that_is_none_is_named_with_the_setting_to_change(ready: Operator, key: str, address: str) -> None:
+    config.update(ready.home.app_config, {f"{key}.address": address})
+    ready.refused("start", told=f"{address!r} is no address: expected host:port with a port up to 65535; change [{key}] address in app.toml")
+
+
 def _database(home: Home, chain_id: str) -> None:
     kv = open_backend("", home.database)
     app = build_application(kv)
