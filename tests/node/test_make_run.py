@@ -74,12 +74,11 @@ def test_a_devnet_ends_with_whoever_runs_it_and_a_second_one_leaves_it_alone(tmp
             assert process.wait(30) == (0 if number == signal.SIGHUP else -signal.SIGKILL)
         assert is_silent(base)
 
-    node = subprocess.Popen(
-        [sys.executable, "-m", "chain.cli.main", "start", "--home", str(folder / "home")], cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
+    start = [sys.executable, "-m", "chain.cli.main", "start", "--home", str(folder / "home")]
+    node = subprocess.Popen(start, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        assert node.stderr is not None
-        assert any("committed state" in line for line in node.stderr)
+        assert node.stdout is not None
+        assert any("committed state" in line for line in node.stdout)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
             node.send_signal(number)
             time.sleep(0.05)
