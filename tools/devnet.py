@@ -228,7 +228,8 @@ def _attend(net: dict[str, Any], node: subprocess.Popen[bytes], log: Path, told_
             node.send_signal(signal.SIGTERM)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:
+        # nohup asks for SIGHUP to be ignored; a script's background job begins with SIGINT ignored, and means nothing by it.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, stop)
     try:
         code = follow(net, node, log, told_before)

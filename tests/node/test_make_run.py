@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -46,6 +47,31 @@ def is_silent(base: int) -> bool:
     finally:
         client.close()
     return False
+
+
+@pytest.mark.timeout(180)
+def test_a_devnet_in_a_scripts_background_ends_with_sigint(tmp_path: Path) -> None:
+    base = free_ports(4)
+    log = tmp_path / "log"
+    words = " ".join(command(tmp_path / "one", base))
+    # A shell without job control starts what it puts behind with SIGINT ignored.
+    shell = subprocess.run(["bash", "-c", f"{words} > {log} 2>&1 & echo $!"], cwd=ROOT, capture_output=True, text=True, check=True)
+    pid = int(shell.stdout)
+    try:
+        for _ in range(600):
+            if log.exists() and "  block " in log.read_text():
+                break
+            time.sleep(0.1)
+        os.kill(pid, signal.SIGINT)
+        assert is_silent(base), log.read_text()
+        for _ in range(200):
+            if "stopped; the chain is kept in" in log.read_text():
+                return
+            time.sleep(0.1)
+        pytest.fail(log.read_text())
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.mark.timeout(180)
