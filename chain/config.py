@@ -229,12 +229,12 @@ def default_home() -> Path:
 
 def read_app(home: Home) -> dict[str, Any]:
     """app.toml over the defaults. Raises ConfigError for a key that does not exist or has the wrong type."""
-    return _merge(copy.deepcopy(APP_DEFAULTS), _read(home.app_config), str(home.app_config))
+    return _merge(copy.deepcopy(APP_DEFAULTS), read_toml(home.app_config), str(home.app_config))
 
 
 def read_comet(home: Home) -> dict[str, Any]:
     """config.toml as it is. Raises ConfigError."""
-    found: dict[str, Any] = _read(home.comet_config)
+    found: dict[str, Any] = read_toml(home.comet_config)
     return found
 
 
@@ -252,7 +252,7 @@ def write_client(home: Home, chain_id: str, *, keyring_backend: str = "os", node
 
 def update(path: Path, changes: dict[str, Any]) -> None:
     """Set keys (``section.key``) of a TOML file, keeping its comments. Raises ConfigError."""
-    document = _read(path)
+    document = read_toml(path)
     for name, value in changes.items():
         *sections, key = name.split(".")
         target: Any = document
@@ -262,12 +262,13 @@ def update(path: Path, changes: dict[str, Any]) -> None:
     path.write_text(tomlkit.dumps(document))
 
 
-def _read(path: Path) -> Any:
+def read_toml(path: Path) -> Any:
+    """The document in a file of the home, comments and all. Raises ConfigError."""
     try:
         return tomlkit.parse(path.read_text())
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}): run `stchaind init MONIKER` first, or name the home with --home") from None
-    except ParseError as error:
+    except (ParseError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
 
 
@@ -287,5 +288,10 @@ def _merge(defaults: dict[str, Any], found: Any, where: str) -> dict[str, Any]:
         elif type(defaults[key]) is not type(value.unwrap() if hasattr(value, "unwrap") else value):
             raise ConfigError(f"{where}: {key} must be like {defaults[key]!r}, got {value!r}")
         else:
-            defaults[key] = value.unwrap() if hasattr(value, "unwrap") else value
+            plain = value.unwrap() if hasattr(value, "unwrap") else value
+            if type(plain) is int and not 0 <= plain < 1 << 63:
+                raise ConfigError(f"{where}: {key} must be from 0 to 2^63 - 1, got {plain}")
+            if key in ("pruning-keep-recent", "pruning-interval") and not (plain.isascii() and plain.isdigit() and len(plain) < 19):
+                raise ConfigError(f'{where}: {key} must be a number in quotes, like "100", got {plain[:40]!r}')
+            defaults[key] = plain
     return defaults

@@ -23,7 +23,7 @@ _LEVELS = {"trace": 10, "debug": 10, "info": 20, "warn": 30, "error": 40, "fatal
 _OURS: tuple[type[Exception], ...] = (*EXPECTED_ERRORS, AppError, KeyringError, DerivationError, DecError, LightError)
 
 
-_EVERYWHERE = {"--log_level": 1, "--log_format": 1, "--log_no_color": 0, "--trace": 0}
+_EVERYWHERE = {"--home": 1, "--log_level": 1, "--log_format": 1, "--log_no_color": 0, "--trace": 0}
 """Options of the root that simd takes behind any command, too, and how many values each has."""
 
 

@@ -10,7 +10,7 @@ import tomlkit
 
 from chain import config
 from chain.cli.options import home_of, home_option
-from chain.config import ConfigError, Home
+from chain.config import Home
 from chain.node import open_application
 from chain.store.pruning import Pruning
 
@@ -52,13 +52,7 @@ def _path(home: Home, name: str) -> Any:
 
 
 def _document(home: Home, name: str) -> Any:
-    path = _path(home, name)
-    try:
-        return tomlkit.parse(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({error.strerror}): run `stchaind init MONIKER` first, or name the home with --home") from None
-    except tomlkit.exceptions.ParseError as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from None
+    return config.read_toml(_path(home, name))
 
 
 def _find(document: Any, key: str) -> tuple[Any, str]:

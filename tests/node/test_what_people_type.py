@@ -120,3 +120,30 @@ def test_a_defect_of_a_command_is_one_sentence_unless_its_stack_is_asked_for(mon
     assert done.stderr == "Error: this should not have happened (ValueError: seven): run it again with --trace\n"
     monkeypatch.setattr("sys.argv", ["stchaind", "version", "--trace"])
     assert isinstance(CliRunner().invoke(main.cli, ["version", "--trace"]).exception, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("halt-height", "-1", "halt-height must be from 0 to 2^63 - 1, got -1"),
+        ("min-retain-blocks", "99999999999999999999999", "min-retain-blocks must be from 0 to 2^63 - 1"),
+        ("pruning-keep-recent", '"x"', 'pruning-keep-recent must be a number in quotes, like "100"'),
+    ],
+)
+def test_a_setting_out_of_range_is_named(operator: Operator, key: str, value: str, told: str) -> None:
+    file = operator.home.app_config
+    file.write_text("\n".join(f"{key} = {value}" if line.startswith(f"{key} =") else line for line in file.read_text().splitlines()))
+    operator.refused("export", told=told)
+
+
+def test_a_settings_file_that_is_no_text_is_named(operator: Operator) -> None:
+    operator.home.app_config.write_bytes(b"\xff")
+    for command in (("export",), ("config", "get", "app", "api.enable")):
+        operator.refused(*command, told="app.toml is not TOML")
+
+
+def test_the_home_may_be_named_behind_any_command(operator: Operator) -> None:
+    home = str(operator.home.root)
+    result = CliRunner().invoke(main.cli, ["status", "--node", "tcp://127.0.0.1:1", "--home", home])
+    assert (result.exit_code, "does not answer" in result.output) == (1, True)
+    assert operator.ok("keys", "list", "--home", home, *KEYRING)
