@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -11,48 +10,19 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from tests.soak import fuzz
 from tests.soak.crash_points import all_crash_points
+from tests.soak.ics23 import ics23_all_values
 from tests.soak.kills import kill_many_times
 from tests.soak.native_core import sanitized
-from tests.store.ics23_vectors import Claim, batches, published
-from tests.store.make_ics23_mutants import go_verdicts
 from tests.store.test_crashes import damage_all_files
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "docs" / "soak.json"
 LONG_S = 600
-
-
-BATCH_STEP = 64
-
-
-def ics23_all_values(seed: int) -> dict[str, Any]:
-    """Every other value of every byte of every published proof, against Go's verdict; of batches, of every 64th byte, other ones for each seed."""
-    whole, parts, first = published(), list(batches()), seed % BATCH_STEP
-    work = [(claim, digits, 1, 0) for claim, digits in zip(whole, go_verdicts(whole, "all"), strict=True)]
-    verdicts = go_verdicts(parts, "all", str(BATCH_STEP), str(first))
-    work += [(claim, digits, BATCH_STEP, first) for claim, digits in zip(parts, verdicts, strict=True)]
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
-        compared = sum(pool.map(_compare, *zip(*work, strict=True)))
-    return {"proofs": len(whole), "batches": len(parts), "mutants": compared, "differences": 0}
-
-
-def _compare(claim: Claim, digits: str, step: int, first: int) -> int:
-    """How many mutants were compared. Raises SystemExit for a difference."""
-    assert len(digits) == 255 * len(range(first, len(claim.proof), step))
-    for at, digit in enumerate(digits):
-        mutant = bytearray(claim.proof)
-        position, mask = first + at // 255 * step, at % 255 + 1
-        mutant[position] ^= mask
-        if claim.holds(bytes(mutant)) != (digit == "1"):
-            raise SystemExit(f"{claim.name}: byte {position} XOR {mask}: Go says {digit}")
-    return len(digits)
 
 
 def torn_files(seed: int) -> dict[str, Any]:
