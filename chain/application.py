@@ -18,11 +18,11 @@ from typing import Any, Final
 
 import structlog
 
-from chain.abci.framing import encode_length
 from chain.application_queries import QueryRouter
 from chain.codec.canonical import encode
 from chain.codec.json import loads, to_json
 from chain.codec.registry import message_class
+from chain.codec.varint import field_size, uvarint
 from chain.context import Context, Misbehavior, Mode, Vote
 from chain.errors import AppError, Halt, InvalidRequest, MempoolIsFull, PanicError
 from chain.gas import InfiniteGasMeter
@@ -343,7 +343,7 @@ class Application:
         for raw, pooled in self._candidates(request.txs):
             if bytes_left <= 0 or (gas_left is not None and gas_left <= 0):
                 break
-            size, sender = _proto_size(len(raw)), pooled.sender if pooled else raw
+            size, sender = field_size(len(raw)), pooled.sender if pooled else raw
             if sender in stuck or size > bytes_left:
                 stuck.add(sender)
                 continue
@@ -702,15 +702,10 @@ def _int64(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def _proto_size(size: int) -> int:
-    """Bytes that a transaction of ``size`` takes in a block's Data message."""
-    return size + 1 + len(encode_length(size))
-
-
 def _join(parts: Sequence[bytes], number: int) -> bytes:
     """Repeated message field ``number`` of already encoded parts."""
     tag = bytes([number << 3 | 2])
-    return b"".join([piece for part in parts for piece in (tag, encode_length(len(part)), part)])
+    return b"".join([piece for part in parts for piece in (tag, uvarint(len(part)), part)])
 
 
 def _validators(updates: Sequence[ValidatorUpdate]) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from chain.codec.registry import message_class
+from chain.codec.varint import delimited, uvarint
 
 Request: Final = message_class("tendermint.abci.Request")
 Response: Final = message_class("tendermint.abci.Response")
@@ -18,20 +19,9 @@ class FrameError(Exception):
     """The peer does not speak ABCI; the connection cannot go on."""
 
 
-def encode_length(size: int) -> bytes:
-    """An unsigned varint."""
-    out = bytearray()
-    while size >= 0x80:
-        out.append(size & 0x7F | 0x80)
-        size >>= 7
-    out.append(size)
-    return bytes(out)
-
-
 def frame(message: Any) -> bytes:
     """One message with its length in front."""
-    raw: bytes = message.SerializeToString()
-    return encode_length(len(raw)) + raw
+    return delimited(message.SerializeToString())
 
 
 RESPONSE_FIELDS: Final = {field.name: field.number for field in Response.DESCRIPTOR.fields}
@@ -40,8 +30,8 @@ RESPONSE_FIELDS: Final = {field.name: field.number for field in Response.DESCRIP
 def response_frame(kind: str, body: Any) -> bytes:
     """A Response holding ``body`` (a message, or its bytes) as its ``kind``, framed."""
     raw = body if isinstance(body, bytes) else body.SerializeToString()
-    inner = encode_length(RESPONSE_FIELDS[kind] << 3 | 2) + encode_length(len(raw))
-    return encode_length(len(inner) + len(raw)) + inner + raw
+    inner = uvarint(RESPONSE_FIELDS[kind] << 3 | 2) + uvarint(len(raw))
+    return uvarint(len(inner) + len(raw)) + inner + raw
 
 
 class FrameReader:

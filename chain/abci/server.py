@@ -35,8 +35,9 @@ import uvloop
 from google.protobuf.message import DecodeError
 
 from chain.abci.application import Application
-from chain.abci.framing import FrameError, FrameReader, Request, Response, encode_length, response_frame
+from chain.abci.framing import FrameError, FrameReader, Request, Response, response_frame
 from chain.codec.registry import message_class
+from chain.codec.varint import field_size
 from chain.errors import PANIC_CODE, UNDEFINED_CODESPACE, Halt, InvariantBroken
 from chain.store.errors import StoreError
 
@@ -273,7 +274,7 @@ def _fallback(kind: str, request: Any) -> Any:
         kept, size = [], 0
         for tx in request.txs:
             # CometBFT counts a transaction with its tag and length, and stops at a proposal that is too big.
-            size += 1 + len(encode_length(len(tx))) + len(tx)
+            size += field_size(len(tx))
             if size > request.max_tx_bytes:
                 break
             kept.append(tx)

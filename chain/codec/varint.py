@@ -20,3 +20,13 @@ _SHORT: Final = [_encode(value) for value in range(1 << 14)]
 def uvarint(value: int) -> bytes:
     """``value``, not negative, of any size."""
     return _SHORT[value] if value < 1 << 14 else _encode(value)
+
+
+def delimited(raw: bytes) -> bytes:
+    """``raw`` with its length in front."""
+    return uvarint(len(raw)) + raw
+
+
+def field_size(size: int) -> int:
+    """What ``size`` bytes take as a field of a message with a tag of one byte: a transaction in a block, as CometBFT counts it."""
+    return 1 + len(uvarint(size)) + size

@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from chain.abci.framing import encode_length
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class
+from chain.codec.varint import uvarint
 from chain.comet import VERSION
 from chain.light.client import LightBlock, LightClient, LightError
 from chain.light.headers import consensus_hash, types
@@ -82,7 +82,7 @@ def state_entries(restored: Restored, blocks: tuple[LightBlock, LightBlock, Ligh
     entries = [
         (STATE_KEY, encode(state)),
         (b"consensusParamsKey:%d" % current.height, encode(params)),
-        (OFFLINE_KEY, encode_length(last.height << 1)),
+        (OFFLINE_KEY, uvarint(last.height << 1)),
     ]
     for block in blocks:
         info = _state("ValidatorsInfo")(validator_set=set_message(block.validators), last_height_changed=block.height)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Final
 
-from chain.abci.framing import encode_length
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class
+from chain.codec.varint import delimited, uvarint
 from chain.light.validators import ValidatorSet
 from chain.store.merkle import root_of
 
@@ -54,13 +54,13 @@ def header_hash(header: Any) -> bytes:
     """The block hash."""
 
     def text(value: bytes) -> bytes:
-        return b"" if not value else b"\x0a" + encode_length(len(value)) + value
+        return b"" if not value else b"\x0a" + delimited(value)
 
     return root_of(
         [
             encode(header.version),
             text(header.chain_id.encode()),
-            b"" if not header.height else b"\x08" + encode_length(header.height),
+            b"" if not header.height else b"\x08" + uvarint(header.height),
             encode(header.time),
             encode(header.last_block_id),
             *(
@@ -87,8 +87,7 @@ def vote_sign_bytes(chain_id: str, height: int, round_: int, block: Any | None, 
     if block is not None and block.hash:
         vote.block_id.hash = block.hash
         vote.block_id.part_set_header.total, vote.block_id.part_set_header.hash = block.part_set_header.total, block.part_set_header.hash
-    raw = encode(vote)
-    return encode_length(len(raw)) + raw
+    return delimited(encode(vote))
 
 
 def verify_commit(chain_id: str, height: int, block: Any, validators: ValidatorSet, commit: Any) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from chain.codec.registry import message_class
+from chain.codec.varint import uvarint
 from chain.store import merkle
 from chain.store.iavl import LeafPath
 from chain.store.ics23 import IAVL_SPEC, SHA256, TENDERMINT_SPEC, CommitmentProof, ExistenceProof
@@ -72,10 +73,5 @@ def proof_ops(key: bytes, in_store: Any, name: str, of_store: Any) -> Any:
 
 
 def _zigzag(value: int) -> bytes:
-    value <<= 1
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    """iavl writes these numbers signed; none is negative."""
+    return uvarint(value << 1)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from chain.abci.framing import encode_length
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class
+from chain.codec.varint import delimited, field_size
 from chain.light.headers import ABSENT, COMMIT, NIL, PRECOMMIT, header_hash, set_time, sha256, types, vote_sign_bytes
 from chain.light.validators import ValidatorSet
 from chain.store.merkle import root_of
@@ -63,13 +63,8 @@ def max_tx_bytes(params: Any, evidence: Sequence[Any], validators: int) -> int:
     """What a proposal leaves for transactions."""
     whole = MAX_BLOCK_BYTES if params.block.max_bytes == -1 else params.block.max_bytes
     wrapped = [types("Evidence")(duplicate_vote_evidence=one) for one in evidence]
-    evidence_bytes = sum(tx_bytes(len(encode(one))) for one in wrapped)
+    evidence_bytes = sum(field_size(len(encode(one))) for one in wrapped)
     return int(whole - _OVERHEAD_BYTES - _HEADER_BYTES - _COMMIT_BYTES - _SIGNATURE_BYTES * validators - evidence_bytes)
-
-
-def tx_bytes(size: int) -> int:
-    """What a transaction of ``size`` bytes takes in a block: itself, its length, its tag."""
-    return 1 + len(encode_length(size)) + size
 
 
 # --- votes and commits ------------------------------------------------------------------------------------------------------
@@ -77,8 +72,7 @@ def tx_bytes(size: int) -> int:
 
 def extension_sign_bytes(chain_id: str, height: int, round_: int, extension: bytes) -> bytes:
     """What a validator signs beside a vote that carries an extension."""
-    raw = encode(types("CanonicalVoteExtension")(extension=extension, height=height, round=round_, chain_id=chain_id))
-    return encode_length(len(raw)) + raw
+    return delimited(encode(types("CanonicalVoteExtension")(extension=extension, height=height, round=round_, chain_id=chain_id)))
 
 
 def make_commit(

@@ -20,6 +20,7 @@ from chain.abci.application import Application
 from chain.codec.json import from_json
 from chain.codec.registry import message_class
 from chain.codec.times import parse_rfc3339
+from chain.codec.varint import field_size
 from chain.light import headers
 from chain.light.headers import NANOS, set_time, types
 from chain.light.validators import Validator, ValidatorSet, from_updates
@@ -360,7 +361,7 @@ class Driver:
             **draft.fields(("height", "time", "next_validators_hash", "proposer_address")),
         )
         txs = tuple(self._call(self._app_of(draft.header.proposer_address), "prepare_proposal", request).txs)
-        size = sum(blocks.tx_bytes(len(tx)) for tx in txs)
+        size = sum(field_size(len(tx)) for tx in txs)
         if size > limit:
             raise DriverError(
                 f"block {draft.height}: PrepareProposal returned {size} bytes of transactions, {limit} are allowed: CometBFT would stop"
@@ -371,7 +372,7 @@ class Driver:
         """The mempool's beginning, cut to bytes and gas as CometBFT cuts it."""
         found, size, gas, max_gas = [], 0, 0, self.params.block.max_gas
         for raw, gas_wanted in self.mempool.items():
-            size += blocks.tx_bytes(len(raw))
+            size += field_size(len(raw))
             gas += gas_wanted
             if (max_bytes >= 0 and size > max_bytes) or (max_gas >= 0 and gas > max_gas):
                 break

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chain.abci.framing import FrameError, FrameReader, Request, Response, encode_length, frame
+from chain.abci.framing import FrameError, FrameReader, Request, Response, frame
 from chain.abci.server import MAX_CONNECTIONS, MAX_WAITING, MAX_WAITING_BYTES, AbciServer, AddressError
 from chain.codec.registry import message_class
+from chain.codec.varint import delimited
 from chain.errors import Halt
 
 CheckTx = message_class("tendermint.abci.ResponseCheckTx")
@@ -367,7 +368,7 @@ def test_an_error_whose_text_is_no_unicode_is_told_all_the_same(served: tuple[Re
 
 @given(st.lists(st.binary(max_size=300), max_size=20), st.integers(1, 50))
 def test_frames_are_found_however_the_stream_is_cut(messages: list[bytes], piece: int) -> None:
-    stream = b"".join(encode_length(len(message)) + message for message in messages)
+    stream = b"".join(delimited(message) for message in messages)
     reader = FrameReader()
     found = [got for at in range(0, len(stream), piece) for got in reader.feed(stream[at : at + piece])]
     assert found == messages

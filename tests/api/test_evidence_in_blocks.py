@@ -12,11 +12,11 @@ import httpx
 import nacl.signing
 import pytest
 
-from chain.abci.framing import encode_length
 from chain.api import blocks
 from chain.api.comet import CometClient
 from chain.codec.registry import message_class
 from chain.codec.times import parse_rfc3339
+from chain.codec.varint import delimited
 from chain.store import merkle
 from tests.support import devnet
 
@@ -32,7 +32,7 @@ def _signed(key: nacl.signing.SigningKey, vote: dict[str, Any], chain_id: str) -
     canonical.block_id.part_set_header.hash = bytes.fromhex(vote["block_id"]["parts"]["hash"])
     canonical.timestamp.seconds, canonical.timestamp.nanos = parse_rfc3339(vote["timestamp"])
     raw = canonical.SerializeToString()
-    return {**vote, "signature": base64.b64encode(key.sign(encode_length(len(raw)) + raw).signature).decode()}
+    return {**vote, "signature": base64.b64encode(key.sign(delimited(raw)).signature).decode()}
 
 
 def test_a_double_vote_is_listed_in_its_block_and_hashes_to_the_header(tmp_path: Path) -> None:

@@ -19,11 +19,12 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, Final
 
-from chain.abci.framing import FrameError, FrameReader, encode_length
+from chain.abci.framing import FrameError, FrameReader
 from chain.abci.server import AbciServer
 from chain.application import Settings
 from chain.codec.json import loads
 from chain.codec.registry import message_class
+from chain.codec.varint import delimited, uvarint
 from chain.coins import parse_coins, parse_int, to_text
 from chain.crypto import address as bech32
 from chain.errors import AppError
@@ -122,11 +123,11 @@ def split_fields(raw: bytes) -> Fields | None:
 def join_fields(fields: Fields) -> bytes:
     out = bytearray()
     for number, kind, value in fields:
-        out += encode_length(number << 3 | kind)
+        out += uvarint(number << 3 | kind)
         if kind == 0:
-            out += encode_length(value)
+            out += uvarint(value)
         else:
-            out += (encode_length(len(value)) if kind == 2 else b"") + value
+            out += (uvarint(len(value)) if kind == 2 else b"") + value
     return bytes(out)
 
 
@@ -174,7 +175,7 @@ def mutate_fields(choose: random.Random, raw: bytes, depth: int = 0) -> bytes:
             fields[at] = (number, kind, choose.choice(NUMBERS) if kind == 0 else choose.choice(BYTES) if kind == 2 else value)
         case _:
             whole = join_fields(fields)
-            return whole[: choose.randrange(len(whole) + 1)] + encode_length(choose.choice(NUMBERS)) + whole[choose.randrange(len(whole) + 1) :]
+            return whole[: choose.randrange(len(whole) + 1)] + uvarint(choose.choice(NUMBERS)) + whole[choose.randrange(len(whole) + 1) :]
     return join_fields(fields)
 
 
@@ -286,7 +287,7 @@ def fuzz_frames(seed: int) -> dict[str, Any]:
     kinds += [request(query={"path": "/store/bank/key", "data": b"\x00wei"}), request(check_tx={"tx": send(2, 3)})]
     kinds += [request(load_snapshot_chunk={"height": 5}), request(process_proposal={"txs": [send(2, 3)], "height": 2})]
     kinds += [request(prepare_proposal={"txs": [send(2, 3)], "max_tx_bytes": 1000}), request(apply_snapshot_chunk={"chunk": b"x"})]
-    frames = [encode_length(one.ByteSize()) + one.SerializeToString() for one in kinds]
+    frames = [uvarint(one.ByteSize()) + one.SerializeToString() for one in kinds]
     served = {"connections": 0, "closed": 0}
 
     def make() -> bytes:
@@ -294,7 +295,7 @@ def fuzz_frames(seed: int) -> dict[str, Any]:
         if choose.random() < 0.6:
             at = choose.randrange(len(parts))
             body = mutate_fields(choose, choose.choice(kinds).SerializeToString())
-            parts[at] = encode_length(len(body)) + body
+            parts[at] = delimited(body)
         data = b"".join(parts)
         return mutate(choose, [data, *frames]) if choose.random() < 0.5 else data
 
@@ -353,7 +354,7 @@ def fuzz_frames(seed: int) -> dict[str, Any]:
 
 
 _ECHO: Final = message_class("tendermint.abci.Request")(echo={"message": "still here"}).SerializeToString()
-ALIVE: Final = encode_length(len(_ECHO)) + _ECHO
+ALIVE: Final = delimited(_ECHO)
 
 
 def fuzz_amounts(seed: int) -> dict[str, Any]:
