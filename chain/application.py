@@ -26,6 +26,7 @@ from chain.codec.varint import field_size, uvarint
 from chain.context import Context, Misbehavior, Mode, Vote
 from chain.errors import AppError, Halt, InvalidRequest, MempoolIsFull, PanicError
 from chain.gas import InfiniteGasMeter
+from chain.machine import MACHINE_ERRORS
 from chain.metrics import Counts
 from chain.module import Module, ValidatorUpdate
 from chain.snapshots import FORMAT, MAX_OFFERED, Restorer, Snapshot, SnapshotError, SnapshotTaker
@@ -35,7 +36,7 @@ from chain.store.multistore import MultiStore
 from chain.store.state import EmptyView, State
 from chain.tx.ante import Ante
 from chain.tx.decode import Tx
-from chain.tx.execution import MACHINE_ERRORS, BlockInfo, Executor, Twin
+from chain.tx.execution import BlockInfo, Executor, Twin
 from chain.tx.pool import MAX_BYTES, Pool, Pooled
 from chain.tx.results import encode_event, encode_result, failure_of
 from chain.tx.verdicts import DEFAULT_SIZE, Started, Verdicts
@@ -129,7 +130,6 @@ class Application:
         self.executor = Executor(ante, handlers, twin)
         self.pool = Pool(settings.pool_txs)
         self.chain_id = ""
-        self._time_ns = 0
         self._time_of = 0, 0
         self._pending_genesis: State | None = None
         self._block: _Block | None = None
@@ -168,7 +168,7 @@ class Application:
     @property
     def latest_time_ns(self) -> int:
         """Block time of the latest committed block, Unix nanoseconds."""
-        return self._time_ns
+        return self._time_of[1]
 
     def time_ns_at(self, version: int) -> int:
         """Block time of a kept version, Unix nanoseconds."""
@@ -176,7 +176,7 @@ class Application:
         if known[0] == version:
             return known[1]
         raw = self.store.record("header", version)
-        return self._time_ns if raw is None else _read_header(raw)[1]
+        return known[1] if raw is None else _read_header(raw)[1]
 
     def query_rpc(self, path: str, request: Any, height: int | None = None) -> tuple[Any, int]:
         """Answer a gRPC method: (response, height). Raises AppError. Any thread may call."""
@@ -250,7 +250,7 @@ class Application:
             raise
         except Exception:  # then each is checked when its turn comes
             self._panic("verify_ahead")
-            return _nothing_started
+            return self._verdicts.start(())
 
     def _verify_ahead(self, txs: Sequence[Tx]) -> Started:
         wanted = []
@@ -299,11 +299,11 @@ class Application:
         """Load app_state into an overlay that the first block goes on with; nothing is committed."""
         self.chain_id = request.chain_id
         self._initial_height = request.initial_height or 1
-        self._time_ns = request.time.seconds * NANOS + request.time.nanos
+        self._time_of = 0, request.time.seconds * NANOS + request.time.nanos
         state = State(EmptyView(), self.store.names)
         self._capabilities.store_consensus_params(state, request.consensus_params)
         app_state = loads(request.app_state_bytes)
-        ctx = Context(self.chain_id, 0, self._time_ns, Mode.GENESIS)
+        ctx = Context(self.chain_id, 0, self.latest_time_ns, Mode.GENESIS)
         updates: list[ValidatorUpdate] = []
         for module in self._genesis:
             if module.genesis is not None:
@@ -322,10 +322,13 @@ class Application:
         return _abci("ResponseInitChain")(consensus_params=self._capabilities.consensus_params(state), validators=answered, app_hash=EMPTY_HASH)
 
     def _deliver_genesis_txs(self, ctx: Context, state: State, app_state: Any) -> Sequence[ValidatorUpdate]:
-        info = BlockInfo(self.chain_id, 0, self._time_ns, b"", 0)
+        info = BlockInfo(self.chain_id, 0, self.latest_time_ns, b"", 0)
 
         def deliver(raw: bytes) -> None:
-            outcome = self.executor.run(state, info, self._verdicts.decode(raw), Mode.GENESIS)
+            tx = self._decoded(raw)
+            if isinstance(tx, AppError):
+                raise tx
+            outcome = self.executor.run(state, info, tx, Mode.GENESIS)
             state.meter = InfiniteGasMeter()
             if outcome.error is not None:
                 raise InvalidRequest(f"a gentx cannot be delivered: {outcome.error}")
@@ -347,9 +350,8 @@ class Application:
             if sender in stuck or size > bytes_left:
                 stuck.add(sender)
                 continue
-            try:
-                tx = self._verdicts.decode(raw)
-            except AppError:
+            tx = self._decoded(raw)
+            if isinstance(tx, AppError):
                 continue
             if gas_left is not None and tx.gas_limit > gas_left:
                 stuck.add(sender)
@@ -358,7 +360,7 @@ class Application:
             if not fine and self._waits(ctx, state, tx):
                 stuck.add(sender)
                 continue
-            if not fine and self.executor.run(state, info, tx, Mode.PROPOSE).error is not None:
+            if not fine and self.executor.run_plain(state, info, tx, Mode.PROPOSE).error is not None:
                 # The recheck after the block brings it back if CometBFT still has it and it passes; else nothing would ever take it away.
                 self.pool.remove(tx.hash)
                 if pooled is None or pooled.sequence >= self._sequence(ctx, state, sender):
@@ -398,14 +400,13 @@ class Application:
         self._verdicts.forget(tx_hash for tx_hash in self._proposed if tx_hash not in self.pool)
         self._proposed = []
         for raw in request.txs:
-            try:
-                tx = self._verdicts.decode(raw)
-                self._proposed.append(tx.hash)
-                total += tx.gas_limit
-            except AppError as error:
-                log.info("proposal rejected: a transaction does not decode", height=request.height, error=str(error))
+            tx = self._decoded(raw)
+            if isinstance(tx, AppError):
+                log.info("proposal rejected: a transaction does not decode", height=request.height, error=str(tx))
                 self.counts.proposals_rejected += 1
                 return response(status=REJECT)
+            self._proposed.append(tx.hash)
+            total += tx.gas_limit
             if 0 < max_gas < total:
                 log.info("proposal rejected: its gas exceeds the block's", height=request.height, max_gas=max_gas)
                 self.counts.proposals_rejected += 1
@@ -452,11 +453,8 @@ class Application:
         for raw in txs:
             tx = self._decoded(raw)
             if isinstance(tx, AppError):
-                error = tx
                 self.counts.txs_failed += 1
-                results.append(
-                    encode_result(code=error.code, data=b"", log=str(error), gas_wanted=0, gas_used=0, events=(), codespace=error.codespace)
-                )
+                results.append(encode_result(code=tx.code, data=b"", log=str(tx), gas_wanted=0, gas_used=0, events=(), codespace=tx.codespace))
                 continue
             outcome = self.executor.run(state, info, tx, Mode.FINALIZE, gas_left)
             if gas_left is not None:
@@ -483,7 +481,6 @@ class Application:
         self.store.commit({"header": header})
         self._block = None
         self._pending_genesis = None
-        self._time_ns = block.info.time_ns
         self._time_of = block.info.height, block.info.time_ns
         self._reset_check()
         if self.snapshots is not None:
@@ -616,11 +613,11 @@ class Application:
 
     def _new_check_info(self) -> BlockInfo:
         height = max(self.store.latest_version, self._initial_height - 1)
-        return BlockInfo(self.chain_id, height + 1, self._time_ns, b"", self._max_block_gas)
+        return BlockInfo(self.chain_id, height + 1, self.latest_time_ns, b"", self._max_block_gas)
 
     def _check_context(self) -> Context:
         self._check_state.meter = InfiniteGasMeter()
-        return Context(self.chain_id, self._check_info().height, self._time_ns, Mode.CHECK)
+        return Context(self.chain_id, self._check_info().height, self.latest_time_ns, Mode.CHECK)
 
     def _block_context(self, request: Any, time_ns: int) -> Context:
         votes = tuple(Vote(vote.validator.address, vote.validator.power, vote.block_id_flag) for vote in request.decided_last_commit.votes)
@@ -677,12 +674,8 @@ class Application:
         raw = self.store.record("header")
         if raw is None:
             raise CorruptStore(f"the header of version {self.store.latest_version} is missing: restore the database from a backup or snapshot")
-        self.chain_id, self._time_ns, self._initial_height = _read_header(raw)
-        self._time_of = self.store.latest_version, self._time_ns
-
-
-def _nothing_started() -> None:
-    """There is nothing to wait for."""
+        self.chain_id, time_ns, self._initial_height = _read_header(raw)
+        self._time_of = self.store.latest_version, time_ns
 
 
 def _read_header(raw: bytes) -> tuple[str, int, int]:

@@ -39,6 +39,7 @@ from chain.abci.framing import FrameError, FrameReader, Request, Response, respo
 from chain.codec.registry import message_class
 from chain.codec.varint import field_size
 from chain.errors import PANIC_CODE, UNDEFINED_CODESPACE, Halt, InvariantBroken
+from chain.machine import MACHINE_ERRORS
 from chain.store.errors import StoreError
 
 log = structlog.get_logger("abci")
@@ -55,7 +56,6 @@ MAX_UNREAD_BYTES: Final = 4 << 20
 MAX_CONNECTIONS: Final = 64
 QUERY_KINDS: Final = frozenset({"echo", "flush", "info", "query", "list_snapshots", "load_snapshot_chunk"})
 _SMALL_KINDS: Final = frozenset({"check_tx", "echo", "flush"})
-FATAL_ERRORS: Final = (Halt, InvariantBroken, StoreError, MemoryError, RecursionError, OSError)
 REJECT_PROPOSAL: Final = 2
 REJECT_EXTENSION: Final = 2
 ABORT_OFFER: Final = 2
@@ -230,7 +230,7 @@ class AbciServer:
             raise InvariantBroken("the node is stopping after an earlier error")
         try:
             return getattr(self._app, kind)(request)
-        except FATAL_ERRORS:
+        except MACHINE_ERRORS:
             if kind in ("query", "list_snapshots", "load_snapshot_chunk"):
                 log.exception("abci call failed", call=kind)
                 return _fallback(kind, request)
@@ -247,7 +247,7 @@ class AbciServer:
             raise InvariantBroken("the node is stopping after an earlier error")
         try:
             return list(self._app.check_txs(requests))
-        except FATAL_ERRORS:
+        except MACHINE_ERRORS:
             raise
         except Exception:
             log.exception("abci call failed", call="check_tx")

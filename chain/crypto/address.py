@@ -27,11 +27,11 @@ _VALUES: Final = {character: value for value, character in enumerate(_CHARSET)}
 _GENERATORS: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _STEPS: Final = tuple(functools.reduce(int.__xor__, (generator for at, generator in enumerate(_GENERATORS) if top >> at & 1), 0) for top in range(32))
 
-_PLAIN_SIZE: Final = 20
-_PLAIN_TEXT: Final = 38
+_COMMON_SIZE: Final = 20
+_COMMON_TEXT: Final = 38
 _PAIRS: Final = tuple(first + second for first in _CHARSET for second in _CHARSET)
 _TO_BASE_32: Final = str.maketrans(_CHARSET, "0123456789abcdefghijklmnopqrstuv")
-_IS_DATA: Final = re.compile(f"[{_CHARSET}]{{{_PLAIN_TEXT}}}").fullmatch
+_IS_DATA: Final = re.compile(f"[{_CHARSET}]{{{_COMMON_TEXT}}}").fullmatch
 
 
 @lru_cache(maxsize=65536)
@@ -39,8 +39,8 @@ def encode(address: bytes, prefix: str = ACCOUNT) -> str:
     """Bech32 text of an address of 1 to 255 bytes; the empty address is the empty text."""
     if not address:
         return ""
-    if len(address) == _PLAIN_SIZE:
-        return _encode_plain(address, prefix)
+    if len(address) == _COMMON_SIZE:
+        return _encode_common(address, prefix)
     data = _to_five_bits(address)
     polymod = _polymod([*_expand(prefix), *data, 0, 0, 0, 0, 0, 0]) ^ 1
     checksum = [(polymod >> 5 * (5 - at)) & 31 for at in range(6)]
@@ -50,9 +50,9 @@ def encode(address: bytes, prefix: str = ACCOUNT) -> str:
 @lru_cache(maxsize=65536)
 def decode(text: str, prefix: str = ACCOUNT) -> bytes:
     """The bytes of a bech32 address. Raises InvalidAddress (sdk/7) saying what is wrong with it."""
-    plain = _decode_plain(text, prefix)
-    if plain is not None:
-        return plain
+    common = _decode_common(text, prefix)
+    if common is not None:
+        return common
     if not text.strip(" "):
         raise InvalidAddress("empty address string is not allowed")
     found, raw = decode_any(text)
@@ -83,21 +83,21 @@ def decode_any(text: str) -> tuple[str, bytes]:
     return prefix, _to_bytes(values[:-6], shown)
 
 
-def _encode_plain(address: bytes, prefix: str) -> str:
+def _encode_common(address: bytes, prefix: str) -> str:
     """``encode`` of 20 bytes, two characters at a time."""
     number = int.from_bytes(address, "big") << 30 | _checksum(address, prefix)
     return prefix + "1" + "".join([_PAIRS[number >> shift & 1023] for shift in range(180, -10, -10)])
 
 
-def _decode_plain(text: str, prefix: str) -> bytes | None:
+def _decode_common(text: str, prefix: str) -> bytes | None:
     """The 20 bytes in a lower-case text with a right checksum; None for everything else, which the plain way judges."""
-    if len(text) != len(prefix) + 1 + _PLAIN_TEXT or not text.startswith(prefix + "1"):
+    if len(text) != len(prefix) + 1 + _COMMON_TEXT or not text.startswith(prefix + "1"):
         return None
-    data = text[-_PLAIN_TEXT:]
+    data = text[-_COMMON_TEXT:]
     if not _IS_DATA(data):
         return None
     number = int(data.translate(_TO_BASE_32), 32)
-    address = (number >> 30).to_bytes(_PLAIN_SIZE, "big")
+    address = (number >> 30).to_bytes(_COMMON_SIZE, "big")
     return address if _checksum(address, prefix) == number & 0x3FFFFFFF else None
 
 
@@ -116,8 +116,8 @@ def _tables(prefix: str) -> tuple[int, tuple[tuple[int, ...], ...]]:
     def checksum(address: bytes) -> int:
         return _polymod([*_expand(prefix), *_to_five_bits(address), 0, 0, 0, 0, 0, 0]) ^ 1
 
-    zero = checksum(bytes(_PLAIN_SIZE))
-    places = [[zero ^ checksum(bytes(at) + bytes([1 << bit]) + bytes(_PLAIN_SIZE - 1 - at)) for bit in range(8)] for at in range(_PLAIN_SIZE)]
+    zero = checksum(bytes(_COMMON_SIZE))
+    places = [[zero ^ checksum(bytes(at) + bytes([1 << bit]) + bytes(_COMMON_SIZE - 1 - at)) for bit in range(8)] for at in range(_COMMON_SIZE)]
     tables = [
         tuple(functools.reduce(int.__xor__, (one for bit, one in enumerate(bits) if byte >> bit & 1), 0) for byte in range(256)) for bits in places
     ]

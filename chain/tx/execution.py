@@ -18,11 +18,11 @@ from chain.context import Context, Mode
 from chain.crypto import address as bech32
 from chain.crypto.batch import Item
 from chain.crypto.keys import PublicKey
-from chain.errors import AppError, Halt, InvariantBroken, OutOfGas, PanicError, UnknownRequest
+from chain.errors import AppError, OutOfGas, PanicError, UnknownRequest
 from chain.events import Event, EventList
 from chain.gas import CIRCUIT_LOOKUP_COST, GasMeter, InfiniteGasMeter
+from chain.machine import MACHINE_ERRORS
 from chain.module import MessageHandler
-from chain.store.errors import StoreError
 from chain.store.state import State
 from chain.tx.ante import Ante
 from chain.tx.decode import Tx
@@ -32,8 +32,6 @@ from chain.tx.verdicts import Verdict
 log = structlog.get_logger("tx")
 
 TxMsgData: Final = message_class("cosmos.base.abci.v1beta1.TxMsgData")
-MACHINE_ERRORS: Final = (Halt, InvariantBroken, StoreError, MemoryError, RecursionError, OSError)
-"""Errors that are not the transaction's: they stop the node."""
 
 
 @dataclass(slots=True)
@@ -92,9 +90,10 @@ class Executor:
 
     def run(self, state: State, block: BlockInfo, tx: Tx, mode: Mode, block_gas_left: int | None = None) -> Outcome:
         """Run ``tx`` in ``mode``; check modes stop after the ante chain. Raises only errors of the machine."""
-        fast = self.run_fast(state, block, tx, mode, block_gas_left)
-        if fast is not None:
-            return fast
+        return self.run_fast(state, block, tx, mode, block_gas_left) or self.run_plain(state, block, tx, mode, block_gas_left)
+
+    def run_plain(self, state: State, block: BlockInfo, tx: Tx, mode: Mode, block_gas_left: int | None = None) -> Outcome:
+        """``run`` without asking the twin: for whoever has asked it."""
         unlimited = mode in (Mode.SIMULATE, Mode.GENESIS)
         meter = InfiniteGasMeter() if unlimited else GasMeter(tx.gas_limit)
         events = EventList()

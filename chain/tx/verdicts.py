@@ -11,15 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, TypeAlias
 
-import structlog
-
 from chain.crypto.batch import BatchVerifier, Item
 from chain.crypto.keys import PublicKey
-from chain.errors import AppError, PanicError
+from chain.errors import AppError
 from chain.tx.decode import Tx, decode_tx
 from chain.tx.signing import sign_bytes, signature_holds, single_item
-
-log = structlog.get_logger("tx")
 
 DEFAULT_SIZE: Final = 120_000
 """More than the application's pool holds, so that what waits there is neither decoded nor verified twice."""
@@ -50,17 +46,11 @@ class Verdicts:
         self._batch = BatchVerifier(workers)
 
     def decode(self, raw: bytes) -> Tx:
-        """The transaction in ``raw``, decoded once. Raises what ``decode_tx`` raises, and PanicError for what no rule raises."""
+        """The transaction in ``raw``, decoded once. Raises what ``decode_tx`` raises."""
         key = hashlib.sha256(raw).digest()
         tx = self._txs.get(key)
         if tx is None:
-            try:
-                tx = (self.fast_read(raw, key) if self.fast_read is not None else None) or decode_tx(raw)
-            except (AppError, MemoryError, RecursionError, OSError):
-                raise
-            except Exception as error:
-                log.error("a transaction cannot be decoded, and no rule says so", tx=key.hex(), exc_info=error)
-                raise PanicError("recovered: the node's log has the details") from error
+            tx = (self.fast_read(raw, key) if self.fast_read is not None else None) or decode_tx(raw)
             if self._size:
                 self._txs[key] = tx
                 self._bytes += len(raw)

@@ -67,8 +67,10 @@ def test_many_first_signers_that_share_a_second_one_cost_no_execution_out_of_tur
     for raw in txs:
         assert driver.check_tx(raw).code == 0
     runs: list[bytes] = []
-    run = app(driver).executor.run
-    monkeypatch.setattr(app(driver).executor, "run", lambda state, info, tx, mode, *rest: (runs.append(tx.raw), run(state, info, tx, mode, *rest))[1])
+    run = app(driver).executor.run_plain
+    monkeypatch.setattr(
+        app(driver).executor, "run_plain", lambda state, info, tx, mode, *rest: (runs.append(tx.raw), run(state, info, tx, mode, *rest))[1]
+    )
     assert driver.propose() == [txs[0]]
     assert runs == [txs[0]]
 
