@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,45 @@ class Devnet:
         return self.process.wait(30)
 
 
+def end(process: subprocess.Popen[bytes], number: int = signal.SIGTERM) -> None:
+    """Ask a process to stop, and kill it when it has not after 30 s."""
+    process.send_signal(number)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def ask_until(ask: Callable[[], Any], timeout_s: float = 60) -> Any:
+    """What ``ask`` answers as soon as that is something true, whatever CometBFT refuses meanwhile. Raises TimeoutError."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        with contextlib.suppress(CometUnavailable, CometRefused):
+            found = ask()
+            if found:
+                return found
+        time.sleep(0.2)
+    raise TimeoutError(f"no answer after {timeout_s} s")
+
+
+class Cli:
+    """stchaind with one home, as processes of its own."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "chain.cli.main", "--home", str(self.home), *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    def ok(self, *arguments: str) -> str:
+        """What a command that must succeed prints."""
+        done = self.run(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+
 @contextlib.contextmanager
 def devnet(folder: Path, *, ports: int | None = None) -> Iterator[Devnet]:
     """A devnet in ``folder``, running; stopped at the end."""
@@ -187,12 +226,7 @@ def devnet(folder: Path, *, ports: int | None = None) -> Iterator[Devnet]:
         yield running
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process, signal.SIGINT)
 
 
 @contextlib.contextmanager
@@ -214,12 +248,7 @@ def follower(folder: Path, net: dict[str, Any]) -> Iterator[Devnet]:
     try:
         yield Devnet({"rpc": rpc, "home": str(home.root)}, process)
     finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def same_headers(first: Devnet, second: Devnet, height: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from chain.api.comet import CometClient, CometUnavailable
 from chain.comet import ensure_comet
 from chain.testing.validators import ValidatorKey
-from tests.support import free_ports
+from tests.support import end, free_ports
 
 POWERS = (100, 1, 10, 20)
 """The first validator alone decides; the others never answer, so rounds fail when it is their turn."""
@@ -71,9 +71,4 @@ def running(folder: Path) -> Iterator[Comet]:
         yield Comet(client, keys, genesis)
     finally:
         client.close()
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)

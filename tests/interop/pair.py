@@ -16,10 +16,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from chain import config, nodekeys
-from chain.api.comet import CometClient, CometRefused, CometUnavailable
+from chain.api.comet import CometClient
 from chain.cli.genesis import modules, tx_message
 from chain.codec.canonical import encode
 from chain.codec.json import to_json
@@ -33,7 +32,7 @@ from chain.tx import signing
 from chain.tx.build import Signer, build_tx
 from genesis import build, document
 from tests.interop import peers
-from tests.support import ROOT, free_ports
+from tests.support import ROOT, ask_until, end, free_ports
 
 CHAIN_ID = "pair-1"
 STAKE = 10**18
@@ -116,7 +115,7 @@ class Side:
             answer = client.broadcast(raw)
             assert answer["code"] == 0, f"{self.name} refuses {name}: {answer['log']}"
             self.raw[name] = raw
-            self.heights[name] = int(wait(lambda: client.call("tx", hash=_base64(raw), prove=False), 60)["height"])
+            self.heights[name] = int(ask_until(lambda: client.call("tx", hash=_base64(raw), prove=False), 60)["height"])
         finally:
             client.close()
 
@@ -132,26 +131,12 @@ def _base64(raw: bytes) -> str:
     return base64.b64encode(hashlib.sha256(raw).digest()).decode()
 
 
-def wait(ask: Any, timeout_s: float) -> Any:
-    """What ``ask`` answers as soon as it answers something true."""
-    until = time.monotonic() + timeout_s
-    while time.monotonic() < until:
-        try:
-            found = ask()
-            if found:
-                return found
-        except (CometUnavailable, CometRefused):
-            pass
-        time.sleep(0.2)
-    raise TimeoutError("no answer in time")
-
-
 @contextlib.contextmanager
 def pair(folder: Path) -> Iterator[tuple[Side, Side]]:
     """(simd, ours), both running, with the same transactions in their blocks."""
     with _simd(folder / "simd") as theirs, _ours(folder / "ours") as ours:
         for side in (theirs, ours):
-            wait(lambda side=side: side.height() >= 2, 90)
+            ask_until(lambda side=side: side.height() >= 2, 90)
             side.send("first", side.tx("a", "b", 5, 0, memo="first"))
             side.send("second", side.tx("a", "c", 7, 1, memo="second"))
             side.send("poor", side.tx("a", "b", 10**12, 2, memo="more than there is"))
@@ -227,9 +212,4 @@ def _running(command: list[str], home: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)

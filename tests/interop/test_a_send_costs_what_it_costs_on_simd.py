@@ -6,15 +6,14 @@ import base64
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from chain.api.comet import CometClient, CometRefused, CometUnavailable
+from chain.api.comet import CometClient
 from tests.interop import peers
-from tests.support import ROOT, free_ports
+from tests.support import ROOT, ask_until, free_ports
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
 
@@ -45,29 +44,16 @@ def send_on_simd(home: Path) -> Any:
         process = subprocess.Popen([simd, "--home", home, "start", *ports], stdout=log, stderr=log)
     client = CometClient(node)
     try:
-        _wait(lambda: int(client.call("status")["sync_info"]["latest_block_height"]) >= 2)
+        ask_until(lambda: int(client.call("status")["sync_info"]["latest_block_height"]) >= 2)
         to = run("keys", "show", "b", "-a", *keyring)
         common = ["--chain-id", "test-1", "--node", node, "-y", "-o", "json", *keyring]
         sent = json.loads(run("tx", "bank", "send", "a", to, "1000stake", "--fees", "2000stake", *common))
         found = base64.b64encode(bytes.fromhex(sent["txhash"])).decode()
-        return _wait(lambda: client.call("tx", hash=found, prove=False))
+        return ask_until(lambda: client.call("tx", hash=found, prove=False))
     finally:
         client.close()
         process.terminate()
         process.wait(20)
-
-
-def _wait(ask: Any) -> Any:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        try:
-            found = ask()
-            if found:
-                return found
-        except (CometUnavailable, CometRefused):
-            pass
-        time.sleep(0.3)
-    raise TimeoutError("simd did not answer in time")
 
 
 def test_gas_and_events_of_a_send_equal_simds(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import base64
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from chain.api.comet import CometClient, CometRefused, CometUnavailable
+from chain.api.comet import CometClient
 from chain.coins import Coin
 from chain.crypto import address as bech32
 from tests.app.refusals import CASES, Payer
 from tests.interop import peers
 from tests.interop.samples import samples
-from tests.support import KEYS, ROOT, free_ports
+from tests.support import KEYS, ROOT, ask_until, free_ports
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
 CHAIN_ID = "test-1"
@@ -51,22 +50,9 @@ class Simd:
         sent = self.client.call("broadcast_tx_sync", tx=base64.b64encode(raw).decode())
         if sent["code"]:
             return sent
-        found = wait(lambda: self.client.call("tx", hash=base64.b64encode(bytes.fromhex(sent["hash"])).decode(), prove=False))["tx_result"]
+        found = ask_until(lambda: self.client.call("tx", hash=base64.b64encode(bytes.fromhex(sent["hash"])).decode(), prove=False))["tx_result"]
         self.payer = replace(self.payer, sequence=self.payer.sequence + 1)
         return found
-
-
-def wait(ask: Any) -> Any:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        try:
-            found = ask()
-            if found:
-                return found
-        except (CometUnavailable, CometRefused):
-            pass
-        time.sleep(0.2)
-    raise TimeoutError("simd did not answer in time")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +79,7 @@ def simd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simd]:
         process = subprocess.Popen([binary, "--home", home, "start", *ports, "--minimum-gas-prices", "0.01stake"], stdout=log, stderr=log)
     client = CometClient(node)
     try:
-        wait(lambda: int(client.call("status")["sync_info"]["latest_block_height"]) >= 2)
+        ask_until(lambda: int(client.call("status")["sync_info"]["latest_block_height"]) >= 2)
         number = json.loads(run("query", "auth", "account", owner, "--node", node, "-o", "json"))["account"]["value"].get("account_number", "0")
         yield Simd(client, Payer(KEYS[2], 0, int(number), CHAIN_ID, recipient, "stake", (Coin("stake", 5000),), "cosmos"))
     finally:

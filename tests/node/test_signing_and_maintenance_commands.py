@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,25 +12,10 @@ from chain.application import Settings
 from chain.config import Home
 from chain.store.kv import open_backend
 from chain.testing.driver import Driver
-from tests.support import CHAIN_ID, ROOT, genesis_document
+from tests.support import CHAIN_ID, Cli, genesis_document
 
 KEYRING = ("--keyring-backend", "test")
 OFFLINE = ("--offline", "--chain-id", CHAIN_ID, "--account-number", "7", "--sequence", "0")
-
-
-class Cli:
-    def __init__(self, home: Path) -> None:
-        self.home = home
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "chain.cli.main", "--home", str(self.home), *arguments], cwd=ROOT, capture_output=True, text=True
-        )
-
-    def ok(self, *arguments: str) -> str:
-        done = self.run(*arguments)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
 
 
 @pytest.fixture

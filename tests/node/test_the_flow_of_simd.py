@@ -13,31 +13,15 @@ from typing import Any
 import pytest
 
 from chain.api.comet import CometClient, CometRefused, CometUnavailable
-from tests.support import ROOT, free_ports
+from tests.support import ROOT, Cli, free_ports
 
 pytestmark = pytest.mark.timeout(180)
 KEYRING = ("--keyring-backend", "test")
 
 
-class Node:
-    """stchaind with one home."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "chain.cli.main", "--home", str(self.home), *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-    def ok(self, *arguments: str) -> str:
-        done = self.run(*arguments)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-
 @pytest.fixture
-def node(tmp_path: Path) -> Node:
-    made = Node(tmp_path / "home")
+def node(tmp_path: Path) -> Cli:
+    made = Cli(tmp_path / "home")
     made.ok("init", "validator", "--chain-id", "flow-1")
     for name in ("val", "friend"):
         made.ok("keys", "add", name, *KEYRING)
@@ -45,7 +29,7 @@ def node(tmp_path: Path) -> Node:
     return made
 
 
-def test_from_init_to_a_balance(node: Node) -> None:
+def test_from_init_to_a_balance(node: Cli) -> None:
     node.ok("genesis", "gentx", "val", "1000000000000000000wei", "--chain-id", "flow-1", *KEYRING)
     node.ok("genesis", "collect-gentxs")
     node.ok("genesis", "validate")
@@ -79,9 +63,9 @@ def test_from_init_to_a_balance(node: Node) -> None:
     _goes_on_from(exported, node)
 
 
-def _goes_on_from(exported: Any, node: Node) -> None:
+def _goes_on_from(exported: Any, node: Cli) -> None:
     """A new home with the exported genesis and the same validator makes the next block."""
-    second = Node(node.home.parent / "second")
+    second = Cli(node.home.parent / "second")
     second.ok("init", "validator", "--chain-id", "flow-1")
     (second.home / "config" / "genesis.json").write_text(json.dumps(exported))
     key = "config/priv_validator_key.json"
@@ -101,7 +85,7 @@ def _goes_on_from(exported: Any, node: Node) -> None:
     assert again["app_state"] == exported["app_state"]
 
 
-def test_a_gentx_without_voting_power_is_refused_with_the_reason(node: Node) -> None:
+def test_a_gentx_without_voting_power_is_refused_with_the_reason(node: Cli) -> None:
     done = node.run("genesis", "gentx", "val", "999999999999999wei", "--chain-id", "flow-1", *KEYRING)
     assert done.returncode == 1
     assert "has no voting power: delegate at least 1000000000000000 wei (10^15)" in done.stderr
@@ -116,7 +100,7 @@ BROKEN: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("field", "value", "told"), BROKEN, ids=[case[0] for case in BROKEN])
-def test_a_broken_genesis_names_its_field_and_overwrites_nothing(node: Node, field: str, value: Any, told: str) -> None:
+def test_a_broken_genesis_names_its_field_and_overwrites_nothing(node: Cli, field: str, value: Any, told: str) -> None:
     path = node.home / "config" / "genesis.json"
     document = {**json.loads(path.read_text()), field: value}
     path.write_text(json.dumps(document))
@@ -128,16 +112,16 @@ def test_a_broken_genesis_names_its_field_and_overwrites_nothing(node: Node, fie
     assert json.loads(path.read_text()) == document
 
 
-def test_a_second_init_and_a_missing_home_are_refused(node: Node, tmp_path: Path) -> None:
+def test_a_second_init_and_a_missing_home_are_refused(node: Cli, tmp_path: Path) -> None:
     again = node.run("init", "other")
     assert again.returncode == 1
     assert "already exists" in again.stderr
-    nowhere = Node(tmp_path / "nowhere").run("start")
+    nowhere = Cli(tmp_path / "nowhere").run("start")
     assert nowhere.returncode == 1
     assert "run `stchaind init MONIKER` first" in nowhere.stderr
 
 
-def test_a_genesis_time_in_the_future_is_waited_for_and_ctrl_c_ends_the_wait(node: Node) -> None:
+def test_a_genesis_time_in_the_future_is_waited_for_and_ctrl_c_ends_the_wait(node: Cli) -> None:
     path = node.home / "config" / "genesis.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "genesis_time": "2100-01-01T00:00:00Z"}))
     node.ok("genesis", "gentx", "val", "1000000000000000000wei", *KEYRING)
