@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from chain.application import Application, Capabilities, Settings
 from chain.crypto.address import module_address
+from chain.inner import MessageRouter
 from chain.module import Module
 from chain.snapshots import SnapshotFolder, SnapshotTaker
 from chain.store.kv import KVBackend
@@ -56,6 +57,7 @@ def build_application(
     settings = settings or Settings()
     auth = AuthKeeper(MODULE_ACCOUNTS)
     bank = BankMint(auth, blocked=frozenset(module_address(name) for name in MODULE_ACCOUNTS if name not in MAY_RECEIVE))
+    router = MessageRouter()
     consensus = ConsensusKeeper()
     staking = StakingKeeper(bank)
     modules: list[Module] = [
@@ -66,6 +68,7 @@ def build_application(
         genutil_module(),
         consensus_module(consensus),
     ]
+    router.fill({name: handler for module in modules for name, handler in module.messages.items()})
     names = [name for module in modules for name in module.stores]
     store = MultiStore.open(kv, names, pruning=pruning, cache_nodes=cache_nodes, native=settings.native_core)
     taker = None
