@@ -7,15 +7,15 @@
 A version whose nodes are not on disk yet is read from memory. After a kill the logs that are left are applied again, from the last flushed
 version on, and must lead to the roots they name. Closing flushes.
 
-Records on disk (numbers big-endian, ``#`` is a checksum of 8 bytes, over key and value, in front of the value):
+Records on disk (numbers big-endian, ``#`` is a checksum of 8 bytes, over key and value, in front of the value). Every key begins with its
+version, so that new ones come after all that are there, and a log-structured database never merges old tables with new ones:
 
-    m latest                    # version 8
+    version 8 l name            # a small local record of that version (never part of the app hash)
+    version 8 n store / nonce 4 a tree node (checked by its hash)
+    version 8 o                 # keys of the nodes that this version no longer uses
+    version 8 v                 # oldest version kept then; roots: per store name, root version, root nonce, root hash
+    version 8 w                 # log: per store name, root hash, packed net changes (gone once the version is flushed)
     m restoring                 a snapshot is being restored: what is there counts for nothing
-    w version 8                 # log: per store name, root hash, packed net changes (gone once the version is flushed)
-    v version 8                 # roots: per store name, root version, root nonce, root hash
-    o version 8                 # keys of the nodes that this version no longer uses
-    l version 8 name            # a small local record of that version (never part of the app hash)
-    n store / version 8 nonce 4 a tree node (checked by its hash)
 
 A version is deleted oldest first: the nodes that its successor orphaned go with it. Rolling back deletes every record above a version.
 """
@@ -51,9 +51,9 @@ FLUSH_NODES: Final = 128
 WIPE_KEYS: Final = 10_000
 MIN_BESIDE: Final = 500
 _VIEW_KEEP_HEIGHT: Final = 3
-_LATEST: Final = b"mlatest"
 _RESTORING: Final = b"mrestoring"
 _NONCE: Final = struct.Struct(">I").pack
+_NODES, _LOCAL, _ORPHANS, _ROOTS, _LOG = b"n", b"l", b"o", b"v", b"w"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,12 +154,9 @@ class MultiStore:
 
     def _load(self) -> None:
         """Take over what the database holds."""
-        kv = self._kv
-        latest = _get_checked(kv, _LATEST)
-        self.latest_version = int.from_bytes(latest, "big") if latest is not None else 0
-        logs = [int.from_bytes(key[1:], "big") for key, _ in kv.iterate(b"w", b"x")]
-        flushed = next((int.from_bytes(key[1:], "big") for key, _ in kv.iterate(b"v", b"w", reverse=True)), 0)
-        self._check_complete(latest is not None, flushed, logs)
+        self.latest_version = self._find_latest()
+        flushed, logs = self._find_logs()
+        self._oldest = self._find_oldest(flushed) if flushed else (logs or [0])[0]
         self._roots: Mapping[str, Root] = self._read_roots(flushed) if flushed else {}
         unknown = sorted(set(self._roots) - set(self.names))
         if unknown:
@@ -169,16 +166,31 @@ class MultiStore:
         for version in logs:
             self._apply_again(version)
         self.app_hash = self._hash_of(self._roots)
-        self._oldest = self._find_oldest()
 
-    def _check_complete(self, has_latest: bool, flushed: int, logs: Sequence[int]) -> None:
-        """Raises CorruptStore unless flushed version and logs lead to the latest version without a gap, and a database without one is empty."""
-        expected = [*range(flushed + 1 if flushed else (logs or [1])[0], self.latest_version + 1)]
-        if flushed > self.latest_version or logs != expected or (not has_latest and next(self._kv.iterate(), None) is not None):
-            raise CorruptStore(
-                f"the database has lost records: it names {self.latest_version} as its latest version and holds {flushed}, with logs of "
-                f"{', '.join(map(str, logs[:5])) or 'none'} after it; restore it from a backup or snapshot, or start from state sync"
-            )
+    def _find_latest(self) -> int:
+        """The version of the last key. Raises StoreError for a database of another form."""
+        last = next((key for key, _ in self._kv.iterate(reverse=True)), None)
+        if last is None:
+            return 0
+        if last[0] >= ord("a"):
+            raise StoreError("the database was written by an earlier version of this program: start anew, or from state sync")
+        return int.from_bytes(last[:8], "big")
+
+    def _find_logs(self) -> tuple[int, list[int]]:
+        """(last flushed version or 0, versions after it, whose logs are there). Raises CorruptStore for a gap."""
+        logs: list[int] = []
+        version = self.latest_version
+        while version and self._kv.get(_record_key(version, _ROOTS)) is None:
+            if self._kv.get(_record_key(version, _LOG)) is None:
+                if logs and next(self._kv.iterate(end=_record_key(logs[-1], b"")), None) is None:
+                    return 0, logs[::-1]  # the chain's first version
+                raise CorruptStore(
+                    f"the database has lost records: it holds version {self.latest_version}, but neither the roots nor the log of version {version}; "
+                    "restore it from a backup or snapshot, or start from state sync"
+                )
+            logs.append(version)
+            version -= 1
+        return version, logs[::-1]
 
     @classmethod
     def open(
@@ -248,11 +260,10 @@ class MultiStore:
         if staged is None:
             raise ValueError("nothing is staged")
         self._wait_for_flusher()
-        version = staged.version.to_bytes(8, "big")
         log = b"".join(_text(name) + staged.roots[name].hash + changes.pack() for name, changes in staged.changes.items())
         staged.size_bytes = 8 * len(log)  # each change renews a path
-        puts = [_checked(b"w" + version, log), _checked(_LATEST, version)]
-        puts += [_checked(b"l" + version + name.encode("ascii"), value) for name, value in (records or {}).items()]
+        puts = [_checked(_record_key(staged.version, _LOG), log)]
+        puts += [_checked(_local_key(staged.version, name), value) for name, value in (records or {}).items()]
         written = self._beside.submit(self._kv.write, puts, sync=True)
         try:
             for engine in self._engines.values():
@@ -280,7 +291,7 @@ class MultiStore:
     def record(self, name: str, version: int | None = None) -> bytes | None:
         """A local record committed with ``version`` (None: the latest)."""
         wanted = self.latest_version if version is None else version
-        return _get_checked(self._kv, b"l" + wanted.to_bytes(8, "big") + name.encode("ascii"))
+        return _get_checked(self._kv, _local_key(wanted, name))
 
     def prove(self, store: str, key: bytes, version: int) -> tuple[bytes | None, Any]:
         """(value or None, ``tendermint.crypto.ProofOps``) of ``key`` at ``version``.
@@ -322,14 +333,8 @@ class MultiStore:
         if not self._oldest <= version <= self.latest_version or version < 1:
             raise VersionPruned(f"cannot roll back to {version}: versions {self._oldest} to {self.latest_version} are kept")
         roots = self._read_roots(version)
-        above = (version + 1).to_bytes(8, "big")
-        gone: list[bytes] = []
-        for kind in (b"v", b"o", b"l"):
-            gone.extend(key for key, _ in self._kv.iterate(kind + above, prefix_end(kind)))
-        for name in self.names:
-            prefix = _node_prefix(name)
-            gone.extend(key for key, _ in self._kv.iterate(prefix + above, prefix_end(prefix)))
-        self._kv.write([_checked(_LATEST, version.to_bytes(8, "big"))], gone, sync=True)
+        gone = [key for key, _ in self._kv.iterate(_record_key(version + 1, b""))]
+        self._kv.write((), gone, sync=True)
         with self._lock:
             self._staged = None
             self.latest_version = version
@@ -360,9 +365,8 @@ class MultiStore:
         if app_hash is not None and self._hash_of(roots) != app_hash:
             self._give_up_restore()
             return False
-        packed = version.to_bytes(8, "big")
-        puts = [_checked(b"v" + packed, _pack_roots(roots)), _checked(b"o" + packed, b""), _checked(_LATEST, packed)]
-        puts += [_checked(b"l" + packed + name.encode("ascii"), value) for name, value in records.items()]
+        puts = [_checked(_record_key(version, _ROOTS), _pack_roots(version, roots)), _checked(_record_key(version, _ORPHANS), b"")]
+        puts += [_checked(_local_key(version, name), value) for name, value in records.items()]
         self._kv.write(puts, [_RESTORING], sync=True)
         self._restoring = False
         self._load()
@@ -376,15 +380,15 @@ class MultiStore:
                 if self._background_error is not None:
                     return
             oldest = self._oldest
-            following = (oldest + 1).to_bytes(8, "big")
-            gone = [_node_prefix(name) + _pack(key) for name, key in self._read_orphans(oldest + 1)]
+            gone = [node_key(name, key) for name, key in self._read_orphans(oldest + 1)]
             with self._lock:
                 if any(count and used <= oldest for used, count in self._in_use.items()):
                     return
                 self._oldest = oldest + 1
-            this = oldest.to_bytes(8, "big")
-            gone.extend(key for key, _ in self._kv.iterate(b"l" + this, b"l" + following))
-            self._kv.write((), [*gone, b"v" + this, b"o" + this, b"o" + following], sync=False)
+            local = _record_key(oldest, _LOCAL)
+            gone.extend(key for key, _ in self._kv.iterate(local, prefix_end(local)))
+            gone += (_record_key(oldest, _ROOTS), _record_key(oldest, _ORPHANS), _record_key(oldest + 1, _ORPHANS))
+            self._kv.write((), gone, sync=False)
 
     def compact(self) -> None:
         """Give back the space of what was deleted."""
@@ -443,22 +447,24 @@ class MultiStore:
 
     def _write_nodes(self, one: _Version) -> None:
         """The version's nodes in writes of a bounded size; the last makes the version complete and takes its log away."""
-        version = one.version.to_bytes(8, "big")
         orphans = bytearray()
         for name, staged in one.staged.items():
             # Tens of thousands of nodes per block: every step of this loop is in C.
-            prefix, nonces = _node_prefix(name) + version, range(1, len(staged.new_nodes) + 1)
+            prefix, nonces = _node_prefix(one.version, name), range(1, len(staged.new_nodes) + 1)
             nodes = zip(map(prefix.__add__, map(_NONCE, nonces)), staged.new_nodes, strict=True)
             while part := list(islice(nodes, FLUSH_NODES)):
                 self._kv.write(part, sync=False)
             if staged.orphans:
                 orphans += _text(name) + (len(staged.orphans) // 12).to_bytes(4, "big") + staged.orphans
-        puts = [_checked(b"v" + version, _pack_roots(one.roots)), _checked(b"o" + version, bytes(orphans))]
-        self._kv.write(puts, [b"w" + version], sync=False)
+        puts = [
+            _checked(_record_key(one.version, _ORPHANS), bytes(orphans)),
+            _checked(_record_key(one.version, _ROOTS), _pack_roots(self._oldest, one.roots)),
+        ]
+        self._kv.write(puts, [_record_key(one.version, _LOG)], sync=False)
 
     def _apply_again(self, version: int) -> None:
         """Go from the last flushed version to ``version`` by its log, and flush it."""
-        raw = _get_checked(self._kv, b"w" + version.to_bytes(8, "big")) or b""
+        raw = _get_checked(self._kv, _record_key(version, _LOG)) or b""
         found: dict[str, Changes] = {}
         expected: dict[str, bytes] = {}
         at = 0
@@ -479,11 +485,11 @@ class MultiStore:
         self._roots = roots
 
     def _read_roots(self, version: int) -> dict[str, Root]:
-        raw = _get_checked(self._kv, b"v" + version.to_bytes(8, "big"))
+        raw = _get_checked(self._kv, _record_key(version, _ROOTS))
         if raw is None:
             raise CorruptStore(f"the roots of version {version} are missing: restore the database from a backup or snapshot")
         roots: dict[str, Root] = {}
-        at = 0
+        at = 8
         while at < len(raw):
             name, at = _read_text(raw, at)
             key = _unpack(raw[at : at + 12])
@@ -492,7 +498,7 @@ class MultiStore:
         return roots
 
     def _read_orphans(self, version: int) -> Iterator[tuple[str, NodeKey]]:
-        raw = _get_checked(self._kv, b"o" + version.to_bytes(8, "big"))
+        raw = _get_checked(self._kv, _record_key(version, _ORPHANS))
         if raw is None:
             raise CorruptStore(f"what version {version} no longer uses is not recorded: restore the database from a backup or snapshot")
         at = 0
@@ -503,10 +509,11 @@ class MultiStore:
                 yield name, _unpack(raw[start : start + 12])
             at = end
 
-    def _find_oldest(self) -> int:
-        for key, _ in self._kv.iterate(b"v", b"w"):
-            return int.from_bytes(key[1:], "big")
-        return 0
+    def _find_oldest(self, flushed: int) -> int:
+        """The oldest version kept: the one that the last flushed version names, or, where pruning went on after it, the next that is there."""
+        raw = _get_checked(self._kv, _record_key(flushed, _ROOTS)) or b""
+        oldest = int.from_bytes(raw[:8], "big")
+        return next(version for version in range(oldest, flushed + 1) if self._kv.get(_record_key(version, _ROOTS)) is not None)
 
     def _hash_of(self, roots: Mapping[str, Root]) -> bytes:
         return merkle.app_hash({name: root.hash for name, root in roots.items()}) if roots else EMPTY_HASH
@@ -515,7 +522,6 @@ class MultiStore:
         return open_engine(root.key if root else None, root.hash if root else EMPTY_HASH, self._loader(name), native=self._native)
 
     def _loader(self, name: str) -> Load:
-        prefix = _node_prefix(name)
         get = self._kv.get
         pending = self._pending
 
@@ -524,7 +530,7 @@ class MultiStore:
             if version is not None:
                 nodes = version.staged[name].new_nodes
                 return nodes[key[1] - 1] if 0 < key[1] <= len(nodes) else None
-            return get(prefix + _pack(key))
+            return get(node_key(name, key))
 
         return load
 
@@ -563,11 +569,19 @@ class MultiStore:
 
 def node_key(store: str, key: NodeKey) -> bytes:
     """Where a tree node is stored."""
-    return _node_prefix(store) + _pack(key)
+    return _node_prefix(key[0], store) + _NONCE(key[1])
 
 
-def _pack_roots(roots: Mapping[str, Root]) -> bytes:
-    return b"".join(_text(name) + _pack(root.key or (0, 0)) + root.hash for name, root in roots.items())
+def _record_key(version: int, kind: bytes) -> bytes:
+    return version.to_bytes(8, "big") + kind
+
+
+def _local_key(version: int, name: str) -> bytes:
+    return _record_key(version, _LOCAL) + name.encode("ascii")
+
+
+def _pack_roots(oldest: int, roots: Mapping[str, Root]) -> bytes:
+    return oldest.to_bytes(8, "big") + b"".join(_text(name) + _pack(root.key or (0, 0)) + root.hash for name, root in roots.items())
 
 
 def _wipe(kv: KVBackend) -> None:
@@ -582,8 +596,8 @@ def _wipe(kv: KVBackend) -> None:
     kv.write((), [*gone, _RESTORING], sync=True)
 
 
-def _node_prefix(name: str) -> bytes:
-    return b"n" + name.encode("ascii") + b"/"
+def _node_prefix(version: int, name: str) -> bytes:
+    return _record_key(version, _NODES) + name.encode("ascii") + b"/"
 
 
 def _pack(key: NodeKey) -> bytes:

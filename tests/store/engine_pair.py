@@ -9,6 +9,7 @@ from chain.store.engine import Changes, Engine, PlainEngine, Staged
 from chain.store.errors import CorruptStore
 from chain.store.fast.core import NativeEngine
 from chain.store.iavl import EMPTY_HASH, Change, NodeKey
+from chain.store.kv import KVBackend
 
 
 class Pair:
@@ -155,3 +156,13 @@ class History:
                 self.refused += 1
         pair.loads[:] = good
         self._read(10)
+
+
+def keys_of_kind(kv: KVBackend, kind: bytes) -> list[bytes]:
+    """Keys of the records of one kind, in order (``chain/store/multistore.py`` lists the kinds)."""
+    return [key for key, _ in kv.iterate() if key[8:9] == kind]
+
+
+def nodes_in(kv: KVBackend) -> int:
+    """How many tree nodes are stored."""
+    return len(keys_of_kind(kv, b"n"))

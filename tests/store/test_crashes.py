@@ -23,6 +23,7 @@ from chain.store import ics23, multistore
 from chain.store.errors import CorruptStore, StoreError
 from chain.store.kv import KVBackend, MemoryBackend, open_backend
 from chain.store.multistore import MultiStore
+from tests.store.engine_pair import keys_of_kind, nodes_in
 
 OLD, NAMES = ("acc", "bank"), ("acc", "bank", "names")
 VERSIONS = 9
@@ -171,9 +172,9 @@ def check_goes_on(store: MultiStore, reopen: Callable[[tuple[str, ...]], MultiSt
     store.prune_to(VERSIONS - 1)
     store.flush()
     state = HISTORY[VERSIONS][1]
-    assert sum(1 for _ in store._kv.iterate(b"n", b"o")) == sum(2 * len(entries) - 1 for entries in state.values() if entries)
+    assert nodes_in(store._kv) == sum(2 * len(entries) - 1 for entries in state.values() if entries)
     last = VERSIONS.to_bytes(8, "big")
-    assert [key for key, _ in store._kv.iterate() if key[:1] != b"n"] == [b"l" + last + b"header", b"mlatest", b"v" + last]
+    assert [key for key, _ in store._kv.iterate() if key[8:9] != b"n"] == [last + b"lheader", last + b"v"]
     store.close()
 
 
@@ -201,7 +202,7 @@ def test_a_stop_at_any_write_leaves_the_last_or_the_new_version(
         machine.left = 10**6
         survivor = machine.reopen(NAMES if max(life.allowed) > 4 else OLD)
         assert survivor.latest_version in life.allowed, f"after {writes} writes"
-        assert not list(survivor._kv.iterate(b"w", b"x")), "every log is applied"
+        assert not keys_of_kind(survivor._kv, b"w"), "every log is applied"
         check_whole(survivor)
         check_goes_on(survivor, machine.reopen)
         shutil.rmtree(machine.path, ignore_errors=True)
@@ -249,13 +250,13 @@ def test_a_stop_at_any_write_of_a_restore_leaves_nothing_or_the_whole_version(ho
 def test_a_version_committed_after_a_restore_was_given_up_survives_a_restart() -> None:
     kv = MemoryBackend()
     store = MultiStore.open(kv, OLD)
-    Restorer(store, Snapshot(7, 1, (b"",), b""))._kv.write([(b"nacc/left over", b"x")], sync=False)
+    Restorer(store, Snapshot(7, 1, (b"",), b""))._kv.write([(bytes(7) + b"\x03nacc/left over", b"x")], sync=False)
     assert store.stage(1, block(1)) == HISTORY[1][0]
     store.commit()
     store.close()
     again = MultiStore.open(kv, OLD)
     assert (again.latest_version, again.app_hash) == (1, HISTORY[1][0])
-    assert kv.get(b"nacc/left over") is None
+    assert kv.get(bytes(7) + b"\x03nacc/left over") is None
 
 
 COMMITTING = """
@@ -350,7 +351,7 @@ def test_pruning_that_cannot_write_stops_the_next_commit_and_leaks_nothing() -> 
     survivor.prune_to(VERSIONS - 1)
     with survivor.view() as view:
         sizes = [view.tree(name).size for name in NAMES]
-    assert sum(1 for _ in memory.iterate(b"n", b"o")) == sum(2 * size - 1 for size in sizes)
+    assert nodes_in(memory) == sum(2 * size - 1 for size in sizes)
 
 
 # --- torn files ---------------------------------------------------------------------------------------------------------

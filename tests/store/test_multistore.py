@@ -17,6 +17,7 @@ from chain.store.errors import CorruptStore, FutureVersion, StoreError, StoreLoc
 from chain.store.kv import KVBackend, MemoryBackend, open_backend
 from chain.store.multistore import MultiStore
 from chain.store.pruning import Pruning
+from tests.store.engine_pair import keys_of_kind, nodes_in
 
 NAMES = ("acc", "bank", "ibc")
 BACKENDS = ("plyvel", "rocksdb", "memdb")
@@ -149,8 +150,7 @@ def test_pruning_deletes_what_no_kept_version_needs() -> None:
         with store.view(version) as view:
             assert dict(view.store("bank").iterate()) == history[version - 1][1]["bank"]
     store.prune_to(29)
-    nodes = sum(1 for _ in kv.iterate(b"n", b"o"))
-    assert nodes == sum(max(2 * len(entries) - 1, 0) for entries in history[-1][1].values())
+    assert nodes_in(kv) == sum(max(2 * len(entries) - 1, 0) for entries in history[-1][1].values())
 
 
 def test_pruning_stops_at_a_version_that_is_being_read() -> None:
@@ -261,7 +261,8 @@ def test_a_log_that_does_not_lead_to_its_root_is_refused() -> None:
         grow(store, 5)
     store.close()
     kv.left = 10**6
-    (key, raw), *_ = kv.iterate(b"w", b"x")
+    key = keys_of_kind(kv, b"w")[0]
+    raw = kv.get(key)
     value = bytearray(raw[8:])
     value[10] ^= 1  # in the first root
     kv.write([(key, hashlib.sha256(key + value).digest()[:8] + value)], sync=True)
@@ -282,7 +283,7 @@ def test_a_version_reads_alike_before_and_after_its_nodes_are_on_disk() -> None:
                 assert verify(store, "acc", key, version, app_hash) == state["acc"][key]
         kv.go.set()
         store.flush()
-        assert not list(kv.iterate(b"w", b"x"))
+        assert not keys_of_kind(kv, b"w")
     store.close()
 
 
@@ -360,5 +361,44 @@ def test_pruning_waits_for_the_flusher_and_leaks_nothing() -> None:
     store._join_pruner()
     store.flush()
     assert store.oldest_version() == 6
-    assert sum(1 for _ in kv.iterate(b"n", b"o")) == sum(max(2 * len(entries) - 1, 0) for entries in history[-1][1].values())
+    assert nodes_in(kv) == sum(max(2 * len(entries) - 1, 0) for entries in history[-1][1].values())
     store.close()
+
+
+def test_a_restart_finds_the_oldest_version_that_pruning_left() -> None:
+    kv = MemoryBackend()
+    store = MultiStore.open(kv, NAMES)
+    history = grow(store, 12)
+    store.flush()
+    store.prune_to(8)
+    store.close()
+    again = MultiStore.open(kv, NAMES)
+    assert (again.oldest_version(), again.latest_version) == (9, 12)
+    again.rollback(10)
+    assert (again.oldest_version(), again.app_hash) == (9, history[9][0])
+    again.close()
+    last = MultiStore.open(kv, NAMES)
+    assert (last.oldest_version(), last.latest_version) == (9, 10)
+
+
+def test_a_database_of_an_earlier_form_is_named() -> None:
+    kv = MemoryBackend()
+    kv.write([(b"mlatest", bytes(16))], sync=True)
+    with pytest.raises(StoreError, match="written by an earlier version of this program"):
+        MultiStore.open(kv, NAMES)
+
+
+@pytest.mark.parametrize("kind", [b"v", b"w"])
+def test_a_lost_record_of_the_latest_version_is_noticed(kind: bytes) -> None:
+    kv = DiesAfter(1) if kind == b"w" else MemoryBackend()
+    store = MultiStore.open(kv, NAMES)
+    with contextlib.suppress(OSError):
+        grow(store, 5)
+    with contextlib.suppress(OSError):
+        store.flush()
+    store.close()
+    if isinstance(kv, DiesAfter):
+        kv.left = 10**6
+    kv.write((), [keys_of_kind(kv, kind)[-1]], sync=True)
+    with pytest.raises(CorruptStore, match="neither the roots nor the log"):
+        MultiStore.open(kv, NAMES)
