@@ -217,9 +217,9 @@ class Application:
                 self.counts.checks_failed += not fine
         return answers
 
-    def _decoded(self, raw: bytes) -> Tx | AppError:
+    def _decoded(self, raw: bytes, tx_hash: bytes | None = None) -> Tx | AppError:
         try:
-            return self._verdicts.decode(raw)
+            return self._verdicts.decode(raw, tx_hash)
         except AppError as error:
             return error
         except MACHINE_ERRORS:
@@ -432,7 +432,8 @@ class Application:
         events = [encode_event(event, (("mode", "BeginBlock"),)) for event in self._run_hooks(self._begin, ctx, state)]
         max_gas = self._capabilities.consensus_params(state).block.max_gas
         info = BlockInfo(self.chain_id, request.height, time_ns, request.proposer_address, max_gas)
-        results = self._run_block(state, info, request.txs)
+        hashes = [_hash(raw) for raw in request.txs]
+        results = self._run_block(state, info, request.txs, hashes)
         state.meter = InfiniteGasMeter()
         events += [encode_event(event, (("mode", "EndBlock"),)) for event in self._run_hooks(self._end, ctx, state)]
         updates = [update for ask in self._validator_updates for update in ask(ctx, state)]
@@ -441,17 +442,15 @@ class Application:
         tail = _abci("ResponseFinalizeBlock")(
             validator_updates=_validators(updates), consensus_param_updates=self._capabilities.consensus_params(state), app_hash=app_hash
         )
-        hashes = [_hash(raw) for raw in request.txs]
-        for tx_hash in hashes:
-            self.pool.remove(tx_hash)
         self._verdicts.forget(hashes)
         return _join(events, 1) + _join(results, 2) + encode(tail)
 
-    def _run_block(self, state: State, info: BlockInfo, txs: Sequence[bytes]) -> list[bytes]:
+    def _run_block(self, state: State, info: BlockInfo, txs: Sequence[bytes], hashes: Sequence[bytes]) -> list[bytes]:
         gas_left = info.max_gas if info.max_gas > 0 else None
         results = []
-        for raw in txs:
-            tx = self._decoded(raw)
+        for raw, tx_hash in zip(txs, hashes, strict=True):
+            was_pooled = self.pool.remove(tx_hash)
+            tx = self._decoded(raw, tx_hash)
             if isinstance(tx, AppError):
                 self.counts.txs_failed += 1
                 results.append(encode_result(code=tx.code, data=b"", log=str(tx), gas_wanted=0, gas_used=0, events=(), codespace=tx.codespace))
@@ -461,7 +460,8 @@ class Application:
                 gas_left -= min(outcome.gas_used, tx.gas_limit)
             if outcome.error is None or outcome.events:  # its ante chain passed: these sequences are used up
                 if len(tx.signers) == 1:
-                    self.pool.used_up(tx.signers[0], tx.first_sequence)
+                    if not was_pooled:
+                        self.pool.used_up(tx.signers[0], tx.first_sequence)
                 else:
                     for signer, signed in zip(tx.signers, tx.signer_infos, strict=True):
                         self.pool.used_up(signer, signed.sequence)

@@ -21,7 +21,7 @@ _DELETED: Final = 0xFFFFFFFF
 
 
 class Changes:
-    """The net changes of one store in one block: ascending keys, None deletes. Packed for the native core and the commit log."""
+    """The net changes of one store in one block: ascending keys, each once, None deletes. Packed for the native core and the commit log."""
 
     def __init__(self, items: Sequence[Change]) -> None:
         self.items = items

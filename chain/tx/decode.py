@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
@@ -29,6 +29,9 @@ AuthInfo: Final = message_class("cosmos.tx.v1beta1.AuthInfo")
 _SIGNER: Final = extension("cosmos.msg.v1.signer")
 _SCALAR: Final = extension("cosmos_proto.scalar")
 _PREFIXES: Final = {"cosmos.ValidatorAddressString": address.VALIDATOR, "cosmos.ConsensusAddressString": address.CONSENSUS}
+
+Verdict: TypeAlias = tuple[str, int, bytes]
+"""What a signature was checked for: (chain id, account number, key)."""
 
 
 @dataclass(slots=True)
@@ -62,6 +65,8 @@ class Tx:
     has_non_critical: bool
     plan: Any = None
     """What a fast twin worked out about this transaction: None not tried yet, False not its kind."""
+    held: dict[int, Verdict] = field(default_factory=dict)
+    """Signatures that were checked and held, by signer index (``chain/tx/verdicts.py``)."""
 
     @property
     def memo(self) -> str:

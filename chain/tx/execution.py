@@ -17,7 +17,6 @@ from chain.codec.registry import message_class, pack_any
 from chain.context import Context, Mode
 from chain.crypto import address as bech32
 from chain.crypto.batch import Item
-from chain.crypto.keys import PublicKey
 from chain.errors import AppError, OutOfGas, PanicError, UnknownRequest
 from chain.events import Event, EventList
 from chain.gas import CIRCUIT_LOOKUP_COST, GasMeter, InfiniteGasMeter
@@ -25,9 +24,8 @@ from chain.machine import MACHINE_ERRORS
 from chain.module import MessageHandler
 from chain.store.state import State
 from chain.tx.ante import Ante
-from chain.tx.decode import Tx
+from chain.tx.decode import Tx, Verdict
 from chain.tx.results import encode_event, encode_result, failure_of
-from chain.tx.verdicts import Verdict
 
 log = structlog.get_logger("tx")
 
@@ -75,8 +73,8 @@ class Twin(Protocol):
     def read(self, raw: bytes, tx_hash: bytes) -> Tx | None:
         """The transaction in ``raw``, whose hash is given, if its bytes have the one shape the twin reads itself."""
 
-    def item(self, state: State, tx: Tx, chain_id: str) -> tuple[Item, Verdict, PublicKey] | None:
-        """The signature check of a transaction that ``read`` gave."""
+    def item(self, state: State, tx: Tx, chain_id: str) -> tuple[Tx, Item, Verdict] | None:
+        """The signature check of a transaction that ``read`` gave, and what it is good for if it holds."""
 
 
 class Executor:

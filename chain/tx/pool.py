@@ -48,28 +48,27 @@ class Pool:
         """Keep ``tx``; it takes the place of one with the same sender and sequence."""
         if self._max_txs == 0:
             return
-        old = self._by_sender.get(tx.sender, {}).get(tx.sequence)
-        if old is not None:
-            self.remove(old.hash)
-        self.remove(tx.hash)
+        self.used_up(tx.sender, tx.sequence)
         self._by_hash[tx.hash] = tx
         self._bytes += len(tx.raw)
         self._by_sender.setdefault(tx.sender, {})[tx.sequence] = tx
 
-    def remove(self, tx_hash: bytes) -> None:
-        """Forget a transaction; unknown ones are no error."""
+    def remove(self, tx_hash: bytes) -> bool:
+        """Forget a transaction; False for an unknown one."""
         tx = self._by_hash.pop(tx_hash, None)
         if tx is None:
-            return
+            return False
         self._bytes -= len(tx.raw)
         mine = self._by_sender[tx.sender]
         del mine[tx.sequence]
         if not mine:
             del self._by_sender[tx.sender]
+        return True
 
     def used_up(self, sender: bytes, sequence: int) -> None:
-        """Forget the transaction whose place in ``sender``'s order a block has given to another."""
-        tx = self._by_sender.get(sender, {}).get(sequence)
+        """Forget the transaction whose place in ``sender``'s order has gone to another."""
+        mine = self._by_sender.get(sender)
+        tx = None if mine is None else mine.get(sequence)
         if tx is not None:
             self.remove(tx.hash)
 

@@ -1,6 +1,7 @@
 """Remembers decoded transactions and signatures that held, from CheckTx to FinalizeBlock. Switching it off changes no result.
 
-A verdict counts only for the same bytes with the same key, chain id and account number; sequence and account are checked anew each time.
+A verdict stays with the decoded transaction. It counts only for the same bytes with the same key, chain id and account number; sequence and
+account are checked anew each time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final, TypeAlias
 from chain.crypto.batch import BatchVerifier, Item
 from chain.crypto.keys import PublicKey
 from chain.errors import AppError
-from chain.tx.decode import Tx, decode_tx
+from chain.tx.decode import Tx, Verdict, decode_tx
 from chain.tx.signing import sign_bytes, signature_holds, single_item
 
 DEFAULT_SIZE: Final = 120_000
@@ -22,9 +23,6 @@ DEFAULT_SIZE: Final = 120_000
 
 MAX_BYTES: Final = 256 << 20
 """Of raw transactions remembered in decoded form, which takes several times as much."""
-
-Verdict: TypeAlias = tuple[bytes, int, str, int]
-"""(hash of the transaction's bytes, signer index, chain id, account number): with the key as the value."""
 
 Started: TypeAlias = Callable[[], None]
 
@@ -42,12 +40,11 @@ class Verdicts:
         self._size = size
         self._bytes = 0
         self._txs: OrderedDict[bytes, Tx] = OrderedDict()
-        self._held: OrderedDict[Verdict, bytes] = OrderedDict()
         self._batch = BatchVerifier(workers)
 
-    def decode(self, raw: bytes) -> Tx:
-        """The transaction in ``raw``, decoded once. Raises what ``decode_tx`` raises."""
-        key = hashlib.sha256(raw).digest()
+    def decode(self, raw: bytes, tx_hash: bytes | None = None) -> Tx:
+        """The transaction in ``raw`` (whose hash the caller may know), decoded once. Raises what ``decode_tx`` raises."""
+        key = tx_hash or hashlib.sha256(raw).digest()
         tx = self._txs.get(key)
         if tx is None:
             tx = (self.fast_read(raw, key) if self.fast_read is not None else None) or decode_tx(raw)
@@ -67,8 +64,8 @@ class Verdicts:
 
     def signature_holds(self, tx: Tx, at: int, key: PublicKey, chain_id: str, account_number: int) -> bool:
         """True if signer ``at`` of ``tx`` signed with ``key`` for this chain and account number."""
-        verdict = (tx.hash, at, chain_id, account_number)
-        if self._held.get(verdict) == key.raw:
+        verdict = (chain_id, account_number, key.raw)
+        if tx.held.get(at) == verdict:
             return True
         info = tx.signer_infos[at]
 
@@ -79,21 +76,21 @@ class Verdicts:
             holds = signature_holds(key, info.mode, tx.signatures[at], document)
         except AppError:
             return False
-        if holds:
-            self._remember(verdict, key)
+        if holds and self._size:
+            tx.held[at] = verdict
         return holds
 
-    def start(self, wanted: Sequence[tuple[Tx, int, PublicKey, str, int]], prepared: Sequence[tuple[Item, Verdict, PublicKey]] = ()) -> Started:
-        """Begin to check many signatures as one batch: (tx, signer index, key, chain id, account number) each, and ``prepared`` ones whose
-        digest is known. The answer, when called, waits and remembers those that hold.
+    def start(self, wanted: Sequence[tuple[Tx, int, PublicKey, str, int]], prepared: Sequence[tuple[Tx, Item, Verdict]] = ()) -> Started:
+        """Begin to check many signatures as one batch: (tx, signer index, key, chain id, account number) each, and ``prepared`` ones of a first
+        signer whose digest is known. The answer, when called, waits and remembers those that hold.
         """
         if not self._size:
             return _nothing
-        items: list[Item] = [item for item, _, _ in prepared]
-        verdicts: list[tuple[Verdict, PublicKey]] = [(verdict, key) for _, verdict, key in prepared]
+        items: list[Item] = [item for _, item, _ in prepared]
+        verdicts: list[tuple[Tx, int, Verdict]] = [(tx, 0, verdict) for tx, _, verdict in prepared]
         for tx, at, key, chain_id, number in wanted:
-            verdict = (tx.hash, at, chain_id, number)
-            if self._held.get(verdict) == key.raw:
+            verdict = (chain_id, number, key.raw)
+            if tx.held.get(at) == verdict:
                 continue
             info = tx.signer_infos[at]
             item = None
@@ -109,18 +106,12 @@ class Verdicts:
                 )
             if item is not None:
                 items.append(item)
-                verdicts.append((verdict, key))
+                verdicts.append((tx, at, verdict))
         pending = self._batch.start(items)
 
         def finish() -> None:
-            for (verdict, key), holds in zip(verdicts, pending(), strict=True):
+            for (tx, at, verdict), holds in zip(verdicts, pending(), strict=True):
                 if holds:
-                    self._remember(verdict, key)
+                    tx.held[at] = verdict
 
         return finish
-
-    def _remember(self, verdict: Verdict, key: PublicKey) -> None:
-        if self._size:
-            self._held[verdict] = key.raw
-            if len(self._held) > self._size:
-                self._held.popitem(last=False)

@@ -14,7 +14,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class, pack_any
@@ -23,15 +23,15 @@ from chain.coins import Coin
 from chain.context import Mode
 from chain.crypto import address as bech32
 from chain.crypto.batch import Item
-from chain.crypto.keys import EthSecp256k1PublicKey, PublicKey, Secp256k1PublicKey, public_key_to_any
+from chain.crypto.keys import EthSecp256k1PublicKey, Secp256k1PublicKey, public_key_to_any
 from chain.errors import AppError
 from chain.gas import CIRCUIT_LOOKUP_COST, DELETE_COST, HAS_COST, READ_COST_FLAT, READ_COST_PER_BYTE, WRITE_COST_FLAT, WRITE_COST_PER_BYTE
 from chain.store.state import State
 from chain.tx import fees
 from chain.tx.ante import ETH_SIGNATURE_GAS, MAX_GAS_LIMIT
-from chain.tx.decode import Tx, decode_tx
+from chain.tx.decode import Tx, Verdict, decode_tx
 from chain.tx.execution import BlockInfo, Outcome, TxMsgData
-from chain.tx.verdicts import Verdict, Verdicts
+from chain.tx.verdicts import Verdicts
 from modules.bank import keys
 from modules.bank.fast_shape import KEY_TYPES, PLAIN_KEYS, PlainKey, Shape, read_shape
 from modules.bank.keeper import MAX_BITS, Params
@@ -90,7 +90,6 @@ class _Plan:
     holders: tuple[bytes, bytes, bytes]
     values: tuple[bytes, ...]  # texts that the events show: sender, recipient, fee, amount, sequence, signature
     ante_events: bytes = b""
-    is_priced: bool | None = None  # whether the fee covers this node's minimum; None: not asked yet
 
 
 @dataclass(slots=True)
@@ -125,7 +124,7 @@ class PlannedTx(Tx):
         self.signatures, self.signers = (shape.signature,), (sender,)
         self.fee, self.gas_limit = (Coin(fees.BASE_DENOM, plan.fee),), shape.gas_limit
         self.payer = self.granter = None
-        self.has_non_critical = False
+        self.has_non_critical, self.held = False, {}
 
     def __getattr__(self, name: str) -> Any:
         whole = decode_tx(self.raw)
@@ -151,14 +150,14 @@ class FastSends:
     ) -> None:
         self._accounts = accounts
         self._verdicts = verdicts
-        self._min_gas_prices = min_gas_prices
+        self._covers: Callable[[int, int], bool] = lru_cache(maxsize=4096)(lambda fee, gas: _covers(fee, gas, min_gas_prices))
         self._blocked = blocked
         self._check = check
         self._collector_account = accounts.account_key(accounts.fee_collector)
         self._collector_text = bech32.encode(accounts.fee_collector).encode()
         self._collector_balance = keys.balance(accounts.fee_collector, fees.BASE_DENOM)
         self._collector_holder = keys.holder(fees.BASE_DENOM, accounts.fee_collector)
-        self._known: dict[bytes, _Known | None] = {}
+        self._known: dict[bytes, _Known | Literal[False]] = {}
         self._rules: Callable[[bytes], _Rules] = lru_cache(maxsize=16)(self._read_rules)
         self._default_enabled: Callable[[bytes], bool] = lru_cache(maxsize=16)(lambda raw: bool(Params.FromString(raw).default_send_enabled))
 
@@ -174,8 +173,10 @@ class FastSends:
         account_raw, params_raw, collector_raw = look(plan.account_key), look(self._accounts.params_key), look(self._collector_account)
         if account_raw is None or params_raw is None or collector_raw is None:
             return None
-        known = self._known[account_raw] if account_raw in self._known else self._learn(account_raw)
-        if known is None or known.sequence != plan.sequence:
+        known = self._known.get(account_raw)
+        if known is None:
+            known = self._learn(account_raw)
+        if not known or known.sequence != plan.sequence:
             return None
         rules = self._rules(params_raw)
         balances, holders = plan.balances, plan.holders
@@ -190,9 +191,7 @@ class FastSends:
         if mode in _CHECKS:
             if 0 < block.max_gas < tx.gas_limit:
                 return None
-            if plan.is_priced is None:
-                plan.is_priced = self._covers(tx)
-            if not plan.is_priced:
+            if not self._covers(plan.fee, tx.gas_limit):
                 return None
         key = known.public_key or plan.public_key
         if mode is not Mode.RECHECK and not self._verdicts.signature_holds(tx, 0, key, block.chain_id, known.number):
@@ -297,7 +296,7 @@ class FastSends:
         )
         return None if plan is None else PlannedTx(raw, tx_hash, plan, shape, key_address)
 
-    def item(self, state: State, tx: Tx, chain_id: str) -> tuple[Item, Verdict, PublicKey] | None:
+    def item(self, state: State, tx: Tx, chain_id: str) -> tuple[Tx, Item, Verdict] | None:
         """The signature check of a transaction that ``read`` gave against the account as it is now; None for others and without account."""
         if not isinstance(tx, PlannedTx):
             return None
@@ -305,13 +304,15 @@ class FastSends:
         raw = state.store(self._accounts.store).peek(plan.account_key)
         if raw is None:
             return None
-        known = self._known[raw] if raw in self._known else self._learn(raw)
+        known = self._known.get(raw)
         if known is None:
+            known = self._learn(raw)
+        if not known:
             return None
         number = known.number
         document = tx.raw[: tx.signed_size] + _chain_field(chain_id) + (b"\x20" + uvarint(number) if number else b"")
         key = known.public_key or plan.public_key
-        return Item(key.raw, key.digest(document), tx.signatures[0][:64]), (tx.hash, 0, chain_id, number), key
+        return tx, Item(key.raw, key.digest(document), tx.signatures[0][:64]), (chain_id, number, key.raw)
 
     def _plan(self, tx: Tx) -> _Plan | None:
         """What this transaction alone decides; None if it is not a plain send that could succeed."""
@@ -390,13 +391,6 @@ class FastSends:
             values,
         )
 
-    def _covers(self, tx: Tx) -> bool:
-        try:
-            fees.require_minimum(tx.fee, tx.gas_limit, self._min_gas_prices)
-        except AppError:
-            return False
-        return True
-
     def _ante_events(self, plan: _Plan) -> bytes:
         """The encoded events of the ante chain."""
         s, _, f, _, q, g = plan.values
@@ -404,13 +398,13 @@ class FastSends:
         plan.ante_events = _ante_template(len(s), len(f), len(q), len(g)) % (s, f, c, f, c, s, f, s, f, s, q, g)
         return plan.ante_events
 
-    def _learn(self, raw: bytes) -> _Known | None:
-        """Take a stored account apart; None unless it is a plain one with a key of its own or none yet."""
+    def _learn(self, raw: bytes) -> _Known | Literal[False]:
+        """Take a stored account apart; False unless it is a plain one with a key of its own or none yet."""
         if len(raw) > MAX_PLAIN_BYTES:
-            return None
+            return False
         account = self._accounts.decode(raw)
         message, key = account.message, account.public_key
-        known = None
+        known: _Known | Literal[False] = False
         if message.DESCRIPTOR.full_name == "cosmos.auth.v1beta1.BaseAccount" and (key is None or isinstance(key, PLAIN_KEYS)):
             bare = type(message)()
             bare.CopyFrom(message)
@@ -429,6 +423,14 @@ class FastSends:
         if params.tx_sig_limit < 1:
             return _Rules(0, 1 << 64, 0)  # no gas limit allows it: the plain path refuses
         return _Rules(params.tx_size_cost_per_byte, params.sig_verify_cost_secp256k1, 3 * (READ_COST_FLAT + _BYTE * (1 + len(raw))))
+
+
+def _covers(fee_wei: int, gas_limit: int, prices: fees.GasPrices) -> bool:
+    try:
+        fees.require_minimum((Coin(fees.BASE_DENOM, fee_wei),), gas_limit, prices)
+    except AppError:
+        return False
+    return True
 
 
 def _read(times: int, key_size: int) -> int:

@@ -42,7 +42,7 @@ def test_a_decoder_that_raises_fails_that_transaction_in_check_and_in_a_block(mo
     app: Any = driver.apps[0]
     txs = [send(2, 1), send(3, 1), send(4, 1)]
     decode = app._verdicts.decode
-    monkeypatch.setattr(app._verdicts, "decode", lambda raw: bug() if raw == txs[1] else decode(raw))
+    monkeypatch.setattr(app._verdicts, "decode", lambda raw, *known: bug() if raw == txs[1] else decode(raw, *known))
     assert codes(driver, txs) == [FINE, PANIC, FINE]
     results = driver.next_block(txs, process=False).results
     assert [(one.codespace, one.code, one.gas_used > 0) for one in results] == [("", 0, True), (*PANIC, False), ("", 0, True)]

@@ -275,7 +275,7 @@ for version in range(store.latest_version + 1, 1000):
 
 def large_block(version: int) -> Block:
     choose = random.Random(version)
-    return {name: sorted((choose.randbytes(2), choose.randbytes(100)) for _ in range(60)) for name in OLD}
+    return {name: sorted({choose.randbytes(2): choose.randbytes(100) for _ in range(60)}.items()) for name in OLD}
 
 
 @pytest.mark.parametrize("kind", ["plyvel", "rocksdb"])

@@ -146,12 +146,24 @@ typedef struct node {
 } node;
 
 typedef struct {
-    void *items;
+    void **items;
     size_t count, room;
 } list;
 
+/* Nodes come and go by tens of thousands a block: they are cut from slabs by size class, and what is freed is handed out again. */
+#define CLASS 16
+#define CLASSES 40
+#define SLAB (256 << 10)
+
+typedef struct slab {
+    struct slab *next;
+} slab;
+
 typedef struct tree {
     node *root, *staged;
+    node *unused[CLASSES]; /* by size class, linked by left */
+    slab *slabs;
+    uint8_t *cut, *cut_end; /* of the newest slab, not handed out yet */
     uint64_t version; /* of the staged root */
     int is_staged, failure;
     uint64_t failed_version;
@@ -165,6 +177,9 @@ typedef struct tree {
     size_t out_size, out_room;
     uint64_t *offsets; /* of node i (from 0) in out; one more at the end of each: start, end pairs */
     size_t offsets_room;
+    struct change *changes;
+    size_t changes_room;
+    list rest; /* change* each: what renewing leaves */
     uint8_t *scratch, *smallest;
     size_t scratch_room, smallest_room;
     uint32_t smallest_size;
@@ -187,27 +202,56 @@ static void *grow(tree *t, void *old, size_t *room, size_t wanted, size_t unit) 
     return grown;
 }
 
-static void push(tree *t, list *l, node *n) {
-    l->items = grow(t, l->items, &l->room, l->count + 1, sizeof(node *));
-    ((node **)l->items)[l->count++] = n;
+static void push(tree *t, list *l, void *item) {
+    l->items = grow(t, l->items, &l->room, l->count + 1, sizeof(void *));
+    l->items[l->count++] = item;
 }
 
-static node *at(list *l, size_t i) { return ((node **)l->items)[i]; }
+static void *at(list *l, size_t i) { return l->items[i]; }
+
+static size_t class_of(uint32_t key_size, uint32_t value_size) { return (sizeof(node) + key_size + value_size + CLASS - 1) / CLASS; }
+
+/* Zeroed but for its data; NULL: no memory. */
+static node *hand_out(tree *t, uint32_t key_size, uint32_t value_size) {
+    size_t class = class_of(key_size, value_size);
+    node *n;
+    if (class >= CLASSES) {
+        n = malloc(class * CLASS);
+    } else if (t->unused[class]) {
+        n = t->unused[class], t->unused[class] = n->left;
+    } else {
+        if ((size_t)(t->cut_end - t->cut) < class * CLASS) {
+            slab *s = malloc(SLAB);
+            if (!s) return NULL;
+            s->next = t->slabs, t->slabs = s;
+            t->cut = (uint8_t *)s + CLASS, t->cut_end = (uint8_t *)s + SLAB;
+        }
+        n = (node *)t->cut, t->cut += class * CLASS;
+    }
+    if (n) memset(n, 0, sizeof(node)), n->key_size = key_size, n->value_size = value_size;
+    return n;
+}
+
+static void take_back(tree *t, node *n) {
+    size_t class = class_of(n->key_size, n->value_size);
+    if (class >= CLASSES) free(n);
+    else n->left = t->unused[class], t->unused[class] = n;
+}
 
 static node *new_node(tree *t, const uint8_t *key, uint32_t key_size, const uint8_t *value, uint32_t value_size, int height, uint64_t size) {
-    node *n = malloc(sizeof(node) + key_size + value_size);
+    node *n = hand_out(t, key_size, value_size);
     if (!n) fail(t, NO_MEMORY);
-    memset(n, 0, sizeof(node));
-    n->height = (uint8_t)height, n->size = size, n->key_size = key_size, n->value_size = value_size, n->stamp = t->stamp;
+    n->height = (uint8_t)height, n->size = size, n->stamp = t->stamp;
     if (key_size) memcpy(n->data, key, key_size);
     if (value_size) memcpy(n->data + key_size, value, value_size);
     t->nodes++;
     return n;
 }
 
+/* NULL: no memory. */
 static node *new_stub(tree *t, uint64_t version, uint32_t nonce, const uint8_t *hash) {
-    node *n = calloc(1, sizeof(node));
-    if (!n) fail(t, NO_MEMORY);
+    node *n = hand_out(t, 0, 0);
+    if (!n) return NULL;
     n->version = version, n->nonce = nonce, n->is_stub = 1;
     memcpy(n->hash, hash, 32);
     return n;
@@ -215,7 +259,7 @@ static node *new_stub(tree *t, uint64_t version, uint32_t nonce, const uint8_t *
 
 static void free_one(tree *t, node *n) {
     if (!n->is_stub) t->nodes--;
-    free(n);
+    take_back(t, n);
 }
 
 static void free_all(tree *t, node *n) {
@@ -299,6 +343,7 @@ static node *decode(tree *t, const uint8_t *raw, size_t size, uint64_t version, 
     n->version = version, n->nonce = nonce;
     n->left = new_stub(t, kid_version[0], (uint32_t)kid_nonce[0], kid_hash[0]);
     n->right = new_stub(t, kid_version[1], (uint32_t)kid_nonce[1], kid_hash[1]);
+    if (!n->left || !n->right) fail(t, NO_MEMORY);
     hash_node(t, n);
     return n;
 }
@@ -328,7 +373,7 @@ static node *kid(tree *t, node **slot) {
             n->left = loaded;
             push(t, &t->dead, n);
         } else {
-            free(n);
+            take_back(t, n);
         }
         n = loaded;
     }
@@ -341,7 +386,7 @@ static node *right_of(tree *t, node *n) { return kid(t, &n->right); }
 
 /* ---- changing ---------------------------------------------------------------------------------------------------------- */
 
-typedef struct {
+typedef struct change {
     const uint8_t *key, *value;
     uint32_t key_size, value_size;
 } change;
@@ -360,12 +405,12 @@ static node *own(tree *t, node *n) {
 }
 
 static node *with_key(tree *t, node *n, const uint8_t *key, uint32_t key_size) {
-    node *grown = malloc(sizeof(node) + key_size);
+    node *grown = hand_out(t, key_size, 0);
     if (!grown) fail(t, NO_MEMORY);
     memcpy(grown, n, sizeof(node));
     grown->key_size = key_size;
     memcpy(grown->data, key, key_size);
-    free(n);
+    take_back(t, n);
     return grown;
 }
 
@@ -466,6 +511,45 @@ static node *take(tree *t, node *n, const change *c) {
     return balance(t, n);
 }
 
+/* Writes the changes, sorted from `low` to before `high`, whose keys are there already: they move nothing, so each node below is visited
+   once for all of them. The others are left to t->rest, in order. Returns n itself when nothing below it changed. */
+static node *renew(tree *t, node *n, change *low, change *high) {
+    if (!n->height) {
+        node *leaf = n;
+        for (change *c = low; c < high; c++) {
+            if (c->value_size == DELETED || compare(c->key, c->key_size, n->data, n->key_size)) {
+                push(t, &t->rest, c);
+            } else {
+                leaf = new_node(t, c->key, c->key_size, c->value, c->value_size, 0, 1);
+            }
+        }
+        if (leaf != n) drop(t, n);
+        return leaf;
+    }
+    change *from = low, *to = high;
+    while (from < to) {
+        change *middle = from + (to - from) / 2;
+        if (compare(middle->key, middle->key_size, n->data, n->key_size) < 0) from = middle + 1;
+        else to = middle;
+    }
+    node *left = NULL, *right = NULL;
+    if (low < from) {
+        node *old = left_of(t, n);
+        left = renew(t, old, low, from);
+        if (left == old) left = NULL;
+    }
+    if (from < high) {
+        node *old = right_of(t, n);
+        right = renew(t, old, from, high);
+        if (right == old) right = NULL;
+    }
+    if (!left && !right) return n;
+    n = own(t, n);
+    if (left) n->left = left;
+    if (right) n->right = right;
+    return n;
+}
+
 static node *find(tree *t, node **slot, const uint8_t *key, uint32_t key_size) {
     if (!*slot) return NULL;
     node *n = kid(t, slot);
@@ -525,7 +609,7 @@ static void mend(node *n) {
 }
 
 static void bury(tree *t) {
-    for (size_t i = 0; i < t->dead.count; i++) free(at(&t->dead, i));
+    for (size_t i = 0; i < t->dead.count; i++) take_back(t, at(&t->dead, i));
     t->dead.count = t->orphans.count = t->fresh.count = 0;
     t->staged = NULL, t->is_staged = 0;
 }
@@ -542,20 +626,20 @@ EXPORT tree *core_open(uint64_t id, uint64_t version, uint32_t nonce, const uint
     if (!t) return NULL;
     t->id = id, t->load = load;
     if (version) {
-        node *stub = t->root = calloc(1, sizeof(node));
-        if (!stub) {
+        t->root = new_stub(t, version, nonce, hash);
+        if (!t->root) {
             free(t);
             return NULL;
         }
-        stub->version = version, stub->nonce = nonce, stub->is_stub = 1;
-        memcpy(stub->hash, hash, 32);
     }
     return t;
 }
 
 EXPORT void core_close(tree *t) {
     free_all(t, t->root);
-    free(t->orphans.items), free(t->dead.items), free(t->fresh.items), free(t->out), free(t->offsets), free(t->scratch), free(t->smallest);
+    for (slab *s = t->slabs, *next; s; s = next) next = s->next, free(s);
+    free(t->orphans.items), free(t->dead.items), free(t->fresh.items), free(t->rest.items), free(t->changes);
+    free(t->out), free(t->offsets), free(t->scratch), free(t->smallest);
     free(t);
 }
 
@@ -626,20 +710,29 @@ EXPORT int core_stage(tree *t, uint64_t version, uint32_t count, const uint32_t 
     t->is_staged = 1, t->version = version, t->stamp++;
     node *root = t->root ? kid(t, &t->root) : NULL;
     const uint8_t *bytes = data, *end = data + data_size;
+    t->changes = grow(t, t->changes, &t->changes_room, count, sizeof(change));
     for (uint32_t i = 0; i < count; i++) {
-        change c = {bytes, NULL, sizes[2 * i], sizes[2 * i + 1]};
-        if ((size_t)(end - bytes) < c.key_size) fail(t, BAD_INPUT);
-        bytes += c.key_size;
-        if (c.value_size == DELETED) {
-            if (!root || !find(t, &root, c.key, c.key_size)) continue;
-            t->smallest_known = 0;
-            root = take(t, root, &c);
-            continue;
-        }
-        if ((size_t)(end - bytes) < c.value_size) fail(t, BAD_INPUT);
-        c.value = bytes, bytes += c.value_size;
+        change *c = t->changes + i;
+        c->key = bytes, c->key_size = sizes[2 * i], c->value_size = sizes[2 * i + 1];
+        if ((size_t)(end - bytes) < c->key_size) fail(t, BAD_INPUT);
+        bytes += c->key_size, c->value = bytes;
+        if (i && compare(c[-1].key, c[-1].key_size, c->key, c->key_size) >= 0) fail(t, BAD_INPUT);
+        if (c->value_size == DELETED) continue;
+        if ((size_t)(end - bytes) < c->value_size) fail(t, BAD_INPUT);
+        bytes += c->value_size;
+    }
+    t->rest.count = 0;
+    if (root) root = renew(t, root, t->changes, t->changes + count);
+    else for (uint32_t i = 0; i < count; i++) push(t, &t->rest, t->changes + i);
+    for (size_t i = 0; i < t->rest.count; i++) {
+        change *c = at(&t->rest, i);
         int inserted = 0;
-        root = root ? set(t, root, &c, &inserted) : new_node(t, c.key, c.key_size, c.value, c.value_size, 0, 1);
+        if (c->value_size != DELETED) {
+            root = root ? set(t, root, c, &inserted) : new_node(t, c->key, c->key_size, c->value, c->value_size, 0, 1);
+        } else if (root && find(t, &root, c->key, c->key_size)) {
+            t->smallest_known = 0;
+            root = take(t, root, c);
+        }
     }
     t->staged = root;
     finish(t);
@@ -684,10 +777,8 @@ static void evict(tree *t, node **slot, uint32_t before) {
     node *n = *slot;
     if (n->is_stub) return;
     if (n->stamp < before) {
-        node *stub = calloc(1, sizeof(node));
+        node *stub = new_stub(t, n->version, n->nonce, n->hash);
         if (!stub) return;
-        stub->version = n->version, stub->nonce = n->nonce, stub->is_stub = 1;
-        memcpy(stub->hash, n->hash, 32);
         *slot = stub;
         free_all(t, n);
     } else if (n->height) {

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import sys
 import weakref
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -89,7 +90,7 @@ class _Slices(Sequence[bytes]):
 
     __slots__ = ("_buffer", "_offsets")
 
-    def __init__(self, buffer: bytes, offsets: list[int]) -> None:
+    def __init__(self, buffer: bytes, offsets: array[int]) -> None:
         self._buffer = buffer
         self._offsets = offsets
 
@@ -170,7 +171,8 @@ class NativeEngine:
         nodes: Sequence[bytes] = ()
         if count:
             out = _lib.core_out(self._tree, self._out_size)
-            nodes = _Slices(_ffi.buffer(out, self._out_size[0])[:], _ffi.unpack(_lib.core_offsets(self._tree), 2 * count))
+            offsets = array("Q", _ffi.buffer(_lib.core_offsets(self._tree), 16 * count)[:])
+            nodes = _Slices(_ffi.buffer(out, self._out_size[0])[:], offsets)
         orphans = bytearray(12 * _lib.core_orphans(self._tree))
         if orphans:
             _lib.core_write_orphans(self._tree, _ffi.from_buffer("uint8_t[]", orphans))
