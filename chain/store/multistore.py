@@ -2,19 +2,20 @@
 
     stage(version, net changes) ──► app hash        nothing committed is touched; may be called again
     commit(records)             ──► one atomic, synced write: the log of the version's net changes, its root hashes, records
-    flusher thread              ──► the version's nodes, in smaller writes; the last one takes the log away
+    flusher thread              ──► the version's nodes, in smaller writes; the last one says that it is whole
 
-A version whose nodes are not on disk yet is read from memory. After a kill the logs that are left are applied again, from the last flushed
+A version whose nodes are not on disk yet is read from memory. After a kill the logs are applied again, from the last flushed
 version on, and must lead to the roots they name. Closing flushes.
 
 Records on disk (numbers big-endian, ``#`` is a checksum of 8 bytes, over key and value, in front of the value). Every key begins with its
-version, so that new ones come after all that are there, and a log-structured database never merges old tables with new ones:
+version, and a version's records are written in their order, so that what is new comes after all that is there, and a log-structured database has no old
+tables to merge with new ones. (For the same reason the log stays once its version is flushed.)
 
+    version 8 c                 # log: per store name, root hash, packed net changes
     version 8 l name            # a small local record of that version (never part of the app hash)
     version 8 n store / nonce 4 a tree node (checked by its hash)
     version 8 o                 # keys of the nodes that this version no longer uses
     version 8 v                 # oldest version kept then; roots: per store name, root version, root nonce, root hash
-    version 8 w                 # log: per store name, root hash, packed net changes (gone once the version is flushed)
     m restoring                 a snapshot is being restored: what is there counts for nothing
 
 A version is deleted oldest first: the nodes that its successor orphaned go with it. Rolling back deletes every record above a version.
@@ -53,7 +54,7 @@ MIN_BESIDE: Final = 500
 _VIEW_KEEP_HEIGHT: Final = 3
 _RESTORING: Final = b"mrestoring"
 _NONCE: Final = struct.Struct(">I").pack
-_NODES, _LOCAL, _ORPHANS, _ROOTS, _LOG = b"n", b"l", b"o", b"v", b"w"
+_NODES, _LOCAL, _ORPHANS, _ROOTS, _LOG = b"n", b"l", b"o", b"v", b"c"
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +388,8 @@ class MultiStore:
                 self._oldest = oldest + 1
             local = _record_key(oldest, _LOCAL)
             gone.extend(key for key, _ in self._kv.iterate(local, prefix_end(local)))
-            gone += (_record_key(oldest, _ROOTS), _record_key(oldest, _ORPHANS), _record_key(oldest + 1, _ORPHANS))
+            gone += (_record_key(oldest, kind) for kind in (_LOG, _ORPHANS, _ROOTS))
+            gone.append(_record_key(oldest + 1, _ORPHANS))
             self._kv.write((), gone, sync=False)
 
     def compact(self) -> None:
@@ -460,7 +462,7 @@ class MultiStore:
             _checked(_record_key(one.version, _ORPHANS), bytes(orphans)),
             _checked(_record_key(one.version, _ROOTS), _pack_roots(self._oldest, one.roots)),
         ]
-        self._kv.write(puts, [_record_key(one.version, _LOG)], sync=False)
+        self._kv.write(puts, sync=False)
 
     def _apply_again(self, version: int) -> None:
         """Go from the last flushed version to ``version`` by its log, and flush it."""
