@@ -1,10 +1,11 @@
 """Bank sends per second through the real CometBFT, ours beside simd in one run: the same flow, fee, indexing, load and settings.
 
-    python -m bench.throughput [--txs 40000] [--accounts 2000] [--only stchaind|simd]
+    python -m bench.throughput [--txs 40000] [--accounts 2000] [--validators 1] [--only stchaind|simd]
 
-Each chain gets one validator with its own default configuration but for: timeout_commit 1 s, mempool 100,000, no limit on RPC batches, blocks of up to 21 MiB. The
+Each chain gets its validators with its own default configuration but for: timeout_commit 1 s, mempool 100,000, no limit on RPC batches, blocks of up to 21 MiB. The
 load is ``broadcast_tx_async`` in JSON batches of 50 over 4 connections; transactions are signed before. The figure is committed
-transactions over the time from the first broadcast to the block that holds the last.
+transactions over the time from the first broadcast to the block that holds the last. Beside it a client asks the first node's gRPC for balances
+(``bench/queries.py``).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import base64
 import http.client
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -61,55 +63,108 @@ def chains() -> dict[str, Chain]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--txs", type=int, default=40_000)
     parser.add_argument("--accounts", type=int, default=2000)
+    parser.add_argument("--validators", type=int, default=1)
     parser.add_argument("--only", choices=["stchaind", "simd"])
     arguments = parser.parse_args()
     rates = {}
     for name, chain in chains().items():
         if arguments.only in (None, name):
             with tempfile.TemporaryDirectory() as folder:
-                rates[name] = measure(name, chain, Path(folder), arguments.txs, arguments.accounts)
+                rates[name] = measure(name, chain, Path(folder), arguments.txs, arguments.accounts, arguments.validators)
     if len(rates) == 2:
         print(f"stchaind commits {rates['stchaind'] / rates['simd']:.1f} times as many sends per second as simd")
 
 
-def measure(name: str, chain: Chain, home: Path, txs: int, accounts: int) -> float:
-    """Sends committed per second."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+class Network:
+    """Validators of one chain on this machine, in homes ``0``, ``1``, … of a folder."""
 
-    def run(*arguments: str) -> str:
-        command = [*chain.command, "--home", str(home), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    def __init__(self, chain: Chain, folder: Path, validators: int) -> None:
+        self.chain = chain
+        self.homes = [folder / str(at) for at in range(validators)]
+        self.ports = [free_ports(4) for _ in self.homes]
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def run(self, home: Path, *arguments: str) -> str:
+        command = [*self.chain.command, "--home", str(home), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=self._environment)
         if done.returncode:
             raise SystemExit(f"{' '.join(arguments)}: {done.stderr}")
         return done.stdout.strip()
 
-    keyring = ("--keyring-backend", "test")
-    run("init", "v", "--chain-id", "bench-1")
-    run("keys", "add", "val", *keyring)
-    run("genesis", "add-genesis-account", "val", f"{2 * chain.stake}{chain.denom}", *keyring)
+    def prepare(self, texts: list[str]) -> None:
+        """Homes, a genesis with a gentx of every validator and a funded account for every address, and each other's addresses."""
+        chain, keyring = self.chain, ("--keyring-backend", "test")
+        first = self.homes[0]
+        addresses = []
+        for home in self.homes:
+            self.run(home, "init", "v", "--chain-id", "bench-1")
+            self.run(home, "keys", "add", "val", *keyring)
+            addresses.append(self.run(home, "keys", "show", "val", "-a", *keyring))
+        for address in addresses:
+            self.run(first, "genesis", "add-genesis-account", address, f"{2 * chain.stake}{chain.denom}")
+        add_accounts(genesis_of(first), chain, texts)
+        for home in self.homes[1:]:
+            shutil.copy(genesis_of(first), genesis_of(home))
+        for home in self.homes:
+            self.run(home, "genesis", "gentx", "val", f"{chain.stake}{chain.denom}", "--chain-id", "bench-1", *keyring)
+        for home in self.homes[1:]:
+            for gentx in (home / "config" / "gentx").iterdir():
+                shutil.copy(gentx, first / "config" / "gentx")
+        self.run(first, "genesis", "collect-gentxs")
+        peers = [f"{self.run(home, 'comet', 'show-node-id')}@127.0.0.1:{base + 1}" for home, base in zip(self.homes, self.ports, strict=True)]
+        for at, home in enumerate(self.homes):
+            if home is not first:
+                shutil.copy(genesis_of(first), genesis_of(home))
+            configure(home / "config" / "config.toml", ",".join(peers[:at] + peers[at + 1 :]))
+
+    def start(self) -> None:
+        for home, base in zip(self.homes, self.ports, strict=True):
+            ports = [
+                "--rpc.laddr",
+                f"tcp://127.0.0.1:{base}",
+                "--p2p.laddr",
+                f"tcp://127.0.0.1:{base + 1}",
+                "--grpc.address",
+                f"127.0.0.1:{base + 2}",
+            ]
+            command = [*self.chain.command, "--home", str(home), "start", *ports, "--minimum-gas-prices", self.chain.min_gas_prices]
+            with (home / "log").open("wb") as log:
+                self.processes.append(subprocess.Popen([*command, "--api.enable=false"], stdout=log, stderr=log, cwd=ROOT, env=self._environment))
+
+    def stop(self) -> None:
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(60)
+
+    def cpu_seconds(self) -> float:
+        return sum(cpu_seconds(process.pid) for process in self.processes)
+
+
+def measure(name: str, chain: Chain, folder: Path, txs: int, accounts: int, validators: int) -> float:
+    """Sends committed per second."""
     signers = [PrivateKey((10**6 + at).to_bytes(32, "big"), "secp256k1") for at in range(accounts)]
     texts = [bech32.encode(one.public_key.address, chain.prefix) for one in signers]
-    add_accounts(home / "config" / "genesis.json", chain, texts)
-    run("genesis", "gentx", "val", f"{chain.stake}{chain.denom}", "--chain-id", "bench-1", *keyring)
-    run("genesis", "collect-gentxs")
-    configure(home / "config" / "config.toml")
-    base = free_ports(4)
-    node = f"tcp://127.0.0.1:{base}"
-    ports = ["--rpc.laddr", node, "--p2p.laddr", f"tcp://127.0.0.1:{base + 1}", "--grpc.address", f"127.0.0.1:{base + 2}"]
-    ports += ["--minimum-gas-prices", chain.min_gas_prices, "--api.enable=false"]
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen([*chain.command, "--home", str(home), "start", *ports], stdout=log, stderr=log, cwd=ROOT, env=environment)
-    client = CometClient(node)
+    network = Network(chain, folder, validators)
+    network.prepare(texts)
+    network.start()
+    base = network.ports[0]
+    client = CometClient(f"tcp://127.0.0.1:{base}")
+    probe = None
     try:
         first = wait_for_height(client, 2)
-        numbers = account_numbers(home / "config" / "genesis.json", texts)
+        numbers = account_numbers(genesis_of(network.homes[0]), texts)
         bodies = sign(chain, signers, texts, numbers, txs)
-        cpu = cpu_seconds(process.pid)
+        cpu = network.cpu_seconds()
+        probe = subprocess.Popen(
+            [sys.executable, "-m", "bench.queries", f"127.0.0.1:{base + 2}", chain.denom, *texts[:50]], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
         started = time.perf_counter()
-        threads = [threading.Thread(target=broadcast, args=(base, bodies[at::CONNECTIONS])) for at in range(CONNECTIONS)]
+        threads = [threading.Thread(target=broadcast, args=(network.ports[at % validators], bodies[at::CONNECTIONS])) for at in range(CONNECTIONS)]
         for thread in threads:
             thread.start()
         committed, height = 0, first
@@ -122,9 +177,12 @@ def measure(name: str, chain: Chain, home: Path, txs: int, accounts: int) -> flo
                 committed += count
                 sizes[height] = count
             if time.perf_counter() - started > 300:
-                raise SystemExit(f"{name}: {committed} of {txs} committed after 300 s: see {home / 'log'}")
+                raise SystemExit(f"{name}: {committed} of {txs} committed after 300 s: see {folder}")
             time.sleep(0.1)
         took = time.perf_counter() - started
+        probe.terminate()
+        latencies = probe.communicate()[0].strip()
+        spent = (network.cpu_seconds() - cpu) * 1e6 / txs
         smallest = min((count, at) for at, count in sizes.items() if count)[1]  # CometBFT cuts answers off that take it too long
         failed = sum(one["code"] != 0 for one in results_of(client, smallest))
         if failed:
@@ -132,15 +190,20 @@ def measure(name: str, chain: Chain, home: Path, txs: int, accounts: int) -> flo
         for thread in threads:
             thread.join()
         rate = txs / took
-        spent = (cpu_seconds(process.pid) - cpu) * 1e6 / txs
         print(
-            f"{name}: {txs} sends in {took:.1f} s: {rate:.0f} per second; largest block {max(sizes.values())}; {spent:.0f} us of CPU each (node and CometBFT)"
+            f"{name}: {validators} validators, {txs} sends in {took:.1f} s: {rate:.0f} per second; largest block {max(sizes.values())}; "
+            f"{spent:.0f} us of CPU each (nodes and CometBFT); balance queries meanwhile: {latencies}"
         )
         return rate
     finally:
         client.close()
-        process.terminate()
-        process.wait(60)
+        if probe is not None:
+            probe.kill()
+        network.stop()
+
+
+def genesis_of(home: Path) -> Path:
+    return home / "config" / "genesis.json"
 
 
 def results_of(client: CometClient, height: int) -> list[Any]:
@@ -172,8 +235,11 @@ def account_numbers(path: Path, texts: list[str]) -> list[int]:
     return [found[text] for text in texts]
 
 
-def configure(path: Path) -> None:
+def configure(path: Path, peers: str) -> None:
     changed = {
+        "persistent_peers": f'"{peers}"',
+        "addr_book_strict": "false",
+        "allow_duplicate_ip": "true",
         "timeout_commit": '"1s"',
         "size": "100000",
         "cache_size": "200000",
