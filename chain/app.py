@@ -5,6 +5,8 @@ Read it from top to bottom. Adding a module is one package under ``modules/`` an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,12 +15,14 @@ from chain.crypto.address import module_address
 from chain.inner import MessageRouter
 from chain.module import Module
 from chain.snapshots import SnapshotFolder, SnapshotTaker
+from chain.store.errors import StoreError
 from chain.store.kv import KVBackend
 from chain.store.multistore import DEFAULT_CACHE_NODES, MultiStore
 from chain.store.pruning import KEEP_ALL, Pruning
 from chain.tx.ante import FEE_COLLECTOR, Ante
 from chain.tx.fees import parse_gas_prices
 from chain.tx.verdicts import Verdicts
+from chain.upgrades import UPGRADES, Upgrade, migrations_of, missing_stores, write_upgrade_info
 from modules.auth import keys as auth_keys
 from modules.auth.keeper import AuthKeeper, decode_account
 from modules.auth.keeper import Params as AuthParams
@@ -27,13 +31,18 @@ from modules.bank.fast import SEND, Accounts, FastSends
 from modules.bank.keeper import BankMint
 from modules.bank.module import bank_module
 from modules.consensus.module import ConsensusKeeper, consensus_module
+from modules.crisis.keeper import CrisisKeeper
+from modules.crisis.module import crisis_module
 from modules.genutil.module import deliver_with, genutil_module
 from modules.staking.module import BONDED_POOL, NOT_BONDED_POOL, StakingKeeper, staking_module
+from modules.upgrade.keeper import UpgradeKeeper
+from modules.upgrade.module import upgrade_module
 from modules.vesting.module import vesting_module
 
-BEGIN_BLOCK: Final = ("staking", "auth", "bank", "genutil", "consensus")
-END_BLOCK: Final = ("staking", "auth", "bank", "genutil", "consensus")
-GENESIS: Final = ("auth", "bank", "staking", "genutil", "consensus")
+PRE_BLOCK: Final = ("upgrade",)
+BEGIN_BLOCK: Final = ("staking", "auth", "bank", "crisis", "genutil", "vesting", "consensus")
+END_BLOCK: Final = ("crisis", "staking", "auth", "bank", "genutil", "upgrade", "vesting", "consensus")
+GENESIS: Final = ("auth", "bank", "staking", "genutil", "upgrade", "vesting", "consensus", "crisis")
 
 MODULE_ACCOUNTS: Final[dict[str, tuple[str, ...]]] = {
     "fee_collector": (),
@@ -52,14 +61,22 @@ def build_application(
     pruning: Pruning = KEEP_ALL,
     cache_nodes: int = DEFAULT_CACHE_NODES,
     snapshots: Path | None = None,
+    upgrade_info: Path | None = None,
+    upgrades: Sequence[Upgrade] = UPGRADES,
 ) -> Application:
-    """The Stratos application over a database, with state-sync snapshots in a folder (None: none). Raises StoreError, CorruptStore, ValueError (a setting)."""
+    """The Stratos application over a database, which can apply ``upgrades``.
+
+    State-sync snapshots go into the folder ``snapshots``, and what to upgrade to into the file ``upgrade_info`` (None: nowhere).
+    Raises StoreError, CorruptStore, ValueError (a setting).
+    """
     settings = settings or Settings()
     auth = AuthKeeper(MODULE_ACCOUNTS)
     bank = BankMint(auth, blocked=frozenset(module_address(name) for name in MODULE_ACCOUNTS if name not in MAY_RECEIVE))
     router = MessageRouter()
     consensus = ConsensusKeeper()
     staking = StakingKeeper(bank)
+    upgrade = UpgradeKeeper(settings.skip_upgrades, partial(write_upgrade_info, upgrade_info) if upgrade_info is not None else lambda *_: None)
+    crisis = CrisisKeeper(bank)
     modules: list[Module] = [
         auth_module(auth),
         bank_module(bank, auth),
@@ -67,10 +84,17 @@ def build_application(
         staking_module(staking, bank),
         genutil_module(),
         consensus_module(consensus),
+        upgrade_module(upgrade),
+        crisis_module(crisis),
     ]
     router.fill({name: handler for module in modules for name, handler in module.messages.items()})
-    names = [name for module in modules for name in module.stores]
+    crisis.fill({module.name: module.invariants for module in modules})
+    migrate = migrations_of(modules)
+    upgrade.fill({one.name: one.bound(migrate) for one in upgrades}, {module.name: module.consensus_version for module in modules})
+    # A store that an upgrade begins need not be a module's.
+    names = sorted({name for module in modules for name in module.stores} | {name for one in upgrades for name in one.stores_added})
     store = MultiStore.open(kv, names, pruning=pruning, cache_nodes=cache_nodes, native=settings.native_core)
+    _require_stores(store, upgrade, upgrades, settings)
     taker = None
     if snapshots is not None:
         taker = SnapshotTaker(store, SnapshotFolder(snapshots), settings.snapshot_interval, settings.snapshot_keep_recent)
@@ -94,6 +118,7 @@ def build_application(
 
     return Application(
         modules=modules,
+        pre_order=PRE_BLOCK,
         begin_order=BEGIN_BLOCK,
         end_order=END_BLOCK,
         genesis_order=GENESIS,
@@ -105,3 +130,22 @@ def build_application(
         twin=fast_sends,
         snapshots=taker,
     )
+
+
+def _require_stores(store: MultiStore, upgrade: UpgradeKeeper, upgrades: Sequence[Upgrade], settings: Settings) -> None:
+    """Raise StoreError for a database of an older version, unless the next block applies the upgrade to this one: a store that begins at another
+    height is another app hash.
+    """
+    if not store.latest_version:
+        return
+    present, height = store.root_hashes(), store.latest_version + 1
+    plan = upgrade.plan(store.latest()) if "upgrade" in present else None
+    is_due = plan is not None and plan.height <= height and height not in settings.skip_upgrades
+    due = next((one for one in upgrades if plan is not None and is_due and one.name == plan.name), None)
+    missing = missing_stores(store.names, list(present), due)
+    if missing:
+        store.close()
+        raise StoreError(
+            f"the database is of an older version: at height {store.latest_version} it lacks the stores {', '.join(missing)}, which begin with an "
+            "upgrade; run the version that wrote it up to the upgrade's height"
+        )

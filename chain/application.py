@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
@@ -24,7 +24,8 @@ from chain.codec.json import loads, to_json
 from chain.codec.registry import message_class
 from chain.codec.varint import field_size, uvarint
 from chain.context import Context, Misbehavior, Mode, Vote
-from chain.errors import AppError, Halt, InvalidRequest, MempoolIsFull, PanicError
+from chain.errors import AppError, Halt, InvalidRequest, InvariantBroken, MempoolIsFull, PanicError
+from chain.events import EventList
 from chain.gas import InfiniteGasMeter
 from chain.machine import MACHINE_ERRORS
 from chain.metrics import Counts
@@ -58,7 +59,7 @@ def _abci(name: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an operator chooses; none of it can change an app hash."""
+    """What an operator chooses; none of it can change an app hash, but heights to skip upgrades at: those need two thirds of the power."""
 
     min_gas_prices: str = "1000000000wei"
     halt_height: int = 0
@@ -72,6 +73,9 @@ class Settings:
     snapshot_interval: int = 0
     snapshot_keep_recent: int = 2
     version: str = "0.1.0"
+    skip_upgrades: tuple[int, ...] = ()
+    invariant_period: int = 0
+    skip_genesis_invariants: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ class Application:
         self,
         *,
         modules: Sequence[Module],
+        pre_order: Sequence[str],
         begin_order: Sequence[str],
         end_order: Sequence[str],
         genesis_order: Sequence[str],
@@ -114,6 +119,7 @@ class Application:
         self.modules = tuple(modules)
         self.settings = settings
         self.store = store
+        self._pre = [by_name[name].pre_block for name in pre_order]
         self._begin = [by_name[name].begin_block for name in begin_order]
         self._end = [by_name[name].end_block for name in end_order]
         self._genesis = [by_name[name] for name in genesis_order]
@@ -310,6 +316,8 @@ class Application:
                 section = app_state.get(module.name) or module.genesis.default()
                 updates.extend(module.genesis.load(ctx, state, section))
         updates.extend(self._deliver_genesis_txs(ctx, state, app_state))
+        if not self.settings.skip_genesis_invariants and (broken := self._broken_in(state)):
+            raise InvalidRequest(f"the state in the genesis file is broken: {broken[0]}")
         answered = _validators(updates)
         if not answered:
             raise InvalidRequest(
@@ -429,6 +437,7 @@ class Application:
         state = self._base_state()
         time_ns = request.time.seconds * NANOS + request.time.nanos
         ctx = self._block_context(request, time_ns)
+        self._run_hooks(self._pre, replace(ctx, events=EventList()), state)  # as in the SDK, their events go nowhere
         events = [encode_event(event, (("mode", "BeginBlock"),)) for event in self._run_hooks(self._begin, ctx, state)]
         max_gas = self._capabilities.consensus_params(state).block.max_gas
         info = BlockInfo(self.chain_id, request.height, time_ns, request.proposer_address, max_gas)
@@ -437,6 +446,7 @@ class Application:
         state.meter = InfiniteGasMeter()
         events += [encode_event(event, (("mode", "EndBlock"),)) for event in self._run_hooks(self._end, ctx, state)]
         updates = [update for ask in self._validator_updates for update in ask(ctx, state)]
+        self._check_invariants(request.height, state)
         app_hash = self.store.stage(request.height, state.net_changes())
         self._block = _Block(state, info)
         tail = _abci("ResponseFinalizeBlock")(
@@ -576,11 +586,18 @@ class Application:
     def broken_invariants(self) -> list[str]:
         """A sentence for every invariant that does not hold in the latest state."""
         with self.store.view() as view:
-            state = State(view, self.store.names)
-            found = [(module.name, name, check(state)) for module in self.modules for name, check in module.invariants.items()]
-        return [f"{module}: {name}: {problem}" for module, name, problem in found if problem]
+            return self._broken_in(State(view, self.store.names))
 
     # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _broken_in(self, state: State) -> list[str]:
+        found = [(module.name, name, check(state)) for module in self.modules for name, check in module.invariants.items()]
+        return [f"{module}/{name}: {problem}" for module, name, problem in found if problem]
+
+    def _check_invariants(self, height: int, state: State) -> None:
+        period = self.settings.invariant_period
+        if period and height % period == 0 and (broken := self._broken_in(state)):
+            raise InvariantBroken(f"invariant broken at block {height}, which is not committed: {'; '.join(broken)}")
 
     def _base_state(self) -> State:
         """A fresh overlay over the last commit; before the first commit, over (or of) the state of InitChain."""

@@ -131,6 +131,7 @@ APP_DEFAULTS: Final[dict[str, Any]] = {
     "halt-height": 0,
     "halt-time": 0,
     "min-retain-blocks": 0,
+    "inv-check-period": 0,
     "iavl-cache-size": 4_000_000,
     "native-core": True,
     "fast-sends": True,
@@ -150,6 +151,7 @@ APP_MEANINGS: Final[dict[str, str]] = {
     "halt-height": "Stop before the block after this height; 0 never.",
     "halt-time": "Stop before the first block at or after this Unix time in seconds; 0 never.",
     "min-retain-blocks": "CometBFT may drop blocks older than this many; 0 keeps all.",
+    "inv-check-period": "Check every module's invariants each so many blocks, and stop before a block that breaks one is committed; 0 never.",
     "iavl-cache-size": "About how many tree nodes stay in memory (some 120 bytes each).",
     "native-core": "Use the C core of the tree where it was built. Changes no result.",
     "fast-sends": "Use the fast twin of plain MsgSend transactions. Changes no result.",
@@ -220,6 +222,10 @@ class Home:
     @property
     def snapshots(self) -> Path:
         return self.root / "data" / "snapshots"
+
+    @property
+    def upgrade_info(self) -> Path:
+        return self.root / "data" / "upgrade-info.json"
 
 
 def default_home() -> Path:

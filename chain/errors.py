@@ -4,7 +4,8 @@
     ├── one subclass per rule of the Cosmos SDK's root codespace (below)
     └── one subclass per rule of a module (``modules/<name>/errors.py``)
     InvariantBroken           a promise of our own code was broken: stops the node
-    Halt                      the node has to stop on purpose (upgrade, halt height)
+    Halt                      the node has to stop on purpose (halt height, wrong binary)
+    └── UpgradeNeeded         the chain stands at a height that another binary goes on from
 
 Codes are append-only: a number that was on the wire once is never given another meaning.
 Source: reference of SDK 0.50 root errors (codespace ``sdk``) and ``undefined``/111222 for what no rule raised.
@@ -42,6 +43,10 @@ class InvariantBroken(Exception):
 
 class Halt(Exception):
     """The node must stop at this height on purpose; the message says why and what the operator does next."""
+
+
+class UpgradeNeeded(Halt):
+    """Another binary has to execute this block. The node gives no answer to it, and serves its last height until it is stopped."""
 
 
 def _root(name: str, code: int, description: str) -> type[AppError]:

@@ -84,10 +84,11 @@ class Module:
     ``account_permissions``  module accounts it owns → their permissions (``minter``, ``burner``, ``staking``)
     ``pre_block``, ``begin_block``, ``end_block``  block hooks (an error in one stops the node)
     ``validator_updates``  called after every end_block hook: the changes for CometBFT
-    ``invariants``       name → check that returns None or a sentence that says what is broken
+    ``invariants``       name → check that returns None or a sentence that says what is broken; the SDK's route, where it has one
     ``cli``              extra commands: functions that receive the click group to add to (``chain/cli`` says which)
     ``errors``           every AppError class of its codespace, for the error table in the docs
     ``consensus_version``  the SDK module's consensus version, for upgrades
+    ``migrations``       consensus version → the step from it to the next, run by an upgrade
     """
 
     name: str
@@ -104,3 +105,4 @@ class Module:
     cli: Mapping[str, Callable[[Any], None]] = field(default_factory=dict)
     errors: tuple[type[Exception], ...] = ()
     consensus_version: int = 1
+    migrations: Mapping[int, Hook] = field(default_factory=dict)

@@ -31,6 +31,7 @@ from chain.app import build_application
 from chain.application import Application, Settings
 from chain.comet import CometError, find_comet
 from chain.config import ConfigError, Home, read_app, read_comet
+from chain.errors import UpgradeNeeded
 from chain.metrics import Metrics
 from chain.module import GenesisError
 from chain.store.errors import StoreError
@@ -81,11 +82,16 @@ def open_application(home: Home, config: dict[str, Any]) -> Application:
             snapshot_interval=config["state-sync"]["snapshot-interval"],
             snapshot_keep_recent=config["state-sync"]["snapshot-keep-recent"],
             version=VERSION,
+            skip_upgrades=tuple(config.get("unsafe-skip-upgrades", ())),
+            invariant_period=config["inv-check-period"],
+            skip_genesis_invariants=config.get("x-crisis-skip-assert-invariants", False),
         )
         pruning = Pruning.named(config["pruning"], int(config["pruning-keep-recent"]), int(config["pruning-interval"]))
         home.database.parent.mkdir(parents=True, exist_ok=True)
         kv = open_backend(config["app-db-backend"], home.database)
-        return build_application(kv, settings, pruning=pruning, cache_nodes=config["iavl-cache-size"], snapshots=home.snapshots)
+        return build_application(
+            kv, settings, pruning=pruning, cache_nodes=config["iavl-cache-size"], snapshots=home.snapshots, upgrade_info=home.upgrade_info
+        )
     except (StoreError, ValueError) as error:
         raise NodeError(str(error)) from None
 
@@ -121,6 +127,7 @@ def run(options: StartOptions) -> int:
     app.chain_id = genesis["chain_id"]  # before the first block: what a snapshot must be of
     done = threading.Event()
     fatal: list[BaseException] = []
+    upgrade: list[UpgradeNeeded] = []
 
     def stop_for(error: BaseException) -> None:
         fatal.append(error)
@@ -129,7 +136,7 @@ def run(options: StartOptions) -> int:
     address = options.address or _socket_address(home)
     metrics = Metrics(app) if config["telemetry"]["enabled"] else None
     on_call = None if metrics is None else _observer(metrics)
-    server = AbciServer(app, address, on_fatal=stop_for, on_call=on_call, on_panic=app.counts.panicked)
+    server = AbciServer(app, address, on_fatal=stop_for, on_upgrade=upgrade.append, on_call=on_call, on_panic=app.counts.panicked)
     api: ApiServer | None = None
     comet: _Comet | None = None
     previous = {one: signal.signal(one, lambda *_: done.set()) for one in (signal.SIGINT, signal.SIGTERM)}
@@ -155,6 +162,8 @@ def run(options: StartOptions) -> int:
         raise NodeError(str(error)) from None
     finally:
         # A second Ctrl-C while all of this is under way must not cut it short.
+        if upgrade:
+            server.stop()  # CometBFT waits for an answer that never comes: it ends when the connection does
         if comet is not None:
             comet.stop()
         if api is not None:
@@ -163,8 +172,8 @@ def run(options: StartOptions) -> int:
         app.close()
         for one, handler in previous.items():
             signal.signal(one, handler)
-    if fatal:
-        log.error("stopped", reason=str(fatal[0]))
+    if fatal or upgrade:
+        log.error("stopped", reason=str((fatal or upgrade)[0]))
         return 1
     if comet is not None and comet.failed:
         log.error("stopped", reason=comet.failed)

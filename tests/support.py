@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,18 @@ def genesis_document(application: Application, *, consensus: dict[str, Any] | No
 
 
 def chain(
-    count: int = 1, *, settings: Sequence[Settings] | None = None, kvs: Sequence[KVBackend] | None = None, blocks: int = 1, **genesis: Any
+    count: int = 1,
+    *,
+    settings: Sequence[Settings] | None = None,
+    kvs: Sequence[KVBackend] | None = None,
+    blocks: int = 1,
+    build: Callable[..., Application] = build_application,
+    **genesis: Any,
 ) -> Driver:
-    """A driver over ``count`` applications that have made ``blocks`` empty blocks."""
-    settings = settings or [Settings()] * count
+    """A driver over ``count`` applications that have made ``blocks`` empty blocks, and check every invariant before each commit."""
+    settings = [replace(one, invariant_period=1) for one in settings or [Settings()] * count]
     kvs = kvs or [MemoryBackend() for _ in range(count)]
-    apps = [build_application(kv, one) for kv, one in zip(kvs, settings, strict=True)]
+    apps = [build(kv, one) for kv, one in zip(kvs, settings, strict=True)]
     driver = Driver(apps, genesis_document(apps[0], **genesis))
     driver.start()
     for _ in range(blocks):

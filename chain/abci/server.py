@@ -14,6 +14,8 @@ Errors (reference abci-sdk-rules.md section 3): a Query answers code 111222, a C
 transactions cut to max_tx_bytes, ProcessProposal REJECT, ExtendVote an empty extension, VerifyVoteExtension REJECT, snapshot calls ABORT,
 REJECT or nothing. Anything else answers ResponseException, and ``on_fatal`` is told; so is it for ``Halt`` and for errors of the machine,
 except in reading calls (Query, ListSnapshots, LoadSnapshotChunk).
+
+``UpgradeNeeded`` gets no answer at all, so that CometBFT waits where it is and its RPC stays up; every other connection is served as ever.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from chain.abci.application import Application
 from chain.abci.framing import FrameError, FrameReader, Request, Response, response_frame
 from chain.codec.registry import message_class
 from chain.codec.varint import field_size
-from chain.errors import PANIC_CODE, UNDEFINED_CODESPACE, Halt, InvariantBroken
+from chain.errors import PANIC_CODE, UNDEFINED_CODESPACE, Halt, InvariantBroken, UpgradeNeeded
 from chain.machine import MACHINE_ERRORS
 from chain.store.errors import StoreError
 
@@ -84,7 +86,8 @@ class AddressError(Exception):
 class AbciServer:
     """Serves ``app`` at ``unix:///path`` or ``tcp://host:port`` until ``stop``.
 
-    ``on_fatal(error)`` is called once, from a worker thread, when the node has to stop; ``on_call(kind, seconds)`` after each call (a batch of
+    ``on_fatal(error)`` is called once, from a worker thread, when the node has to stop; ``on_upgrade(error)`` when the chain waits for another
+    binary; ``on_call(kind, seconds)`` after each call (a batch of
     CheckTx counts as one), ``on_panic(kind)`` when one raised what no rule raises.
     """
 
@@ -94,12 +97,14 @@ class AbciServer:
         address: str,
         *,
         on_fatal: Callable[[BaseException], None],
+        on_upgrade: Callable[[UpgradeNeeded], None] | None = None,
         on_call: Callable[[str, float], None] | None = None,
         on_panic: Callable[[str], None] | None = None,
     ) -> None:
         self._app = app
         self.address = address
         self._on_fatal = on_fatal
+        self._on_upgrade = on_upgrade or (lambda error: None)
         self._on_call = on_call or (lambda kind, seconds: None)
         self._on_panic = on_panic or (lambda kind: None)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -176,7 +181,12 @@ class AbciServer:
     def _run(self, job: _Job) -> None:
         if job.connection.is_gone:
             return
-        answers, alive = self._answer(job.requests)
+        try:
+            answers, alive = self._answer(job.requests)
+        except UpgradeNeeded as error:  # the connection stays busy for ever
+            log.error("the chain waits for another binary; this height is served until the node is stopped", reason=str(error))
+            self._on_upgrade(error)
+            return
         loop = self._loop
         if loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop may have ended meanwhile
@@ -213,6 +223,8 @@ class AbciServer:
                 out.append(response_frame(kind, self._call(kind, request)))
                 if kind not in ("echo", "flush"):
                     self._on_call(kind, time.perf_counter() - started)
+            except UpgradeNeeded:
+                raise
             except BaseException as error:
                 self._fatal(kind, error)
                 text = (str(error) or type(error).__name__).encode(errors="replace").decode()

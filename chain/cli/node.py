@@ -32,6 +32,18 @@ from genesis import document
 _COMET_FLAGS = ("rpc.laddr", "p2p.laddr", "p2p.seeds", "p2p.persistent_peers", "consensus.timeout_commit", "moniker")
 
 
+class _Heights(click.ParamType[Any]):
+    """Block heights, comma-separated."""
+
+    name = "heights"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        parts = str(value).split(",")
+        if not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
+            self.fail(f"expected block heights as 100,200, got {value[:60]!r}", param, ctx)
+        return tuple(map(int, parts))
+
+
 @click.command()
 @click.option("--with-comet", type=bool, default=True, show_default=True, help="Run CometBFT as a child; false leaves it to you.")
 @click.option("--transport", type=click.Choice(["socket"]), default="socket", show_default=True)
@@ -40,6 +52,9 @@ _COMET_FLAGS = ("rpc.laddr", "p2p.laddr", "p2p.seeds", "p2p.persistent_peers", "
 @click.option("--pruning", default=None, help="default, nothing, everything or custom.")
 @click.option("--halt-height", type=int, default=None, help="Stop after this block.")
 @click.option("--min-retain-blocks", type=int, default=None)
+@click.option("--inv-check-period", type=click.IntRange(0, (1 << 31) - 1), default=None, help="Check the invariants each so many blocks; 0 never.")
+@click.option("--x-crisis-skip-assert-invariants", "skip_invariants", is_flag=True, default=None, help="Do not check them on the genesis state.")
+@click.option("--unsafe-skip-upgrades", type=_Heights(), default=None, help="Heights, comma-separated, at which the upgrade plan is dropped.")
 @click.option("--grpc.address", "grpc_address", default=None)
 @click.option("--grpc.enable", "grpc_enable", type=bool, default=None)
 @click.option("--api.enable", "api_enable", type=bool, default=None)
@@ -63,6 +78,9 @@ def start(ctx: click.Context, /, with_comet: bool, transport: str, address: str,
             "pruning": "pruning",
             "halt-height": "halt_height",
             "min-retain-blocks": "min_retain_blocks",
+            "inv-check-period": "inv_check_period",
+            "x-crisis-skip-assert-invariants": "skip_invariants",
+            "unsafe-skip-upgrades": "unsafe_skip_upgrades",
             "grpc.address": "grpc_address",
             "grpc.enable": "grpc_enable",
             "api.enable": "api_enable",

@@ -1,0 +1,1 @@
+"""Crisis: whoever pays may have an invariant checked. ``README.md`` is the specification."""
