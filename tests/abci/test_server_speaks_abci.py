@@ -17,7 +17,7 @@ from chain.abci.framing import FrameError, FrameReader, Request, Response, frame
 from chain.abci.server import MAX_CONNECTIONS, MAX_WAITING, MAX_WAITING_BYTES, AbciServer, AddressError
 from chain.codec.registry import message_class
 from chain.codec.varint import delimited
-from chain.errors import Halt
+from chain.errors import Halt, UpgradeNeeded
 
 CheckTx = message_class("tendermint.abci.ResponseCheckTx")
 
@@ -202,6 +202,23 @@ def test_a_halt_stops_the_node_whatever_the_call(served: tuple[Recorder, Peer, l
     app.raises["finalize_block"] = Halt("halt height 5 reached")
     assert "halt height 5" in peer.ask(finalize_block={}).exception.error
     assert isinstance(fatal[0], Halt)
+
+
+def test_a_block_of_another_binary_gets_no_answer_while_every_other_connection_is_served(
+    served: tuple[Recorder, Peer, list[BaseException]],
+) -> None:
+    app, peer, fatal = served
+    app.raises["finalize_block"] = UpgradeNeeded("upgrade v2 needed")
+    peer.send(Request(finalize_block={}), Request(flush={}))
+    peer.socket.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        peer.receive()
+    other = another(peer)
+    assert other.ask(query={"path": "/x"}).WhichOneof("value") == "query"
+    assert other.ask(check_tx={"tx": b"x"}).WhichOneof("value") == "check_tx"
+    assert other.ask(echo={"message": "still there"}).echo.message == "still there"
+    other.socket.close()
+    assert fatal == []
 
 
 def test_a_peer_that_does_not_speak_abci_is_cut_off(served: tuple[Recorder, Peer, list[BaseException]]) -> None:
