@@ -39,6 +39,7 @@ from chain.store.kv import open_backend
 from chain.store.pruning import Pruning
 from chain.tx.fees import parse_gas_prices, with_floor
 from genesis import document as genesis_document
+from genesis.migrate import read as read_genesis
 
 log = structlog.get_logger("node")
 
@@ -111,7 +112,7 @@ def run(options: StartOptions) -> int:
         if "." in key:
             section, name = key.split(".")
             config[section][name] = value
-    genesis = genesis_document.load(home.genesis)
+    genesis_document.load(home.genesis)  # before the database, whose lock another node may hold
     binary = find_comet() if options.with_comet else None
     if options.with_comet and binary is None:
         raise NodeError("CometBFT is not on PATH nor in the project's tool folder: run `python -m chain.comet`, or start with --with-comet=false")
@@ -119,6 +120,9 @@ def run(options: StartOptions) -> int:
         nodekeys.validator_key(home)
         nodekeys.node_id(home)
     app = open_application(home, config)
+    genesis, left_out = read_genesis(home.genesis, app.modules)
+    if left_out:
+        log.warning("the genesis file has sections of modules that this version does not have: they are left out", sections=left_out)
     if app.chain_id and app.chain_id != genesis["chain_id"]:
         app.close()
         raise NodeError(

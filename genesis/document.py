@@ -23,7 +23,12 @@ ConsensusParams: Final = message_class("tendermint.types.ConsensusParams")
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A genesis file in the 0.50 shape (a 0.47 file is converted). Raises GenesisError with one sentence."""
+    """A genesis file in the 0.50 shape (of a 0.47 file the document's own fields are turned). Raises GenesisError with one sentence."""
+    return normalise(parse(path))
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """The JSON object in a genesis file, as it is. Raises GenesisError with one sentence."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -34,14 +39,18 @@ def load(path: Path) -> dict[str, Any]:
         raise GenesisError(str(path), error.detail) from None
     if not isinstance(document, dict):
         raise GenesisError(str(path), "expected a JSON object")
-    return normalise(document)
+    return document
 
 
 def normalise(document: dict[str, Any]) -> dict[str, Any]:
     """The document in the 0.50 shape, its own fields checked. Raises GenesisError naming the field."""
     document = dict(document)
     if "consensus" not in document and "consensus_params" in document:
-        document["consensus"] = {"params": document.pop("consensus_params")}
+        params = document.pop("consensus_params")
+        if isinstance(params, dict) and isinstance(params.get("block"), dict):
+            # Tendermint's least time between blocks: kept in files, used by nobody since 0.35.
+            params = {**params, "block": {name: value for name, value in params["block"].items() if name != "time_iota_ms"}}
+        document["consensus"] = {"params": params}
         if document.get("validators"):
             document["consensus"]["validators"] = document.pop("validators")
         document.pop("validators", None)

@@ -29,8 +29,7 @@ from chain.store.kv import MemoryBackend
 from chain.tx.build import Signer, build_tx
 from chain.tx.fees import parse_amounts
 from genesis import build, document
-from genesis.migrate import TARGETS
-from genesis.migrate import migrate as migrate_document
+from genesis import migrate as migration
 
 GAS_LIMIT = 200_000
 
@@ -284,13 +283,12 @@ def migrate(target: str, file: str, chain_id: str, genesis_time: str, output_doc
     \b
     stchaind genesis migrate v0.50 exported.json --chain-id stratos-2 --output-document genesis.json
     """
-    if target not in TARGETS:
-        raise click.ClickException(f"unknown migration function for version: {target} (supported versions {', '.join(TARGETS)})")
-    given = document.load(Path(file))
+    if target not in migration.TARGETS:
+        raise click.ClickException(f"unknown migration function for version: {target} (supported versions {', '.join(migration.TARGETS)})")
+    given = document.parse(Path(file))
     given.update({name: value for name, value in (("chain_id", chain_id), ("genesis_time", genesis_time)) if value})
-    moved, unknown = migrate_document(given, modules())
-    if unknown:
-        click.echo(f"kept as they are, since this chain has no such modules: {', '.join(unknown)}", err=True)
+    moved, left_out = migration.migrate(given, modules())
+    _tell_left_out(left_out)
     if output_document:
         document.save(moved, Path(output_document))
     else:
@@ -304,7 +302,9 @@ def migrate(target: str, file: str, chain_id: str, genesis_time: str, output_doc
 def validate(ctx: click.Context, /, file: str | None, **_: Any) -> None:
     """Check a genesis file (default: the home's)."""
     path = Path(file) if file else home_of(ctx).genesis
-    build.validate(document.load(path), modules())
+    made, left_out = migration.read(path, modules())
+    build.validate(made, modules())
+    _tell_left_out(left_out)
     click.echo(f"File at {path} is a valid genesis file")
 
 
@@ -314,8 +314,15 @@ def validate(ctx: click.Context, /, file: str | None, **_: Any) -> None:
 def comet(ctx: click.Context, /, **_: Any) -> None:
     """Write the copy of the genesis file that CometBFT reads, for a CometBFT that you start yourself."""
     home = home_of(ctx)
-    document.save(document.comet_shape(document.load(home.genesis)), home.comet_genesis)
+    made, left_out = migration.read(home.genesis, modules())
+    _tell_left_out(left_out)
+    document.save(document.comet_shape(made), home.comet_genesis)
     click.echo(str(home.comet_genesis))
+
+
+def _tell_left_out(sections: Sequence[str]) -> None:
+    if sections:
+        click.echo(f"left out, since this version has no such modules: {', '.join(sections)}", err=True)
 
 
 def tx_message(raw: bytes) -> Any:

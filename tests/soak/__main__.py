@@ -1,4 +1,4 @@
-"""Runs the soaks named on the command line (default: all) and records seed, commit and figures of each in docs/soak.json."""
+"""Runs the soaks named on the command line (default: all that need no file) and records seed, commit and figures of each in docs/soak.json."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tests.soak import fuzz
 from tests.soak.crash_points import all_crash_points
 from tests.soak.ics23 import ics23_all_values
 from tests.soak.kills import kill_many_times
+from tests.soak.mainnet_genesis import mainnet_genesis
 from tests.soak.native_core import sanitized
 from tests.store.test_crashes import damage_all_files
 
@@ -50,15 +51,18 @@ SOAKS: dict[str, Callable[[int], dict[str, Any]]] = {
     "kills": kill_many_times,
     "crash-points": all_crash_points,
 }
+ON_A_FILE: dict[str, Callable[[int, str], dict[str, Any]]] = {"mainnet-genesis": mainnet_genesis}
+"""Only when asked for, as ``mainnet-genesis=PATH``."""
 
 
 def main() -> None:
     names = sys.argv[1:] or list(SOAKS)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    for name in names:
+    for asked in names:
+        name, _, file = asked.partition("=")
         seed = random.SystemRandom().randrange(1 << 31)
         print(f"{name}: seed {seed}", flush=True)
-        figures = SOAKS[name](seed)
+        figures = ON_A_FILE[name](seed, file) if file else SOAKS[name](seed)
         record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
         record[name] = {"commit": commit, "seed": seed, **figures}
         RECORD.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n")

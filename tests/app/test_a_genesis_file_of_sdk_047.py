@@ -1,0 +1,136 @@
+"""A genesis file as the mainnet's was made: it is read unchanged, brought over as the README of ``genesis/`` says, and runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chain.app import build_application
+from chain.module import GenesisError, Module
+from chain.store.kv import MemoryBackend
+from genesis import document
+from genesis.migrate import migrate, read
+from tests.soak.mainnet_genesis import run_genesis
+from tests.support import FUNDS_WEI, KEYS, genesis_document, stchaind
+
+GOV_PARAMS_047 = {
+    "min_deposit": [{"denom": "wei", "amount": "100000000000000000000"}],
+    "max_deposit_period": "1209600s",
+    "voting_period": "604800s",
+    "quorum": "0.334000000000000000",
+    "threshold": "0.500000000000000000",
+    "veto_threshold": "0.334000000000000000",
+    "min_initial_deposit_ratio": "0.000000000000000000",
+    "burn_vote_quorum": False,
+    "burn_proposal_deposit_prevote": False,
+    "burn_vote_veto": True,
+}
+
+
+def aged() -> dict[str, Any]:
+    """A genesis document of one validator in the shape of SDK 0.47, with sections of modules that came and went."""
+    made = json.loads(json.dumps(genesis_document(build_application(MemoryBackend()))))
+    params = document.comet_params(made.pop("consensus")["params"])
+    params.pop("abci")
+    params["block"]["time_iota_ms"], params["version"] = "1000", {}
+    state = made["app_state"]
+    supply = [{"denom": "wei", "amount": str(FUNDS_WEI * len(KEYS))}]
+    state["bank"].update(params={"send_enabled": [{"denom": "old", "enabled": False}], "default_send_enabled": True}, supply=supply)
+    state["bank"].pop("send_enabled")
+    state["params"] = None
+    state["evm"] = {"accounts": [], "params": {"evm_denom": "wei"}}
+    state["register"] = {"params": {"bond_denom": "wei"}, "resource_nodes": []}
+    state["capability"] = {"index": "1", "owners": []}
+    state["gov"] = {"starting_proposal_id": "1", "deposits": [], "votes": [], "proposals": [], "params": GOV_PARAMS_047}
+    for name in ("deposit_params", "voting_params", "tally_params"):
+        state["gov"][name] = None
+    return {
+        "genesis_time": "2023-09-08T00:00:00.42539614Z",
+        "chain_id": made["chain_id"],
+        "initial_height": "1",
+        "consensus_params": params,
+        "app_hash": "",
+        "app_state": state,
+    }
+
+
+class Gov:
+    """Stands for the gov module's section."""
+
+    def default(self) -> Any:
+        expedited = {"expedited_voting_period": "86400s", "expedited_min_deposit": [{"denom": "stake", "amount": "50000000"}]}
+        return {"params": {**GOV_PARAMS_047, "min_deposit": [], "quorum": "0.9", **expedited, "proposal_cancel_ratio": "0.5"}}
+
+
+def with_gov() -> tuple[tuple[Module, ...], Any]:
+    """(the chain's modules and gov, gov's section)."""
+    modules = build_application(MemoryBackend()).modules
+    found = next((module.genesis for module in modules if module.name == "gov"), None)
+    return (modules, found) if found else ((*modules, Module("gov", genesis=Gov())), Gov())  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(aged()))
+    return path
+
+
+def test_it_runs_with_every_invariant_in_every_block_and_says_what_the_file_says(old: Path) -> None:
+    figures = run_genesis(old, 20)
+    assert figures["supply"] == f"{FUNDS_WEI * len(KEYS)}wei"
+    assert (figures["validator_powers"], figures["genesis_accounts"]) == ([1000], len(KEYS))
+    assert figures["parameters_compared"] >= 10
+    assert {"capability", "evm", "register"} <= set(figures["left_out"])
+
+
+def test_reading_it_and_migrating_it_first_are_the_same(old: Path, tmp_path: Path) -> None:
+    modules = build_application(MemoryBackend()).modules
+    new = tmp_path / "new.json"
+    code, out, err = stchaind(tmp_path, "genesis", "migrate", "v0.50", str(old), "--output-document", str(new))
+    assert (code, out) == (0, "")
+    assert err.startswith("left out, since this version has no such modules: capability, evm, ")
+    assert read(new, modules) == (read(old, modules)[0], [])
+    code, out, err = stchaind(tmp_path, "genesis", "validate", str(old))
+    assert (code, out) == (0, f"File at {old} is a valid genesis file\n")
+    assert "evm" in err
+    assert stchaind(tmp_path, "genesis", "validate", str(new)) == (0, f"File at {new} is a valid genesis file\n", "")
+
+
+def test_what_050_added_takes_its_default_and_expedited_proposals_cost_five_times_as_much() -> None:
+    modules, gov = with_gov()
+    params = migrate(aged(), modules)[0]["app_state"]["gov"]["params"]
+    assert {name: params[name] for name in GOV_PARAMS_047} == GOV_PARAMS_047
+    assert params["expedited_min_deposit"] == [{"denom": "wei", "amount": "500000000000000000000"}]
+    added = set(params) - set(GOV_PARAMS_047) - {"expedited_min_deposit"}
+    default = gov.default()["params"]
+    assert {name: params[name] for name in added} == {name: default[name] for name in added}
+    assert {"expedited_voting_period", "proposal_cancel_ratio"} <= added
+
+
+def test_switches_per_denom_move_and_the_consensus_params_are_complete() -> None:
+    given = aged()
+    moved, _ = migrate(given, build_application(MemoryBackend()).modules)
+    assert moved["app_state"]["bank"]["send_enabled"] == [{"denom": "old", "enabled": False}]
+    assert moved["app_state"]["bank"]["params"]["send_enabled"] == []
+    assert "time_iota_ms" not in moved["consensus"]["params"]["block"]
+    assert given == aged()
+
+
+def test_a_section_of_no_module_that_ever_was_is_an_error_not_a_note(old: Path, tmp_path: Path) -> None:
+    given = json.loads(old.read_text())
+    given["app_state"]["stakng"] = {"params": {}}
+    old.write_text(json.dumps(given))
+    code, _, err = stchaind(tmp_path, "genesis", "validate", str(old))
+    assert (code, err) == (1, "Error: app_state.stakng: this chain has no such module\n")
+
+
+@pytest.mark.parametrize("deposit", [[{"denom": "wei"}], [{"denom": "wei", "amount": "x"}], ["5wei"], [{"denom": 5, "amount": "1"}], [None]])
+def test_a_min_deposit_that_is_no_coins_is_named(deposit: Any) -> None:
+    given = aged()
+    given["app_state"]["gov"]["params"]["min_deposit"] = deposit
+    with pytest.raises(GenesisError, match=r"app_state\.gov\.params\.min_deposit: expected a list of coins"):
+        migrate(given, with_gov()[0])
