@@ -96,6 +96,16 @@ AppConfigError = _root("AppConfigError", 40, "error in app.toml")
 InvalidGasLimit = _root("InvalidGasLimit", 41, "invalid gas limit")
 
 
+class UndefinedError(AppError):
+    """undefined/1: a rule whose error the SDK never gave a code; the log line is its sentence alone."""
+
+    codespace = UNDEFINED_CODESPACE
+    code = INTERNAL_CODE
+
+    def __str__(self) -> str:
+        return self.detail
+
+
 class PanicError(AppError):
     """undefined/111222: an exception no rule raised; the SDK reports a panic in a handler this way."""
 

@@ -21,12 +21,14 @@ from chain import config, nodekeys
 from chain.api.comet import CometClient, CometRefused, CometUnavailable
 from chain.app import build_application
 from chain.application import Application, Settings
+from chain.authority import GOV_ADDRESS
 from chain.cli.genesis import tx_message
 from chain.cli.main import cli
 from chain.codec.json import to_json
 from chain.codec.registry import message_class
 from chain.coins import Coin, Coins, to_messages
 from chain.config import Home
+from chain.context import Context
 from chain.crypto import address as bech32
 from chain.crypto.keys import PrivateKey, public_key_to_any
 from chain.store.kv import KVBackend, MemoryBackend
@@ -40,6 +42,8 @@ CHAIN_ID = "test-1"
 FEE: Coins = (Coin("wei", 200_000 * 10**9),)
 GAS = 200_000
 FUNDS_WEI = 10**24
+GOV = bech32.encode(GOV_ADDRESS)
+"""The account of the gov module: the authority over parameters."""
 
 
 def key(number: int, algorithm: str = "secp256k1") -> PrivateKey:
@@ -94,6 +98,21 @@ def chain(
     for _ in range(blocks):
         driver.next_block()
     return driver
+
+
+def at_end_of(app: Application, messages: dict[int, Any]) -> list[Any]:
+    """Have the chain execute a message in the end hooks of a height, where a passed proposal's would be; returns the events, as they come."""
+    events: list[Any] = []
+
+    def hook(ctx: Context, state: Any) -> None:
+        if ctx.height in messages:
+            message = messages[ctx.height]
+            mark = ctx.events.mark()
+            app.executor._handlers[message.DESCRIPTOR.full_name].execute(ctx, state, message)
+            events.extend(ctx.events.events[mark:])
+
+    app._end.append(hook)
+    return events
 
 
 def send(

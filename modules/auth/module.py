@@ -28,7 +28,7 @@ def auth_module(keeper: AuthKeeper) -> Module:
     return Module(
         name="auth",
         stores=(keys.STORE,),
-        messages={"cosmos.auth.v1beta1.MsgUpdateParams": MessageHandler(update_params, lambda message: check_params(message.params))},
+        messages={"cosmos.auth.v1beta1.MsgUpdateParams": MessageHandler(update_params)},
         queries=queries.handlers(keeper),
         genesis=AuthGenesis(keeper),
         account_permissions={"fee_collector": ()},

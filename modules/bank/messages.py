@@ -11,7 +11,7 @@ from chain.codec.registry import message_class
 from chain.coins import Coins
 from chain.context import Context
 from chain.crypto import address as bech32
-from chain.errors import AppError, InvalidAddress, InvalidCoins, InvalidRequest, Unauthorized
+from chain.errors import AppError, InvalidAddress, InvalidCoins, InvalidRequest, Unauthorized, UndefinedError
 from chain.module import MessageHandler
 from chain.store.api import StateWriter
 from modules.bank.errors import InputOutputMismatch, MultipleSenders, NoInputs, NoOutputs
@@ -62,6 +62,7 @@ def handlers(keeper: BankMint) -> Mapping[str, MessageHandler]:
 
     def set_send_enabled(ctx: Context, state: StateWriter, message: Any) -> Any:
         require_gov(message.authority)
+        _check_send_enabled(message)
         for entry in message.send_enabled:
             keeper.set_send_enabled(state, entry.denom, entry.enabled)
         for denom in message.use_default_for:
@@ -71,7 +72,7 @@ def handlers(keeper: BankMint) -> Mapping[str, MessageHandler]:
     def update_params(ctx: Context, state: StateWriter, message: Any) -> Any:
         require_gov(message.authority)
         if message.params.send_enabled:
-            raise InvalidRequest("params.send_enabled is deprecated: use MsgSetSendEnabled")
+            raise UndefinedError("use of send_enabled in params is no longer supported: use MsgSetSendEnabled")
         keeper.set_params(state, message.params)
         return params_response()
 
@@ -79,7 +80,7 @@ def handlers(keeper: BankMint) -> Mapping[str, MessageHandler]:
         f"{PACKAGE}.MsgSend": MessageHandler(send, _check_send),
         f"{PACKAGE}.MsgMultiSend": MessageHandler(multi_send, _check_multi_send),
         f"{PACKAGE}.MsgBurn": MessageHandler(burn, _check_burn),
-        f"{PACKAGE}.MsgSetSendEnabled": MessageHandler(set_send_enabled, _check_send_enabled),
+        f"{PACKAGE}.MsgSetSendEnabled": MessageHandler(set_send_enabled),
         f"{PACKAGE}.MsgUpdateParams": MessageHandler(update_params),
     }
 
@@ -127,9 +128,10 @@ def _check_send_enabled(message: Any) -> None:
     if len(message.send_enabled) + len(message.use_default_for) > MAX_SEND_ENABLED:
         raise InvalidRequest(f"at most {MAX_SEND_ENABLED} denoms can be set at once")
     seen: set[str] = set()
+    for entry in message.send_enabled:
+        if entry.denom in seen:
+            raise InvalidRequest(f"duplicate denom entries found for {entry.denom[:130]!r}")
+        seen.add(entry.denom)
     for denom in [*(entry.denom for entry in message.send_enabled), *message.use_default_for]:
         if not coins.is_denom(denom):
-            raise InvalidCoins(f"invalid denom {denom[:60]!r}")
-        if denom in seen:
-            raise InvalidRequest(f"duplicate denom {denom}")
-        seen.add(denom)
+            raise InvalidRequest(f"invalid denom {denom[:60]!r}: expected a letter, then 2 to 127 of letters, digits and / : . _ -")

@@ -11,8 +11,9 @@ from typing import Any, Final
 from chain.authority import require_gov
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class
+from chain.codec.times import NANOS
 from chain.context import Context
-from chain.errors import InvalidRequest
+from chain.errors import UndefinedError
 from chain.module import MessageHandler, Module
 from chain.store.api import StateReader, StateWriter
 
@@ -36,23 +37,46 @@ class ConsensusKeeper:
 
 
 def check_params(params: Any) -> None:
-    """Raise InvalidRequest (sdk/18) naming the parameter that CometBFT would refuse."""
+    """Raise UndefinedError (undefined/1, the SDK's) naming the parameter that CometBFT would refuse."""
     block, evidence = params.block, params.evidence
     if block.max_bytes == 0 or block.max_bytes < -1 or block.max_bytes > MAX_BLOCK_BYTES:
-        raise InvalidRequest(f"block.max_bytes must be -1 or from 1 to {MAX_BLOCK_BYTES}, got {block.max_bytes}")
+        raise UndefinedError(f"block.max_bytes must be -1 or from 1 to {MAX_BLOCK_BYTES}, got {block.max_bytes}")
     if block.max_gas < -1:
-        raise InvalidRequest(f"block.max_gas must be at least -1, got {block.max_gas}")
+        raise UndefinedError(f"block.max_gas must be at least -1, got {block.max_gas}")
     if evidence.max_age_num_blocks <= 0:
-        raise InvalidRequest(f"evidence.max_age_num_blocks must be positive, got {evidence.max_age_num_blocks}")
-    if evidence.max_age_duration.seconds <= 0 and evidence.max_age_duration.nanos <= 0:
-        raise InvalidRequest("evidence.max_age_duration must be positive")
+        raise UndefinedError(f"evidence.max_age_num_blocks must be positive, got {evidence.max_age_num_blocks}")
+    age = evidence.max_age_duration
+    if not 0 <= age.nanos < NANOS or not 0 < age.seconds * NANOS + age.nanos < 1 << 63:
+        raise UndefinedError(f"evidence.max_age_duration must be positive and fit 63 bits of nanoseconds, got {age.seconds} s and {age.nanos} ns")
     limit = MAX_BLOCK_BYTES if block.max_bytes == -1 else block.max_bytes
     if not 0 <= evidence.max_bytes <= limit:
-        raise InvalidRequest(f"evidence.max_bytes must be from 0 to block.max_bytes ({limit}), got {evidence.max_bytes}")
+        raise UndefinedError(f"evidence.max_bytes must be from 0 to block.max_bytes ({limit}), got {evidence.max_bytes}")
     if params.abci.vote_extensions_enable_height < 0:
-        raise InvalidRequest("abci.vote_extensions_enable_height must not be negative")
+        raise UndefinedError("abci.vote_extensions_enable_height must not be negative")
     if not params.validator.pub_key_types or any(kind not in KEY_TYPES for kind in params.validator.pub_key_types):
-        raise InvalidRequest(f"validator.pub_key_types must be some of {', '.join(KEY_TYPES)}, got {list(params.validator.pub_key_types)}")
+        raise UndefinedError(f"validator.pub_key_types must be some of {', '.join(KEY_TYPES)}, got {list(params.validator.pub_key_types)}")
+
+
+def check_extensions(now: int, wanted: int, height: int) -> None:
+    """Raise UndefinedError unless CometBFT lets the height from which votes are extended (0: never) go from ``now`` to ``wanted`` at ``height``:
+    once reached it stays, and a new one lies ahead.
+    """
+    if now == wanted or (now <= 0 and wanted == 0):
+        return
+    if 0 < now <= height:
+        raise UndefinedError(f"vote extensions cannot be changed once enabled: enabled at {now}, wanted {wanted}, this is block {height}")
+    if wanted and wanted <= height:
+        raise UndefinedError(f"vote extensions cannot begin in the past: wanted {wanted}, this is block {height}")
+
+
+def go_text(message: Any) -> str:
+    """Text of a message as Go's ``String`` has it: what the SDK puts into the event."""
+    parts = []
+    for field, value in message.ListFields():
+        for one in value if field.is_repeated else [value]:
+            shown = f"<{go_text(one)}>" if field.message_type is not None else f'"{one}"' if isinstance(one, str) else str(one)
+            parts.append(f"{field.name}:{shown} ")
+    return "".join(parts)
 
 
 def consensus_module(keeper: ConsensusKeeper) -> Module:
@@ -65,12 +89,22 @@ def consensus_module(keeper: ConsensusKeeper) -> Module:
 
     def update_params(ctx: Context, state: StateWriter, message: Any) -> Any:
         require_gov(message.authority)
+        if not all(message.HasField(part) for part in ("block", "evidence", "validator")):
+            raise UndefinedError("all parameters must be present: block, evidence and validator")
         updated = keeper.get(state)
+        given = ConsensusParams(block=message.block, evidence=message.evidence, validator=message.validator, version={})
+        if message.HasField("abci"):
+            given.abci.CopyFrom(message.abci)
+        extended_from = updated.abci.vote_extensions_enable_height
         for part in ("block", "evidence", "validator", "abci"):
-            if message.HasField(part):
-                getattr(updated, part).CopyFrom(getattr(message, part))
+            if given.HasField(part):
+                getattr(updated, part).CopyFrom(getattr(given, part))
         check_params(updated)
+        check_extensions(extended_from, updated.abci.vote_extensions_enable_height, ctx.height)
+        for part in (updated.version, updated.abci):
+            part.SetInParent()
         keeper.set(state, updated)
+        ctx.events.emit("update_consensus_params", ("authority", message.authority), ("parameters", go_text(given)))
         return update_response()
 
     return Module(

@@ -8,25 +8,22 @@ import pytest
 
 from chain.app import build_application
 from chain.application import Application, Settings
-from chain.authority import GOV_ADDRESS
 from chain.codec.json import to_json
 from chain.codec.registry import message_class
 from chain.coins import CoinMessage
 from chain.context import Context, Mode
-from chain.crypto import address as bech32
 from chain.errors import AppError, InvalidRequest, InvariantBroken
 from chain.module import GenesisError
 from chain.store.kv import MemoryBackend
 from chain.store.state import EmptyView, State
 from chain.testing.driver import Driver
 from chain.tx.build import Signer, build_tx
-from tests.support import CHAIN_ID, FEE, FUNDS_WEI, KEYS, balance, chain, genesis_document, text
+from tests.support import CHAIN_ID, FEE, FUNDS_WEI, GOV, KEYS, balance, chain, genesis_document, text
 
 PACKAGE = "cosmos.crisis.v1beta1"
 GAS = 2_000_000
 CONSTANT_FEE_WEI = 606 * 10**18
 FEE_WEI = FEE[0].amount
-GOV = bech32.encode(GOV_ADDRESS)
 
 
 def verify(driver: Driver, module: str, route: str, *, sender: int = 1, sequence: int = 0, gas: int = GAS) -> Any:

@@ -11,11 +11,9 @@ import pytest
 
 from chain.app import build_application
 from chain.application import Application, Settings
-from chain.authority import GOV_ADDRESS
 from chain.codec.json import to_json
 from chain.codec.registry import message_class
 from chain.context import Context, Mode
-from chain.crypto import address as bech32
 from chain.errors import AppError, Halt, InvariantBroken, UpgradeNeeded
 from chain.module import Module
 from chain.store.errors import StoreError
@@ -25,10 +23,9 @@ from chain.store.state import EmptyView, State
 from chain.testing.driver import Driver
 from chain.tx.build import Signer, build_tx
 from chain.upgrades import Upgrade, migrations_of
-from tests.support import CHAIN_ID, FEE, GAS, KEYS, chain, send, text
+from tests.support import CHAIN_ID, FEE, GAS, GOV, KEYS, at_end_of, chain, send, text
 
 PACKAGE = "cosmos.upgrade.v1beta1"
-GOV = bech32.encode(GOV_ADDRESS)
 Plan = message_class(f"{PACKAGE}.Plan")
 ZERO_TIME_S = -62_135_596_800
 
@@ -39,17 +36,6 @@ def schedule(plan: Any, authority: str = GOV) -> Any:
 
 def cancel() -> Any:
     return message_class(f"{PACKAGE}.MsgCancelUpgrade")(authority=GOV)
-
-
-def at_end_of(app: Application, messages: dict[int, Any]) -> None:
-    """Have the chain execute a message in the end hooks of a height, where a passed proposal would be executed."""
-
-    def hook(ctx: Context, state: Any) -> None:
-        if ctx.height in messages:
-            message = messages[ctx.height]
-            app.executor._handlers[message.DESCRIPTOR.full_name].execute(ctx, state, message)
-
-    app._end.append(hook)
 
 
 def started(messages: dict[int, Any], *, blocks: int = 2, **options: Any) -> tuple[Driver, Application, MemoryBackend]:
