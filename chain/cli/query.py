@@ -19,6 +19,7 @@ _PAGE: Final = {"page-key": "key", "page-offset": "offset", "page-limit": "limit
 _NAMES: Final = {
     "bank": {"all-balances": "balances", "spendable-balance-by-denom": "spendable-balance", "supply-of": "total-supply-of"},
     "auth": {"account-address-by-id": "address-by-acc-num", "module-account-by-name": "module-account"},
+    "upgrade": {"current-plan": "plan", "applied-plan": "applied"},
     "staking": {
         "delegator-delegations": "delegations",
         "validator-delegations": "delegations-to",
@@ -39,6 +40,8 @@ _COMET: Final = {
 _COMET_SERVICE: Final = "/cosmos.base.tendermint.v1beta1.Service/"
 _OPTIONAL: Final = ("resolve_denom", "id", "status")
 """Scalars a query may do without: options, where the others are arguments."""
+_LAST_MAY_MISS: Final = ("module_name",)
+"""Arguments that may be left out."""
 _HASH: Final = re.compile(r"(?:0x)?[0-9a-fA-F]{64}", re.ASCII)
 _HEX: Final = re.compile(r"(?:0x)?(?:[0-9a-fA-F]{2})*", re.ASCII)
 
@@ -95,7 +98,9 @@ def _command(path: str, name: str) -> click.Command:
             flag = f"--{field.name.replace('_', '-')}"
             command = click.option(flag, f"arg_{field.name}", is_flag=field.type == field.TYPE_BOOL, help=f"Field {field.name}.")(command)
     for field in reversed(arguments):
-        command = click.argument(f"arg_{field.name}", nargs=-1 if field.is_repeated else 1, metavar=field.name.upper())(command)
+        required = field.name not in _LAST_MAY_MISS and not field.is_repeated
+        shown = field.name.upper() if required or field.is_repeated else f"[{field.name.upper()}]"
+        command = click.argument(f"arg_{field.name}", nargs=-1 if field.is_repeated else 1, metavar=shown, required=required)(command)
     return click.command(name, help=f"{path} of the node.")(command)
 
 
