@@ -44,6 +44,7 @@ _STATUS: Final = {
     ("sdk", 4): "PermissionDenied",
     ("sdk", 39): "Unavailable",
     ("sdk", 11): "Unknown",
+    ("upgrade", 2): "Unknown",
 }
 _STATUS_ERRORS: Final[dict[str, type[AppError]]] = {
     "NotFound": KeyNotFound,
@@ -85,7 +86,7 @@ def status_of(error: AppError) -> tuple[str, str]:
     if isinstance(error, SimulationFailed):
         return "Unknown", error.detail
     name = _STATUS.get((error.codespace, error.code), "InvalidArgument")
-    if isinstance(error, FutureVersion | VersionPruned):
+    if isinstance(error, FutureVersion | VersionPruned) or (name == "Unknown" and error.codespace != "sdk"):
         return name, f"codespace {error.codespace} code {error.code}: {error.description}: {error.detail}"
     if error.detail and error.codespace == "sdk":
         if name == "NotFound" or error.code in (17, 18):

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from chain import config, nodekeys
 from chain.api.comet import CometClient
@@ -103,6 +104,10 @@ class Side:
         message = message_class("cosmos.bank.v1beta1.MsgSend")(
             from_address=self.address(sender), to_address=self.address(to), amount=to_messages((Coin(denom, amount),))
         )
+        return self.signed(message, sender, sequence, memo=memo, gas=gas)
+
+    def signed(self, message: Any, sender: str, sequence: int, *, memo: str = "", gas: int = 200_000) -> bytes:
+        """A signed transaction of one message, which has this network's addresses."""
         signer = Signer(KEYS[sender].public_key, sequence, NAMES.index(sender))
         unsigned = build_tx([message], fee=(Coin("wei", gas * 10**9),), gas_limit=gas, signers=[signer], memo=memo)
         signed = signing.direct_bytes(encode(unsigned.body), encode(unsigned.auth_info), CHAIN_ID, signer.account_number)
@@ -189,6 +194,7 @@ def _ours(root: Path) -> Iterator[Side]:
     for name in NAMES:
         build.add_account(made, KEYS[name].public_key.address, tuple(Coin(*coin) for coin in COINS))
     made["app_state"]["bank"].update(send_enabled=SEND_ENABLED, denom_metadata=METADATA)
+    made["app_state"]["crisis"]["constant_fee"]["amount"] = "1000"  # simd's default
     message = message_class("cosmos.staking.v1beta1.MsgCreateValidator")(
         description={"moniker": "pair"},
         validator_address=side.address("val", "valoper"),
