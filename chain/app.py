@@ -34,7 +34,10 @@ from modules.consensus.module import ConsensusKeeper, consensus_module
 from modules.crisis.keeper import CrisisKeeper
 from modules.crisis.module import crisis_module
 from modules.genutil.module import deliver_with, genutil_module
-from modules.staking.module import BONDED_POOL, NOT_BONDED_POOL, StakingKeeper, staking_module
+from modules.staking.keeper import StakingKeeper
+from modules.staking.messages import check_gentx
+from modules.staking.module import staking_module
+from modules.staking.records import BONDED_POOL, NOT_BONDED_POOL
 from modules.upgrade.keeper import UpgradeKeeper
 from modules.upgrade.module import upgrade_module
 from modules.vesting.module import vesting_module
@@ -52,6 +55,10 @@ MODULE_ACCOUNTS: Final[dict[str, tuple[str, ...]]] = {
 }
 MAY_RECEIVE: Final = ("fee_collector",)
 """Module accounts that a user may send to (reference stratos-chain.md 1.8)."""
+
+
+CHECK_GENTX: Final = check_gentx
+"""Raises AppError for a MsgCreateValidator that no genesis file can begin with."""
 
 
 def build_application(
@@ -81,7 +88,7 @@ def build_application(
         auth_module(auth),
         bank_module(bank, auth),
         vesting_module(auth, bank),
-        staking_module(staking, bank),
+        staking_module(staking, bank, consensus.key_types),
         genutil_module(),
         consensus_module(consensus),
         upgrade_module(upgrade),

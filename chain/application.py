@@ -651,6 +651,8 @@ class Application:
             Mode.FINALIZE,
             proposer_address=request.proposer_address,
             header_hash=request.hash,
+            next_validators_hash=request.next_validators_hash,
+            app_hash=self.store.latest_commit()[1] if self.store.latest_version else EMPTY_HASH,
             last_commit=votes,
             misbehavior=misbehavior,
         )

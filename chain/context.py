@@ -46,7 +46,7 @@ class Misbehavior:
 class Context:
     """Block header facts, the gas meter and the event list of the running execution.
 
-    ``time_ns`` is the block time in Unix nanoseconds (the only clock consensus code has).
+    ``time_ns`` is the block time in Unix nanoseconds (the only clock consensus code has). ``app_hash`` is that of the block before.
     """
 
     chain_id: str
@@ -57,6 +57,8 @@ class Context:
     events: EventList = field(default_factory=EventList)
     proposer_address: bytes = b""
     header_hash: bytes = b""
+    next_validators_hash: bytes = b""
+    app_hash: bytes = b""
     last_commit: tuple[Vote, ...] = ()
     misbehavior: tuple[Misbehavior, ...] = ()
     tx_hash: bytes = b""

@@ -28,15 +28,36 @@ class Dec(NamedTuple):
         """Product, rounded half to even at 18 places."""
         return _bounded(_round_half_even(self.scaled * other.scaled, ONE))
 
+    def mul_truncate(self, other: Dec) -> Dec:
+        """Product, cut at 18 places."""
+        return _bounded(_toward_zero(self.scaled * other.scaled, ONE))
+
+    def quo_truncate(self, other: Dec) -> Dec:
+        """Quotient, cut at 18 places."""
+        return _bounded(_toward_zero(self.scaled * ONE, other.scaled))
+
     def quo(self, other: Dec) -> Dec:
         """Quotient: truncated at 36 places, then rounded half to even at 18."""
         numerator, denominator = self.scaled * ONE * ONE, other.scaled
         quotient = abs(numerator) // abs(denominator)
         return _bounded(_round_half_even(quotient if (numerator < 0) == (denominator < 0) else -quotient, ONE))
 
+    def quo_round_up(self, other: Dec) -> Dec:
+        """Quotient: truncated at 36 places, then up (toward zero if negative) to 18."""
+        quotient = _toward_zero(self.scaled * ONE * ONE, other.scaled)
+        return _bounded(-(-quotient // ONE))
+
+    def mul_int(self, factor: int) -> Dec:
+        """Product with a whole number, exact."""
+        return _bounded(self.scaled * factor)
+
+    def quo_int(self, divisor: int) -> Dec:
+        """Quotient by a whole number, cut at 18 places."""
+        return Dec(_toward_zero(self.scaled, divisor))
+
     def truncate(self) -> int:
         """The whole part, toward zero."""
-        return abs(self.scaled) // ONE * (1 if self.scaled >= 0 else -1)
+        return _toward_zero(self.scaled, ONE)
 
     def ceil(self) -> int:
         """The smallest integer that is not below."""
@@ -45,6 +66,11 @@ class Dec(NamedTuple):
     def __str__(self) -> str:
         whole, fraction = divmod(abs(self.scaled), ONE)
         return f"{'-' if self.scaled < 0 else ''}{whole}.{fraction:018d}"
+
+
+def dec_of(whole: int) -> Dec:
+    """A whole number as a decimal. Raises DecError above 315 bits."""
+    return _bounded(whole * ONE)
 
 
 def parse_dec(text: str) -> Dec:
@@ -71,6 +97,11 @@ def dec_text(wire: str) -> str:
 def dec_wire(text: str) -> str:
     """The wire form of a Dec's JSON form."""
     return str(parse_dec(text).scaled)
+
+
+def _toward_zero(value: int, divisor: int) -> int:
+    quotient = abs(value) // abs(divisor)
+    return quotient if (value < 0) == (divisor < 0) else -quotient
 
 
 def _round_half_even(value: int, divisor: int) -> int:

@@ -12,7 +12,7 @@ import click
 from mnemonic import Mnemonic
 
 from chain import config, nodekeys
-from chain.app import build_application
+from chain.app import CHECK_GENTX, build_application
 from chain.cli.keyring import keyring_options, user_keyring
 from chain.cli.options import UINT64, home_of, home_option, output_option
 from chain.codec.json import from_json, loads, to_json
@@ -192,7 +192,7 @@ def gentx(ctx: click.Context, /, name: str, amount: str, **options: Any) -> None
     message.commission.rate = dec_wire(options["commission_rate"])
     message.commission.max_rate = dec_wire(options["commission_max_rate"])
     message.commission.max_change_rate = dec_wire(options["commission_max_change_rate"])
-    _check(message)
+    CHECK_GENTX(message)
     node = options["node_id"] or nodekeys.node_id(home)
     memo = f"{node}@{options['ip']}:{options['p2p_port']}"
     unsigned = build_tx([message], fee=parse_amounts(options["fees"]), gas_limit=options["gas"], signers=[Signer(key.public_key, 0)], memo=memo)
@@ -332,12 +332,3 @@ def tx_message(raw: bytes) -> Any:
     tx.body.ParseFromString(parts.body_bytes)
     tx.auth_info.ParseFromString(parts.auth_info_bytes)
     return tx
-
-
-def _check(message: Any) -> None:
-    for module in modules():
-        handler = module.messages.get(message.DESCRIPTOR.full_name)
-        if handler is not None:
-            handler.check_stateless(message)
-            return
-    raise GenesisError("gentx", "this chain has no staking module")

@@ -128,6 +128,10 @@ class BankSend(BankView):
             raise Unauthorized(f"{bech32.encode(recipient)} is not allowed to receive funds")
         self.send(ctx, state, self._accounts.module_addresses[module], recipient, amount)
 
+    def send_between_modules(self, ctx: Context, state: StateWriter, sender: str, recipient: str, amount: Coins) -> None:
+        """Move ``amount`` from the account of one module to that of another, whose account is made if there is none."""
+        self.send(ctx, state, self._accounts.module_addresses[sender], self._accounts.module_account(ctx, state, recipient).address, amount)
+
     def send_one_to_many(self, ctx: Context, state: StateWriter, sender: bytes, amount: Coins, outputs: list[tuple[bytes, Coins]]) -> None:
         """Take ``amount`` once, give each output its part (the parts sum up to ``amount``)."""
         self.take(ctx, state, sender, amount)

@@ -31,6 +31,13 @@ class ConsensusKeeper:
         """The current ``tendermint.types.ConsensusParams``."""
         return ConsensusParams.FromString(state.store(STORE).get(KEY) or b"")
 
+    def key_types(self, ctx: Context, state: StateReader) -> tuple[str, ...]:
+        """Kinds of validator keys that CometBFT accepts. Takes no gas: the SDK has the parameters at hand in every context."""
+        consumed = ctx.gas.consumed
+        kinds = tuple(self.get(state).validator.pub_key_types)
+        ctx.gas.consumed = consumed
+        return kinds
+
     def set(self, state: StateWriter, params: Any) -> None:
         """Write parameters that ``check_params`` accepts."""
         state.store(STORE).set(KEY, encode(params))

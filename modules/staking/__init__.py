@@ -1,1 +1,1 @@
-"""Stake, as far as a genesis validator set needs it. ``README.md`` is the specification and says what is not here."""
+"""Stake: validators, delegations, the validator set, slashing. ``README.md`` is the specification."""
