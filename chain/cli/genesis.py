@@ -16,7 +16,7 @@ from chain.app import CHECK_GENTX, build_application
 from chain.cli.keyring import keyring_options, user_keyring
 from chain.cli.options import UINT64, home_of, home_option, output_option
 from chain.codec.json import from_json, loads, to_json
-from chain.codec.registry import Any_, message_class
+from chain.codec.registry import Any_, message_class, unpack_any
 from chain.codec.times import parse_rfc3339
 from chain.crypto import address as bech32
 from chain.crypto.keys import public_key_to_any
@@ -241,6 +241,7 @@ def _read_gentx(path: Path) -> Any:
         gentxs = next(module.genesis for module in modules() if module.name == "genutil")
         assert gentxs is not None, "genutil has a section"
         gentxs.validate({"gen_txs": [tx]})
+        CHECK_GENTX(unpack_any(from_json(message_class("cosmos.tx.v1beta1.Tx"), tx).body.messages[0]))
     except OSError as error:
         raise click.ClickException(f"{path} cannot be read ({error.strerror})") from None
     except AppError as error:
