@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,9 +137,9 @@ def _base64(raw: bytes) -> str:
 
 
 @contextlib.contextmanager
-def pair(folder: Path) -> Iterator[tuple[Side, Side]]:
-    """(simd, ours), both running, with the same transactions in their blocks."""
-    with _simd(folder / "simd") as theirs, _ours(folder / "ours") as ours:
+def pair(folder: Path, **params: dict[str, Any]) -> Iterator[tuple[Side, Side]]:
+    """(simd, ours), both running, with the same transactions in their blocks. ``params``: by section of app_state, parameters to begin with."""
+    with _simd(folder / "simd", params) as theirs, _ours(folder / "ours", params) as ours:
         for side in (theirs, ours):
             ask_until(lambda side=side: side.height() >= 2, 90)
             side.send("first", side.tx("a", "b", 5, 0, memo="first"))
@@ -150,7 +150,7 @@ def pair(folder: Path) -> Iterator[tuple[Side, Side]]:
 
 
 @contextlib.contextmanager
-def _simd(home: Path) -> Iterator[Side]:
+def _simd(home: Path, params: Mapping[str, dict[str, Any]]) -> Iterator[Side]:
     simd = peers.simd()
     side = Side("simd", "cosmos", home, free_ports(4))
     keyring = ["--keyring-backend", "test"]
@@ -170,12 +170,14 @@ def _simd(home: Path) -> Iterator[Side]:
     state["mint"]["minter"]["inflation"] = "0.000000000000000000"
     for name in ("inflation_rate_change", "inflation_max", "inflation_min"):
         state["mint"]["params"][name] = "0.000000000000000000"
+    for section, changed in params.items():
+        state[section]["params"].update(changed)
     path.write_text(json.dumps(made))
     run("genesis", "gentx", "val", f"{STAKE}wei", "--chain-id", CHAIN_ID, "--moniker", "pair", *keyring)
     run("genesis", "collect-gentxs")
-    changed = {"timeout_commit": 'timeout_commit = "1s"', "pprof_laddr": 'pprof_laddr = ""'}
+    lines = {"timeout_commit": 'timeout_commit = "1s"', "pprof_laddr": 'pprof_laddr = ""'}
     toml = home / "config" / "config.toml"
-    toml.write_text("\n".join(changed.get(line.split(" = ")[0], line) for line in toml.read_text().splitlines()) + "\n")
+    toml.write_text("\n".join(lines.get(line.split(" = ")[0], line) for line in toml.read_text().splitlines()) + "\n")
     flags = ["--rpc.laddr", side.rpc, "--p2p.laddr", f"tcp://127.0.0.1:{side.base + 1}", "--minimum-gas-prices", "1000000000wei"]
     flags += ["--grpc.address", side.grpc, "--api.enable", "--api.address", side.rest.replace("http", "tcp")]
     with _running([str(simd), "--home", str(home), "start", *flags], home):
@@ -183,7 +185,7 @@ def _simd(home: Path) -> Iterator[Side]:
 
 
 @contextlib.contextmanager
-def _ours(root: Path) -> Iterator[Side]:
+def _ours(root: Path, params: Mapping[str, dict[str, Any]]) -> Iterator[Side]:
     side = Side("ours", "st", root, free_ports(4))
     home = config.Home(root)
     nodekeys.create_missing(home)
@@ -195,6 +197,8 @@ def _ours(root: Path) -> Iterator[Side]:
         build.add_account(made, KEYS[name].public_key.address, tuple(Coin(*coin) for coin in COINS))
     made["app_state"]["bank"].update(send_enabled=SEND_ENABLED, denom_metadata=METADATA)
     made["app_state"]["crisis"]["constant_fee"]["amount"] = "1000"  # simd's default
+    for section, changed in params.items():
+        made["app_state"][section]["params"].update(changed)
     message = message_class("cosmos.staking.v1beta1.MsgCreateValidator")(
         description={"moniker": "pair"},
         validator_address=side.address("val", "valoper"),
