@@ -98,11 +98,20 @@ def _message_to_json(message: Any, depth: int) -> Any:
             out[field.name] = {_map_key(key): _value_to_json(inner, value[key], depth) for key in sorted(value)}
         elif field.is_repeated:
             out[field.name] = [_value_to_json(field, item, depth) for item in value]
-        elif field.message_type is not None and not message.HasField(field.name) and not is_non_nullable(field):
+        elif _is_nil(message, field, value):
             out[field.name] = None
         else:
             out[field.name] = _value_to_json(field, value, depth)
     return out
+
+
+def _is_nil(message: Any, field: FieldDescriptor, value: Any) -> bool:
+    """True where Go holds a nil pointer: a message, or a number (MsgEditValidator's, say) that was not given."""
+    if is_non_nullable(field):
+        return False
+    if field.message_type is not None:
+        return not message.HasField(field.name)
+    return not value and (is_dec(field) or is_int(field))
 
 
 def _map_key(key: Any) -> str:

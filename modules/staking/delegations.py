@@ -4,10 +4,11 @@ they can still be slashed.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
+from chain.codec.canonical import encode
 from chain.context import Context
 from chain.crypto import address as bech32
 from chain.dec import Dec
@@ -47,6 +48,9 @@ from modules.staking.store import OF_REDELEGATION, OF_UNBONDING, operator_of
 from modules.staking.validator_set import ValidatorSet
 
 log = structlog.get_logger("staking")
+
+MAX_FINISHED: Final = 10_000
+"""Entries of each queue that one block finishes. No block of ordinary load has as many; after a halt of the chain the rest comes block by block."""
 
 
 class Delegations(ValidatorSet):
@@ -248,22 +252,31 @@ class Delegations(ValidatorSet):
     # --- when the time has come ---------------------------------------------------------------------------------------
 
     def finish_unbondings(self, ctx: Context, state: StateWriter) -> None:
-        """Pay out every unbonding delegation whose time has come, and free what was redelegated."""
-        for raw in self._due(state, keys.UNBONDING_QUEUE, keys.unbondings_ending(ctx.time_ns)):
-            for pair in Pairs.FromString(raw).pairs:
-                self._attempt(ctx, state, self._finish_unbonding_delegation, pair)
-        for raw in self._due(state, keys.REDELEGATION_QUEUE, keys.redelegations_ending(ctx.time_ns)):
-            for triplet in Triplets.FromString(raw).triplets:
-                self._attempt(ctx, state, self._finish_redelegation, triplet)
+        """Pay out every unbonding delegation whose time has come, and free what was redelegated: MAX_FINISHED of each, the rest one block later."""
+        for pair in self._due(state, keys.UNBONDING_QUEUE, keys.unbondings_ending(ctx.time_ns), Pairs, "pairs"):
+            self._attempt(ctx, state, self._finish_unbonding_delegation, pair)
+        for triplet in self._due(state, keys.REDELEGATION_QUEUE, keys.redelegations_ending(ctx.time_ns), Triplets, "triplets"):
+            self._attempt(ctx, state, self._finish_redelegation, triplet)
 
     @staticmethod
-    def _due(state: StateWriter, queue: bytes, last: bytes) -> list[bytes]:
-        """Take the entries of a queue up to ``last`` out of it."""
+    def _due(state: StateWriter, queue: bytes, last: bytes, kind: Any, name: str) -> list[Any]:
+        """Take what a queue holds up to ``last`` out of it, in order, at most MAX_FINISHED."""
         store = state.store(keys.STORE)
-        due = list(store.iterate(queue, last + b"\x00"))
-        for key, _ in due:
-            store.delete(key)
-        return [raw for _, raw in due]
+        due: list[Any] = []
+        slices: list[tuple[bytes, list[Any]]] = []
+        for key, raw in store.iterate(queue, last + b"\x00"):
+            queued = getattr(kind.FromString(raw), name)
+            taken = queued[: MAX_FINISHED - len(due)]
+            due.extend(taken)
+            slices.append((key, queued[len(taken) :]))
+            if len(due) == MAX_FINISHED:
+                break
+        for key, left in slices:
+            if left:
+                store.set(key, encode(kind(**{name: left})))
+            else:
+                store.delete(key)
+        return due
 
     @staticmethod
     def _attempt(ctx: Context, state: StateWriter, finish: Any, queued: Any) -> None:

@@ -17,8 +17,8 @@ from chain.context import Context, Mode
 from chain.crypto import address as bech32
 from chain.crypto.keys import public_key_from_any
 from chain.dec import Dec, DecError, dec_of, from_wire
-from chain.errors import AppError, InvalidAddress, InvalidPubKey, InvalidRequest, NotFound, TxDecodeError, UndefinedError
-from chain.module import MessageHandler
+from chain.errors import AppError, InvalidAddress, InvalidPubKey, InvalidRequest, NotFound, PanicError, TxDecodeError, UndefinedError
+from chain.module import CheckStateless, Execute, MessageHandler
 from chain.store.api import StateReader, StateWriter
 from modules.staking import events, shares
 from modules.staking.errors import (
@@ -210,15 +210,28 @@ def handlers(keeper: StakingKeeper, key_types: KeyTypes) -> Mapping[str, Message
         keeper.set_params(state, params)
         return params_response()
 
-    return {
-        f"{PACKAGE}.MsgCreateValidator": MessageHandler(create_validator, check_create_validator),
-        f"{PACKAGE}.MsgEditValidator": MessageHandler(edit_validator, _check_edit),
-        f"{PACKAGE}.MsgDelegate": MessageHandler(delegate, _check_amount),
-        f"{PACKAGE}.MsgBeginRedelegate": MessageHandler(begin_redelegate, _check_amount),
-        f"{PACKAGE}.MsgUndelegate": MessageHandler(undelegate, _check_amount),
-        f"{PACKAGE}.MsgCancelUnbondingDelegation": MessageHandler(cancel_unbonding, _check_amount),
-        f"{PACKAGE}.MsgUpdateParams": MessageHandler(update_params, _check_update),
+    named: dict[str, tuple[Execute, CheckStateless]] = {
+        "MsgCreateValidator": (create_validator, check_create_validator),
+        "MsgEditValidator": (edit_validator, _check_edit),
+        "MsgDelegate": (delegate, _check_amount),
+        "MsgBeginRedelegate": (begin_redelegate, _check_amount),
+        "MsgUndelegate": (undelegate, _check_amount),
+        "MsgCancelUnbondingDelegation": (cancel_unbonding, _check_amount),
+        "MsgUpdateParams": (update_params, _check_update),
     }
+    return {f"{PACKAGE}.{name}": MessageHandler(_without_overflow(execute), check) for name, (execute, check) in named.items()}
+
+
+def _without_overflow(execute: Execute) -> Execute:
+    """``execute``, in which a decimal above 315 bits is the error that the SDK's panic becomes (undefined/111222)."""
+
+    def run(ctx: Context, state: StateWriter, message: Any) -> Any:
+        try:
+            return execute(ctx, state, message)
+        except DecError as error:
+            raise PanicError(str(error)) from None
+
+    return run
 
 
 # --- what the wire must hold ----------------------------------------------------------------------------------------------

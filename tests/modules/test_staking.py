@@ -285,6 +285,7 @@ BAD: list[tuple[str, int, Any, tuple[str, int]]] = [
     ("undelegation from nobody", 2, undelegate(2, 3, UNIT), ("staking", 3)),
     ("undelegation without a delegation", 2, undelegate(2, 0, UNIT), ("staking", 19)),
     ("undelegation of more", 0, undelegate(0, 0, 1001 * UNIT), ("sdk", 18)),
+    ("undelegation beyond 315 bits", 0, undelegate(0, 0, 2**256 - 1), ("undefined", 111222)),
     ("redelegation to itself", 0, redelegate(0, 0, 0, UNIT), ("staking", 29)),
     ("redelegation to nobody", 0, redelegate(0, 0, 3, UNIT), ("staking", 31)),
     ("redelegation from nobody", 0, redelegate(0, 3, 0, UNIT), ("staking", 3)),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chain.coins import Coin
 from chain.context import Context
 from chain.crypto.address import module_address
 from chain.dec import ONE, Dec, parse_dec
@@ -409,3 +410,48 @@ def test_the_rate_never_gives_a_delegator_more_than_its_part(moves: list[tuple[b
             return  # more than 315 bits: the message fails
         assert paid <= amount
         assert Fraction(int(one.tokens), int(one.delegator_shares)) >= rate * (1 - Fraction(1, 10**15))
+
+
+# --- bounded blocks ---------------------------------------------------------------------------------------------------
+
+
+def test_a_block_finishes_a_bounded_number_of_entries_in_order_and_the_next_ones_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What users queued over a long halt of the chain cannot make its first block slow."""
+    monkeypatch.setattr("modules.staking.delegations.MAX_FINISHED", 4)
+    book = Ledger(7)
+    book.create(1)
+    book.create(2)
+    for number in range(3, 8):
+        book.delegate(number, 1, 9 * UNIT)
+    for _ in range(2):
+        for number in range(3, 8):
+            book.undelegate(number, 1, UNIT)
+            book.redelegate(number, 1, 2, UNIT)
+        book.block()
+    book.block(UNBONDING_S)
+    told = [[pairs["delegator"] for kind, pairs in book.block() if kind == "complete_unbonding"] for _ in range(4)]
+    everybody = [account(number) for number in range(3, 8)]
+    # An entry of the second block that has matured, too, is finished together with the first of its pair.
+    assert told == [everybody[:4], everybody[4:], [], []]
+    assert not list(book.keeper.unbondings(book.state))
+    assert not list(book.keeper.redelegations(book.state))
+    assert not list(book.state.store("staking").iterate(b"\x41", b"\x43"))
+    assert book.broken() == []
+
+
+def test_an_entry_that_cannot_be_paid_stays_and_stops_no_block() -> None:
+    book = Ledger()
+    book.create(1)
+    for number in (2, 3):
+        book.delegate(number, 1, UNIT)
+    book.block()
+    book.undelegate(2, 1, UNIT)
+    book.undelegate(3, 1, UNIT)
+    book.bank.burn(book.ctx, book.state, NOT_BONDED_POOL, (Coin("wei", UNIT),))
+    book.block(UNBONDING_S)
+    before = [book.balance(number) for number in (2, 3)]
+    done = [pairs["delegator"] for kind, pairs in book.block() if kind == "complete_unbonding"]
+    assert done == [account(2)]
+    assert [book.balance(number) for number in (2, 3)] == [before[0] + UNIT, before[1]]
+    [left] = book.keeper.unbondings(book.state)
+    assert left.delegator_address == account(3)
