@@ -124,6 +124,8 @@ def _value_to_json(field: FieldDescriptor, value: Any, depth: int) -> Any:
     if field.type == FieldDescriptor.TYPE_BYTES:
         if is_int(field):  # a few old fields keep an Int's text in bytes
             return value.decode("ascii", "replace") or "0"
+        if is_dec(field):
+            return dec_text(value.decode("ascii", "replace"))
         # CometBFT's HexBytes and the SDK's evidence hashes keep their own text form. Go's nil bytes are null, except in lists.
         if not value and not field.is_repeated:
             return None
@@ -142,7 +144,7 @@ def _value_to_json(field: FieldDescriptor, value: Any, depth: int) -> Any:
 
 
 def is_dec(field: FieldDescriptor) -> bool:
-    """True for a text field whose Go type is LegacyDec: scaled on the wire, decimal in JSON."""
+    """True for a field (of text, or of bytes that hold it) whose Go type is LegacyDec: scaled on the wire, decimal in JSON."""
     return (registry.option_of(field, _CUSTOM_TYPE) or "").endswith("Dec")
 
 
@@ -252,6 +254,8 @@ def _scalar(field: FieldDescriptor, value: Any, path: str) -> Any:
         if not value.isascii():
             raise JSONUnmarshalError(f"{path}: expected a whole number as text, got {_shown(value)}")
         return value.encode()
+    if field.type == FieldDescriptor.TYPE_BYTES and is_dec(field):
+        return _parsed(dec_wire, value, path).encode()
     if field.type == FieldDescriptor.TYPE_BYTES:
         try:
             text = value.replace("-", "+").replace("_", "/")
