@@ -6,6 +6,7 @@ Reads and writes touch the same keys in the same order as the SDK's keeper, so g
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, Final, Protocol
 
 from chain import coins
@@ -55,10 +56,10 @@ class BankView:
         raw = state.store(keys.STORE).get(keys.balance(address, denom))
         return 0 if raw is None else int(raw)
 
-    def balances(self, state: StateReader, address: bytes) -> Coins:
-        """All coins at ``address``."""
+    def balances(self, state: StateReader, address: bytes, limit: int | None = None) -> Coins:
+        """All coins at ``address``, or the first ``limit`` by denom."""
         prefix = keys.balances_of(address)
-        found = state.store(keys.STORE).iterate(prefix, prefix_end(prefix))
+        found = islice(state.store(keys.STORE).iterate(prefix, prefix_end(prefix)), limit)
         return tuple(Coin(key[len(prefix) :].decode(), int(raw)) for key, raw in found)
 
     def spendable(self, ctx: Context, state: StateReader, address: bytes) -> Coins:
