@@ -33,7 +33,12 @@ from modules.bank.module import bank_module
 from modules.consensus.module import ConsensusKeeper, consensus_module
 from modules.crisis.keeper import CrisisKeeper
 from modules.crisis.module import crisis_module
+from modules.distribution.hooks import DistributionHooks
+from modules.distribution.keeper import DistributionKeeper
+from modules.distribution.module import distribution_module
 from modules.genutil.module import deliver_with, genutil_module
+from modules.mint.keeper import MintKeeper
+from modules.mint.module import mint_module
 from modules.staking.keeper import StakingKeeper
 from modules.staking.messages import check_gentx
 from modules.staking.module import staking_module
@@ -43,17 +48,19 @@ from modules.upgrade.module import upgrade_module
 from modules.vesting.module import vesting_module
 
 PRE_BLOCK: Final = ("upgrade",)
-BEGIN_BLOCK: Final = ("staking", "auth", "bank", "crisis", "genutil", "vesting", "consensus")
-END_BLOCK: Final = ("crisis", "staking", "auth", "bank", "genutil", "upgrade", "vesting", "consensus")
-GENESIS: Final = ("auth", "bank", "staking", "genutil", "upgrade", "vesting", "consensus", "crisis")
+BEGIN_BLOCK: Final = ("mint", "distribution", "staking", "auth", "bank", "crisis", "genutil", "vesting", "consensus")
+END_BLOCK: Final = ("crisis", "staking", "auth", "bank", "distribution", "mint", "genutil", "upgrade", "vesting", "consensus")
+GENESIS: Final = ("auth", "bank", "distribution", "staking", "mint", "genutil", "upgrade", "vesting", "consensus", "crisis")
 
 MODULE_ACCOUNTS: Final[dict[str, tuple[str, ...]]] = {
     "fee_collector": (),
+    "distribution": ("burner",),
+    "mint": ("minter",),
     BONDED_POOL: ("burner", "staking"),
     NOT_BONDED_POOL: ("burner", "staking"),
     "gov": ("burner",),
 }
-MAY_RECEIVE: Final = ("fee_collector",)
+MAY_RECEIVE: Final = ("fee_collector", "distribution")
 """Module accounts that a user may send to (reference stratos-chain.md 1.8)."""
 
 
@@ -84,11 +91,15 @@ def build_application(
     staking = StakingKeeper(bank)
     upgrade = UpgradeKeeper(settings.skip_upgrades, partial(write_upgrade_info, upgrade_info) if upgrade_info is not None else lambda *_: None)
     crisis = CrisisKeeper(bank)
+    distribution = DistributionKeeper(auth, bank, staking)
+    staking.set_hooks((DistributionHooks(distribution),))
     modules: list[Module] = [
         auth_module(auth),
         bank_module(bank, auth),
         vesting_module(auth, bank),
         staking_module(staking, bank, consensus.key_types),
+        distribution_module(distribution, auth, bank, staking),
+        mint_module(MintKeeper(bank, staking), auth),
         genutil_module(),
         consensus_module(consensus),
         upgrade_module(upgrade),

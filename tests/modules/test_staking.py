@@ -24,7 +24,7 @@ from tests.support import CHAIN_ID, FUNDS_WEI, KEYS, chain, text
 PACKAGE = "cosmos.staking.v1beta1"
 UNIT = 10**15
 UNBONDING_S = 1_814_400
-GAS = 500_000
+GAS = 1_500_000
 FEE_WEI = GAS * 10**9
 
 

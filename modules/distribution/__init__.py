@@ -1,0 +1,1 @@
+"""Distribution: rewards of validators and their delegators, and the community pool."""

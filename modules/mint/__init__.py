@@ -1,0 +1,1 @@
+"""Mint: new coins of each block, by inflation."""
