@@ -11,7 +11,7 @@ from typing import Any
 import click
 import structlog
 
-from chain.cli import bootstrap, debug, genesis, keys, maintain, node, query, sign, snapshots, staking, tx, upgrade, vesting
+from chain.cli import bootstrap, debug, distribution, genesis, keys, maintain, node, query, sign, snapshots, staking, tx, upgrade, vesting
 from chain.crypto.hd import DerivationError
 from chain.crypto.keyring_backends import KeyringError
 from chain.dec import DecError
@@ -138,6 +138,7 @@ tx.tx.add_command(vesting.vesting)
 tx.tx.add_command(staking.staking)
 tx.tx.add_command(upgrade.upgrade)
 tx.tx.add_command(upgrade.crisis)
+tx.tx.add_command(distribution.distribution)
 for _name, _signing in sign.COMMANDS.items():
     tx.tx.add_command(_signing, _name)
 node.comet.add_command(bootstrap.bootstrap_state)

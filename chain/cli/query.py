@@ -27,6 +27,12 @@ _NAMES: Final = {
         "validator-unbonding-delegations": "unbonding-delegations-from",
         "redelegations": "redelegation",
     },
+    "distribution": {
+        "validator-commission": "commission",
+        "validator-slashes": "slashes",
+        "delegation-rewards": "rewards-by-validator",
+        "delegation-total-rewards": "rewards",
+    },
 }
 """simd's names where they are not the method's own."""
 _COMET: Final = {
@@ -42,6 +48,8 @@ _OPTIONAL: Final = ("resolve_denom", "id", "status")
 """Scalars a query may do without: options, where the others are arguments."""
 _LAST_MAY_MISS: Final = ("module_name",)
 """Arguments that may be left out."""
+_BY_OPTION: Final = ("DelegatorValidators", "DelegatorWithdrawAddress")
+"""Methods of distribution whose fields simd takes as options alone."""
 _HASH: Final = re.compile(r"(?:0x)?[0-9a-fA-F]{64}", re.ASCII)
 _HEX: Final = re.compile(r"(?:0x)?(?:[0-9a-fA-F]{2})*", re.ASCII)
 
@@ -77,7 +85,8 @@ def _command(path: str, name: str) -> click.Command:
     request = POOL.FindServiceByName(service).FindMethodByName(method).input_type
     scalars = [field for field in request.fields if field.message_type is None]
     paged = "pagination" in request.fields_by_name
-    arguments = [field for field in scalars if field.name not in _OPTIONAL]
+    by_option = method in _BY_OPTION and "distribution" in service
+    arguments = [field for field in scalars if field.name not in _OPTIONAL and not by_option]
 
     def run(output: str | None, node: str | None, height: int, grpc_addr: str, no_indent: bool, **given: Any) -> None:
         value = {field.name: _value(field, given[f"arg_{field.name}"]) for field in scalars if given.get(f"arg_{field.name}")}
