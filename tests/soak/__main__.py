@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.modules.test_rewards import run_histories
 from tests.soak import fuzz
 from tests.soak.crash_points import all_crash_points
 from tests.soak.ics23 import ics23_all_values
@@ -50,6 +51,7 @@ SOAKS: dict[str, Callable[[int], dict[str, Any]]] = {
     "ics23": ics23_all_values,
     "kills": kill_many_times,
     "crash-points": all_crash_points,
+    "rewards": lambda seed: run_histories(1000, seed),
 }
 ON_A_FILE: dict[str, Callable[[int, str], dict[str, Any]]] = {"mainnet-genesis": mainnet_genesis}
 """Only when asked for, as ``mainnet-genesis=PATH``."""
