@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -106,10 +106,10 @@ class Side:
         )
         return self.signed(message, sender, sequence, memo=memo, gas=gas)
 
-    def signed(self, message: Any, sender: str, sequence: int, *, memo: str = "", gas: int = 200_000) -> bytes:
-        """A signed transaction of one message, which has this network's addresses."""
+    def signed(self, message: Any, sender: str, sequence: int, *, memo: str = "", gas: int = 200_000, more: Sequence[Any] = ()) -> bytes:
+        """A signed transaction of a message, and more, which have this network's addresses."""
         signer = Signer(KEYS[sender].public_key, sequence, NAMES.index(sender))
-        unsigned = build_tx([message], fee=(Coin("wei", gas * 10**9),), gas_limit=gas, signers=[signer], memo=memo)
+        unsigned = build_tx([message, *more], fee=(Coin("wei", gas * 10**9),), gas_limit=gas, signers=[signer], memo=memo)
         signed = signing.direct_bytes(encode(unsigned.body), encode(unsigned.auth_info), CHAIN_ID, signer.account_number)
         return unsigned.encode([KEYS[sender].sign(signed)])
 
@@ -139,7 +139,7 @@ def _base64(raw: bytes) -> str:
 @contextlib.contextmanager
 def pair(folder: Path, **params: dict[str, Any]) -> Iterator[tuple[Side, Side]]:
     """(simd, ours), both running, with the same transactions in their blocks. ``params``: by section of app_state, parameters to begin with."""
-    with _simd(folder / "simd", params) as theirs, _ours(folder / "ours", params) as ours:
+    with simd_alone(folder / "simd", params) as theirs, _ours(folder / "ours", params) as ours:
         for side in (theirs, ours):
             ask_until(lambda side=side: side.height() >= 2, 90)
             side.send("first", side.tx("a", "b", 5, 0, memo="first"))
@@ -150,7 +150,8 @@ def pair(folder: Path, **params: dict[str, Any]) -> Iterator[tuple[Side, Side]]:
 
 
 @contextlib.contextmanager
-def _simd(home: Path, params: Mapping[str, dict[str, Any]]) -> Iterator[Side]:
+def simd_alone(home: Path, params: Mapping[str, dict[str, Any]]) -> Iterator[Side]:
+    """The real simd, running, with one validator and funded keys."""
     simd = peers.simd()
     side = Side("simd", "cosmos", home, free_ports(4))
     keyring = ["--keyring-backend", "test"]
