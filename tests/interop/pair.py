@@ -31,6 +31,7 @@ from chain.crypto.keys import public_key_to_any
 from chain.errors import InvalidAddress
 from chain.tx import signing
 from chain.tx.build import Signer, build_tx
+from chain.tx.signing import DIRECT, LEGACY_AMINO_JSON
 from genesis import build, document
 from tests.interop import peers
 from tests.support import ROOT, ask_until, end, free_ports
@@ -106,11 +107,19 @@ class Side:
         )
         return self.signed(message, sender, sequence, memo=memo, gas=gas)
 
-    def signed(self, message: Any, sender: str, sequence: int, *, memo: str = "", gas: int = 200_000, more: Sequence[Any] = ()) -> bytes:
-        """A signed transaction of a message, and more, which have this network's addresses."""
-        signer = Signer(KEYS[sender].public_key, sequence, NAMES.index(sender))
-        unsigned = build_tx([message, *more], fee=(Coin("wei", gas * 10**9),), gas_limit=gas, signers=[signer], memo=memo)
-        signed = signing.direct_bytes(encode(unsigned.body), encode(unsigned.auth_info), CHAIN_ID, signer.account_number)
+    def signed(
+        self, message: Any, sender: str, sequence: int, *, memo: str = "", gas: int = 200_000, more: Sequence[Any] = (), amino: bool = False
+    ) -> bytes:
+        """A signed transaction of a message, and more, which have this network's addresses; signed as amino JSON if asked."""
+        messages, fee = (message, *more), (Coin("wei", gas * 10**9),)
+        signer = Signer(KEYS[sender].public_key, sequence, NAMES.index(sender), LEGACY_AMINO_JSON if amino else DIRECT)
+        unsigned = build_tx(messages, fee=fee, gas_limit=gas, signers=[signer], memo=memo)
+        common: dict[str, Any] = {"chain_id": CHAIN_ID, "account_number": signer.account_number}
+        if amino:
+            plain: dict[str, Any] = {"payer": "", "granter": "", "timeout_height": 0}
+            signed = signing.amino_bytes(messages, fee=fee, gas_limit=gas, memo=memo, sequence=sequence, **plain, **common)
+        else:
+            signed = signing.direct_bytes(encode(unsigned.body), encode(unsigned.auth_info), **common)
         return unsigned.encode([KEYS[sender].sign(signed)])
 
     def send(self, name: str, raw: bytes) -> None:

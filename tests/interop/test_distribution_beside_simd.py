@@ -129,8 +129,8 @@ class Compared:
         client = CometClient(side.rpc)
         sequences = {name: 0 for name in ("val", "a", "b", "c")}
         sequences["val"] = 1  # its gentx
-        for name, sender, messages in scenario(side):
-            side.send(name, side.signed(messages[0], sender, sequences[sender], gas=GAS, memo=name, more=messages[1:]))
+        for at, (name, sender, messages) in enumerate(scenario(side)):
+            side.send(name, side.signed(messages[0], sender, sequences[sender], gas=GAS, memo=name, more=messages[1:], amino=at > 1))
             sequences[sender] += 1
         last = max(side.heights.values())
         ask_until(lambda: side.height() > last + 1)
