@@ -59,6 +59,10 @@ class Dec(NamedTuple):
         """The whole part, toward zero."""
         return _toward_zero(self.scaled, ONE)
 
+    def round(self) -> int:
+        """The nearest whole number, half to even."""
+        return _round_half_even(self.scaled, ONE)
+
     def ceil(self) -> int:
         """The smallest integer that is not below."""
         return -(-self.scaled // ONE)

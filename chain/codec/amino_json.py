@@ -87,17 +87,13 @@ def _message(message: Any, depth: int) -> Any:
 def _value(field: FieldDescriptor, value: Any, depth: int) -> Any:
     if field.message_type is not None:
         return _message(value, depth + 1)
-    if field.type == FieldDescriptor.TYPE_BYTES:
-        return base64.b64encode(value).decode()
     if field.cpp_type in _BIG:
         return str(value)
-    if field.type == FieldDescriptor.TYPE_STRING:
-        scalar = registry.option_of(field, _SCALAR)
-        if scalar == "cosmos.Int":
-            return value or "0"
-        if scalar == "cosmos.Dec":
-            try:
-                return dec_text(value)
-            except DecError as error:
-                raise InvalidRequest(f"{field.full_name}: {error}") from None
-    return value
+    scalar = registry.option_of(field, _SCALAR)
+    if scalar in ("cosmos.Int", "cosmos.Dec"):
+        text = value if isinstance(value, str) else value.decode("ascii", "replace")
+        try:
+            return (dec_text(text) if scalar == "cosmos.Dec" else text) if text else "0"
+        except DecError as error:
+            raise InvalidRequest(f"{field.full_name}: {error}") from None
+    return base64.b64encode(value).decode() if field.type == FieldDescriptor.TYPE_BYTES else value

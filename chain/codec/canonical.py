@@ -26,8 +26,9 @@ def is_non_nullable(field: FieldDescriptor) -> bool:
 
 
 def is_number_text(field: FieldDescriptor) -> bool:
-    """True where the text field holds an Int, Uint or Dec."""
-    return bool(field.type == FieldDescriptor.TYPE_STRING and (registry.option_of(field, _CUSTOM_TYPE) or "") in _NUMBER_TYPES)
+    """True where the field (text, or bytes that hold text) is an Int, Uint or Dec."""
+    textual = field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
+    return bool(textual and (registry.option_of(field, _CUSTOM_TYPE) or "") in _NUMBER_TYPES)
 
 
 def encode(message: Message) -> bytes:
@@ -68,7 +69,7 @@ def _reaches(descriptor: Descriptor, seen: frozenset[str]) -> bool:
 def _filler(descriptor: Descriptor) -> Callable[[Any], None] | None:
     if not _needs_filling(descriptor):
         return None
-    numbers: list[str] = []
+    numbers: list[tuple[str, str | bytes]] = []
     singles: list[tuple[str, bool, Descriptor]] = []
     lists: list[tuple[str, Descriptor]] = []
     maps: list[tuple[str, Descriptor]] = []
@@ -76,7 +77,7 @@ def _filler(descriptor: Descriptor) -> Callable[[Any], None] | None:
         if is_number_text(field):
             # A nullable Int inside a oneof or marked nullable stays absent; repeated ones carry their own text.
             if not field.is_repeated and is_non_nullable(field):
-                numbers.append(field.name)
+                numbers.append((field.name, "0" if field.type == FieldDescriptor.TYPE_STRING else b"0"))
         elif field.message_type is not None:
             if field.message_type.GetOptions().map_entry:
                 value = field.message_type.fields_by_name["value"].message_type
@@ -89,9 +90,9 @@ def _filler(descriptor: Descriptor) -> Callable[[Any], None] | None:
                 singles.append((field.name, is_non_nullable(field), field.message_type))
 
     def run(message: Any) -> None:
-        for name in numbers:
+        for name, zero in numbers:
             if not getattr(message, name):
-                setattr(message, name, "0")
+                setattr(message, name, zero)
         for name, always, inner in singles:
             if always or message.HasField(name):
                 part = getattr(message, name)
