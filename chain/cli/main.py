@@ -11,7 +11,7 @@ from typing import Any
 import click
 import structlog
 
-from chain.cli import bootstrap, debug, distribution, genesis, keys, maintain, node, query, sign, snapshots, staking, tx, upgrade, vesting
+from chain.cli import bootstrap, debug, distribution, genesis, keys, maintain, node, query, sign, slashing, snapshots, staking, tx, upgrade, vesting
 from chain.crypto.hd import DerivationError
 from chain.crypto.keyring_backends import KeyringError
 from chain.dec import DecError
@@ -134,6 +134,7 @@ for _command in (
     debug.debug,
 ):
     cli.add_command(_command)
+tx.tx.add_command(slashing.slashing)
 tx.tx.add_command(vesting.vesting)
 tx.tx.add_command(staking.staking)
 tx.tx.add_command(upgrade.upgrade)

@@ -12,12 +12,15 @@ from chain.api import blocks
 from chain.cli.genesis import modules
 from chain.cli.options import output_option, show
 from chain.cli.tx import Remote, query_options, simulate
-from chain.codec.json import from_json, to_json
-from chain.codec.registry import POOL, message_class
+from chain.codec.json import from_json, loads, to_json
+from chain.codec.registry import POOL, extension, message_class, option_of
+from chain.crypto import address as bech32
+from chain.crypto.keys import public_key_from_any
 
 _PAGE: Final = {"page-key": "key", "page-offset": "offset", "page-limit": "limit", "page-reverse": "reverse", "page-count-total": "count_total"}
 _NAMES: Final = {
     "bank": {"all-balances": "balances", "spendable-balance-by-denom": "spendable-balance", "supply-of": "total-supply-of"},
+    "evidence": {"all-evidence": "list"},
     "auth": {"account-address-by-id": "address-by-acc-num", "module-account-by-name": "module-account"},
     "upgrade": {"current-plan": "plan", "applied-plan": "applied"},
     "staking": {
@@ -44,12 +47,13 @@ _COMET: Final = {
     "validator-set-by-height": "GetValidatorSetByHeight",
 }
 _COMET_SERVICE: Final = "/cosmos.base.tendermint.v1beta1.Service/"
-_OPTIONAL: Final = ("resolve_denom", "id", "status")
+_OPTIONAL: Final = ("resolve_denom", "id", "status", "evidence_hash")
 """Scalars a query may do without: options, where the others are arguments."""
 _LAST_MAY_MISS: Final = ("module_name",)
 """Arguments that may be left out."""
 _BY_OPTION: Final = ("DelegatorValidators", "DelegatorWithdrawAddress")
 """Methods of distribution whose fields simd takes as options alone."""
+_SCALAR: Final = extension("cosmos_proto.scalar")
 _HASH: Final = re.compile(r"(?:0x)?[0-9a-fA-F]{64}", re.ASCII)
 _HEX: Final = re.compile(r"(?:0x)?(?:[0-9a-fA-F]{2})*", re.ASCII)
 
@@ -114,9 +118,11 @@ def _command(path: str, name: str) -> click.Command:
 
 
 def _value(field: Any, given: Any) -> Any:
-    """The JSON form of what was typed: bytes come in hex or base64."""
+    """The JSON form of what was typed: bytes come in hex or base64, a consensus address also as the key in JSON that has it."""
     if field.is_repeated:
         return list(given)
+    if option_of(field, _SCALAR) == "cosmos.ConsensusAddressString" and given.startswith("{"):
+        return bech32.encode(public_key_from_any(from_json(message_class("google.protobuf.Any"), loads(given))).address, bech32.CONSENSUS)
     if field.type == field.TYPE_BYTES and _HEX.fullmatch(given):
         return base64.b64encode(bytes.fromhex(given.removeprefix("0x"))).decode()
     return given

@@ -1,0 +1,196 @@
+"""A validator that is absent, jailed, unjailed and signs twice, on the real simd and on ours: events, codes, gas, stored bytes, and what queries answer."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chain.api.comet import CometClient
+from chain.codec.json import to_json
+from chain.codec.registry import POOL, message_class
+from chain.light.headers import PRECOMMIT, types, vote_sign_bytes
+from chain.testing.validators import ValidatorKey
+from tests.interop import peers
+from tests.interop.punishments import LOOK_AT, QUESTIONS, WINDOW, stored_keys
+from tests.interop.test_refusals_beside_simd import speed_up
+from tests.support import CHAIN_ID, ROOT, ask_until, end, free_ports
+
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(900)]
+B = ValidatorKey.numbered(1)
+PANICS_ON_SIMD = ()
+
+
+@pytest.fixture(scope="module")
+def ours() -> Any:
+    done = subprocess.run([sys.executable, "-m", "tests.interop.punishments_as_cosmos"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout[done.stdout.index('{"genesis"') :])
+
+
+@pytest.fixture(scope="module")
+def theirs(ours: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    home, binary = tmp_path_factory.mktemp("simd"), peers.simd()
+    subprocess.run([binary, "--home", home, "init", "v", "--chain-id", CHAIN_ID, "--default-denom", "wei"], capture_output=True, check=True)
+    _write_genesis(home, ours["genesis"])
+    base = free_ports(3)
+    node = f"tcp://127.0.0.1:{base}"
+    ports = ["--rpc.laddr", node, "--p2p.laddr", f"tcp://127.0.0.1:{base + 1}", "--grpc.address", f"127.0.0.1:{base + 2}", "--api.enable=false"]
+    speed_up(home / "config" / "config.toml")
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen([binary, "--home", home, "start", *ports, "--minimum-gas-prices", "0stake"], stdout=log, stderr=log)
+    client = CometClient(node)
+    try:
+        ask_until(lambda: _height(client) >= 1)
+        yield Played(client, ours["txs"]).all()
+    finally:
+        client.close()
+        end(process)
+
+
+def _write_genesis(home: Path, sections: Any) -> None:
+    """Ours, where the modules are the same; no inflation; A's key as the node's."""
+    path = home / "config" / "genesis.json"
+    made = json.loads(path.read_text())
+    made["app_state"].update({name: sections[name] for name in ("bank", "genutil", "slashing")})
+    made["app_state"]["auth"]["accounts"] = sections["auth"]["accounts"]
+    mint = made["app_state"]["mint"]
+    mint["minter"]["inflation"] = "0.000000000000000000"
+    mint["params"].update(dict.fromkeys(("inflation_rate_change", "inflation_max", "inflation_min"), "0.000000000000000000"))
+    made["consensus"]["params"]["block"]["max_gas"] = "-1"
+    path.write_text(json.dumps(made))
+    key = ValidatorKey.numbered(0)
+    private, public = (base64.b64encode(raw).decode() for raw in (key.seed + key.public_key.raw, key.public_key.raw))
+    stored = {
+        "address": key.address.hex().upper(),
+        "pub_key": {"type": "tendermint/PubKeyEd25519", "value": public},
+        "priv_key": {"type": "tendermint/PrivKeyEd25519", "value": private},
+    }
+    (home / "config" / "priv_validator_key.json").write_text(json.dumps(stored))
+
+
+def _height(client: CometClient) -> int:
+    return int(client.call("status")["sync_info"]["latest_block_height"])
+
+
+class Played:
+    """The same story on simd, in the form of ``punishments_as_cosmos``."""
+
+    def __init__(self, client: CometClient, txs: dict[str, str]) -> None:
+        self.client, self.txs = client, {name: base64.b64decode(raw) for name, raw in txs.items()}
+        self.steps: dict[str, Any] = {}
+
+    def all(self) -> Any:
+        events = {}
+        for name in ("in freedom", "without a validator", "without evidence"):
+            self.send(name)
+        self.wait(WINDOW + 1)
+        events["absent"], events["jailed"] = self.begun(LOOK_AT), self.begun(WINDOW + 1)
+        stored = {name: self.stored(key) for name, key in stored_keys().items()}
+        self.send("too early")
+        self.wait_until_out()
+        self.send("in time")
+        double_signed = self.double_sign()
+        events["double signed"] = self.begun(double_signed)
+        for name in ("tombstoned", "less stake", "with too little stake"):
+            self.send(name)
+        answers = {name: self.ask(path, request()) for name, (path, request) in QUESTIONS.items()}
+        return {"steps": self.steps, "events": events, "stored": stored, "answers": answers}
+
+    def wait(self, height: int) -> None:
+        ask_until(lambda: _height(self.client) >= height)
+
+    def send(self, name: str) -> Any:
+        sent = self.client.broadcast(self.txs[name])
+        assert sent["code"] == 0, (name, sent["log"])
+        wanted = base64.b64encode(bytes.fromhex(sent["hash"])).decode()
+        found = ask_until(lambda: self.client.call("tx", hash=wanted, prove=False))["tx_result"]
+        self.steps[name] = {
+            "code": int(found.get("code", 0)),
+            "codespace": found.get("codespace", ""),
+            "log": found.get("log", ""),
+            "gas_used": int(found["gas_used"]),
+            "events": _events(found["events"]),
+        }
+        return self.steps[name]
+
+    def wait_until_out(self) -> None:
+        """Until a block is later than the time that B's signing info names."""
+        [info] = [one for one in self.ask(*_asked("signing infos"))["info"] if one["jailed_until"] > "2000"]
+        ask_until(lambda: self.client.call("status")["sync_info"]["latest_block_time"] > info["jailed_until"])
+
+    def begun(self, height: int) -> list[Any]:
+        """Events of slashing and evidence at the begin of a block."""
+        found = self.client.call("block_results", height=str(height))["finalize_block_events"]
+        events = [pairs for one, pairs in zip(found, _events(found), strict=True) if {"key": "mode", "value": "BeginBlock"} in _bare(one)]
+        return [[kind, [pair for pair in pairs if pair[0] != "mode"]] for kind, pairs in events]
+
+    def stored(self, key: bytes) -> str:
+        answer = self.client.abci_query("/store/slashing/key", key, LOOK_AT, False)
+        return base64.b64decode(answer.get("value") or "").hex()
+
+    def ask(self, path: str, request: Any) -> Any:
+        service, _, method = path.lstrip("/").partition("/")
+        response = message_class(POOL.FindServiceByName(service).FindMethodByName(method).output_type.full_name)
+        answer = self.client.abci_query(path, request.SerializeToString())
+        return answer["log"] if answer.get("code") else to_json(response.FromString(base64.b64decode(answer.get("value") or "")))
+
+    def double_sign(self) -> int:
+        """Two votes of B at LOOK_AT, handed to CometBFT; the height of the block that has them as evidence."""
+        header = self.client.call("header", height=str(LOOK_AT))["header"]
+        validators = self.client.call("validators", height=str(LOOK_AT))["validators"]
+        [(index, power)] = [(at, one["voting_power"]) for at, one in enumerate(validators) if one["address"] == B.address.hex().upper()]
+        votes = []
+        for at in ("01", "02"):
+            block = types("BlockID")(hash=bytes.fromhex(at * 32))
+            block.part_set_header.total, block.part_set_header.hash = 1, bytes.fromhex("03" * 32)
+            vote = types("Vote")(type=PRECOMMIT)
+            vote.timestamp.seconds = 1_800_000_000
+            signature = B.sign(vote_sign_bytes(CHAIN_ID, LOOK_AT, 0, block, vote.timestamp))
+            votes.append(
+                {
+                    "type": PRECOMMIT,
+                    "height": str(LOOK_AT),
+                    "round": 0,
+                    "block_id": {"hash": at * 32, "parts": {"total": 1, "hash": "03" * 32}},
+                    "timestamp": "2027-01-15T08:00:00Z",
+                    "validator_address": B.address.hex().upper(),
+                    "validator_index": index,
+                    "signature": base64.b64encode(signature).decode(),
+                    "extension": None,
+                    "extension_signature": None,
+                }
+            )
+        total = str(sum(int(one["voting_power"]) for one in validators))
+        value = {"vote_a": votes[0], "vote_b": votes[1], "total_voting_power": total, "validator_power": power, "timestamp": header["time"]}
+        start = _height(self.client)
+        self.client.call("broadcast_evidence", evidence={"type": "tendermint/DuplicateVoteEvidence", "value": value})
+        self.wait(start + 6)
+        for height in range(start, start + 7):
+            if self.client.call("block", height=str(height))["block"]["evidence"]["evidence"]:
+                return height
+        raise TimeoutError("no block took the evidence in")
+
+
+def _asked(name: str) -> tuple[str, Any]:
+    path, request = QUESTIONS[name]
+    return path, request()
+
+
+def _bare(event: Any) -> list[dict[str, str]]:
+    return [{"key": pair["key"], "value": pair["value"]} for pair in event["attributes"]]
+
+
+def _events(found: Any) -> list[Any]:
+    return [[event["type"], [[pair["key"], pair["value"]] for pair in event["attributes"]]] for event in found]
+
+
+def test_dump(ours: Any, theirs: Any) -> None:
+    print(json.dumps(ours["steps"], indent=1))
+    print(json.dumps(theirs, indent=1))
