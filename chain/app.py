@@ -36,9 +36,14 @@ from modules.crisis.module import crisis_module
 from modules.distribution.hooks import DistributionHooks
 from modules.distribution.keeper import DistributionKeeper
 from modules.distribution.module import distribution_module
+from modules.evidence.keeper import EvidenceKeeper
+from modules.evidence.module import evidence_module
 from modules.genutil.module import deliver_with, genutil_module
 from modules.mint.keeper import MintKeeper
 from modules.mint.module import mint_module
+from modules.slashing.hooks import SlashingHooks
+from modules.slashing.keeper import SlashingKeeper
+from modules.slashing.module import slashing_module
 from modules.staking.keeper import StakingKeeper
 from modules.staking.messages import check_gentx
 from modules.staking.module import staking_module
@@ -48,9 +53,9 @@ from modules.upgrade.module import upgrade_module
 from modules.vesting.module import vesting_module
 
 PRE_BLOCK: Final = ("upgrade",)
-BEGIN_BLOCK: Final = ("mint", "distribution", "staking", "auth", "bank", "crisis", "genutil", "vesting", "consensus")
-END_BLOCK: Final = ("crisis", "staking", "auth", "bank", "distribution", "mint", "genutil", "upgrade", "vesting", "consensus")
-GENESIS: Final = ("auth", "bank", "distribution", "staking", "mint", "genutil", "upgrade", "vesting", "consensus", "crisis")
+BEGIN_BLOCK: Final = ("mint", "distribution", "slashing", "evidence", "staking", "auth", "bank", "crisis", "genutil", "vesting", "consensus")
+END_BLOCK: Final = ("crisis", "staking", "auth", "bank", "distribution", "slashing", "mint", "genutil", "evidence", "upgrade", "vesting", "consensus")
+GENESIS: Final = ("auth", "bank", "distribution", "staking", "slashing", "mint", "genutil", "evidence", "upgrade", "vesting", "consensus", "crisis")
 
 MODULE_ACCOUNTS: Final[dict[str, tuple[str, ...]]] = {
     "fee_collector": (),
@@ -89,10 +94,11 @@ def build_application(
     router = MessageRouter()
     consensus = ConsensusKeeper()
     staking = StakingKeeper(bank)
+    slashing = SlashingKeeper(staking)
     upgrade = UpgradeKeeper(settings.skip_upgrades, partial(write_upgrade_info, upgrade_info) if upgrade_info is not None else lambda *_: None)
     crisis = CrisisKeeper(bank)
     distribution = DistributionKeeper(auth, bank, staking)
-    staking.set_hooks((DistributionHooks(distribution),))
+    staking.set_hooks((DistributionHooks(distribution), SlashingHooks(slashing, staking)))
     modules: list[Module] = [
         auth_module(auth),
         bank_module(bank, auth),
@@ -100,7 +106,9 @@ def build_application(
         staking_module(staking, bank, consensus.key_types),
         distribution_module(distribution, auth, bank, staking),
         mint_module(MintKeeper(bank, staking), auth),
+        slashing_module(slashing, staking),
         genutil_module(),
+        evidence_module(EvidenceKeeper(staking, slashing, consensus)),
         consensus_module(consensus),
         upgrade_module(upgrade),
         crisis_module(crisis),

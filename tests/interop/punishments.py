@@ -9,6 +9,7 @@ from chain.codec.registry import message_class
 from chain.testing.validators import ValidatorKey
 
 WINDOW = 10
+GENESIS_TIME = "2026-01-01T00:00:00.987654321Z"
 LOOK_AT = 8
 """The height at which the stores are compared: B has missed seven blocks and is not jailed."""
 CONS = ValidatorKey.numbered(1).address

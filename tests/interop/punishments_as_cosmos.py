@@ -19,7 +19,7 @@ from chain.crypto import address as bech32
 from chain.crypto.keys import public_key_to_any
 from chain.testing.validators import ValidatorKey
 from chain.tx.build import Signer, build_tx
-from tests.interop.punishments import LOOK_AT, QUESTIONS, WINDOW, stored_keys
+from tests.interop.punishments import GENESIS_TIME, LOOK_AT, QUESTIONS, WINDOW, stored_keys
 from tests.support import CHAIN_ID, KEYS, text
 
 A, B, STRANGER = 2, 3, 4
@@ -75,6 +75,7 @@ def transactions() -> dict[str, bytes]:
 def main() -> None:
     app = build_application(MemoryBackend(), Settings(min_gas_prices=""))
     document = genesis_document(app)
+    document["genesis_time"] = GENESIS_TIME
     state = document["app_state"]
     state["genutil"]["gen_txs"] = [gentx(A), gentx(B)]
     state["slashing"]["params"].update(
