@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from chain.errors import Halt, InvariantBroken
+from chain.errors import Halt
 from chain.store.errors import StoreError
 
-MACHINE_ERRORS: Final = (Halt, InvariantBroken, StoreError, MemoryError, RecursionError, OSError)
-"""Errors of the machine, of the store, of our own promises, or on purpose: not the transaction's, whatever ran when they came."""
+MACHINE_ERRORS: Final = (Halt, StoreError, MemoryError, RecursionError, OSError)
+"""Errors of the machine, of the store, or on purpose: not the transaction's, whatever ran when they came. A broken promise of our own
+(InvariantBroken) stops the node in a block's hooks; in a transaction it fails that one alone, so that nobody can stop the chain with it."""

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from chain.application import Settings
 from chain.codec.registry import message_class
+from chain.errors import InvariantBroken
+from chain.module import MessageHandler
 from chain.testing.driver import Driver
 from modules.bank.fast import FastSends
 from tests.support import chain, send
@@ -63,3 +66,20 @@ def test_a_fast_twin_that_raises_leaves_the_transaction_to_the_plain_path(monkey
     monkeypatch.undo()
     wanted = plain.next_block([send(2, 1), send(3, 1)])
     assert (got.app_hash, got.results) == (wanted.app_hash, wanted.results)
+
+
+def test_a_broken_promise_in_a_handler_fails_that_transaction_alone() -> None:
+    """In a block's hooks it stops the node; here anybody could bring it about, again and again."""
+
+    def execute(ctx: Any, state: Any, message: Any) -> Any:
+        if message.amount[0].amount == "13":
+            raise InvariantBroken("a promise")
+        return handler.execute(ctx, state, message)
+
+    driver = chain(settings=[Settings(fast_sends=False)])
+    app: Any = driver.apps[0]
+    name = "cosmos.bank.v1beta1.MsgSend"
+    handler = app.executor._handlers[name]
+    app.executor._handlers = {**app.executor._handlers, name: MessageHandler(execute)}
+    failed, sent = driver.next_block([send(2, 1, 13), send(3, 1)]).results
+    assert ((failed.codespace, failed.code), (sent.codespace, sent.code)) == (PANIC, FINE)
