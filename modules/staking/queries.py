@@ -30,17 +30,16 @@ def handlers(keeper: StakingKeeper) -> Mapping[str, Query]:
     """The module's query handlers over ``keeper``."""
     redelegation_response = message_class(f"{PACKAGE}.RedelegationResponse")
 
-    def pages(state: StateReader, prefix: bytes, request: Any, read: Any, keep: Any = None) -> dict[str, Any]:
-        found, page = paginate(state.store(keys.STORE), prefix, request.pagination, read, keep)
-        return {"found": found, "pagination": page}
+    def page_of(state: StateReader, prefix: bytes, request: Any, read: Any, keep: Any = None) -> tuple[list[Any], Any]:
+        return paginate(state.store(keys.STORE), prefix, request.pagination, read, keep)
 
     def validators(ctx: Context, state: StateReader, request: Any) -> Any:
         wanted = STATUS_NAMES.get(request.status)
         if request.status and wanted is None:
             raise InvalidRequest(f"invalid validator status {request.status[:60]}")
         keep = None if wanted is None else lambda _, raw: Validator.FromString(raw).status == wanted
-        page = pages(state, keys.VALIDATORS, request, lambda _, raw: Validator.FromString(raw), keep)
-        return _response("Validators")(validators=page["found"], pagination=page["pagination"])
+        found, page = page_of(state, keys.VALIDATORS, request, lambda _, raw: Validator.FromString(raw), keep)
+        return _response("Validators")(validators=found, pagination=page)
 
     def validator(ctx: Context, state: StateReader, request: Any) -> Any:
         found = keeper.validator(state, _operator(request.validator_addr))
@@ -50,13 +49,15 @@ def handlers(keeper: StakingKeeper) -> Mapping[str, Query]:
 
     def validator_delegations(ctx: Context, state: StateReader, request: Any) -> Any:
         operator = _operator(request.validator_addr)
-        page = pages(state, keys.delegations_to(operator), request, lambda delegator, _: shown(state, keeper.delegation(state, delegator, operator)))
-        return _response("ValidatorDelegations")(delegation_responses=page["found"], pagination=page["pagination"])
+        found, page = page_of(
+            state, keys.delegations_to(operator), request, lambda delegator, _: shown(state, keeper.delegation(state, delegator, operator))
+        )
+        return _response("ValidatorDelegations")(delegation_responses=found, pagination=page)
 
     def validator_unbondings(ctx: Context, state: StateReader, request: Any) -> Any:
         operator = _operator(request.validator_addr)
-        page = pages(state, keys.unbondings_from(operator), request, lambda rest, _: keeper.unbonding(state, keys.split(rest)[0], operator))
-        return _response("ValidatorUnbondingDelegations")(unbonding_responses=page["found"], pagination=page["pagination"])
+        found, page = page_of(state, keys.unbondings_from(operator), request, lambda rest, _: keeper.unbonding(state, keys.split(rest)[0], operator))
+        return _response("ValidatorUnbondingDelegations")(unbonding_responses=found, pagination=page)
 
     def delegation(ctx: Context, state: StateReader, request: Any) -> Any:
         found = keeper.delegation(state, *_pair(request))
@@ -72,13 +73,13 @@ def handlers(keeper: StakingKeeper) -> Mapping[str, Query]:
 
     def delegator_delegations(ctx: Context, state: StateReader, request: Any) -> Any:
         prefix = keys.delegations_of(_delegator(request.delegator_addr))
-        page = pages(state, prefix, request, lambda _, raw: shown(state, Delegation.FromString(raw)))
-        return _response("DelegatorDelegations")(delegation_responses=page["found"], pagination=page["pagination"])
+        found, page = page_of(state, prefix, request, lambda _, raw: shown(state, Delegation.FromString(raw)))
+        return _response("DelegatorDelegations")(delegation_responses=found, pagination=page)
 
     def delegator_unbondings(ctx: Context, state: StateReader, request: Any) -> Any:
         prefix = keys.unbondings_of(_delegator(request.delegator_addr))
-        page = pages(state, prefix, request, lambda _, raw: UnbondingDelegation.FromString(raw))
-        return _response("DelegatorUnbondingDelegations")(unbonding_responses=page["found"], pagination=page["pagination"])
+        found, page = page_of(state, prefix, request, lambda _, raw: UnbondingDelegation.FromString(raw))
+        return _response("DelegatorUnbondingDelegations")(unbonding_responses=found, pagination=page)
 
     def redelegations(ctx: Context, state: StateReader, request: Any) -> Any:
         delegator, source, destination = request.delegator_addr, request.src_validator_addr, request.dst_validator_addr
@@ -94,16 +95,16 @@ def handlers(keeper: StakingKeeper) -> Mapping[str, Query]:
                 owner, target = keys.split(rest)
                 return shown_redelegation(state, keeper.redelegation(state, owner, operator, target))
 
-            page = pages(state, keys.redelegations_from(operator), request, read)
+            found, page = page_of(state, keys.redelegations_from(operator), request, read)
         else:
             prefix = keys.redelegations_of(_delegator(delegator))
-            page = pages(state, prefix, request, lambda _, raw: shown_redelegation(state, Redelegation.FromString(raw)))
-        return _response("Redelegations")(redelegation_responses=page["found"], pagination=page["pagination"])
+            found, page = page_of(state, prefix, request, lambda _, raw: shown_redelegation(state, Redelegation.FromString(raw)))
+        return _response("Redelegations")(redelegation_responses=found, pagination=page)
 
     def delegator_validators(ctx: Context, state: StateReader, request: Any) -> Any:
         prefix = keys.delegations_of(_delegator(request.delegator_addr))
-        page = pages(state, prefix, request, lambda rest, _: keeper.validator(state, keys.split(rest)[0]))
-        return _response("DelegatorValidators")(validators=page["found"], pagination=page["pagination"])
+        found, page = page_of(state, prefix, request, lambda rest, _: keeper.validator(state, keys.split(rest)[0]))
+        return _response("DelegatorValidators")(validators=found, pagination=page)
 
     def delegator_validator(ctx: Context, state: StateReader, request: Any) -> Any:
         delegator, operator = _pair(request)

@@ -13,6 +13,7 @@ from chain.dec import parse_dec
 from chain.errors import AppError
 from chain.store.state import EmptyView, State
 from modules.auth.keeper import Account, AuthKeeper, BaseAccount
+from modules.auth.params import DEFAULT_PARAMS
 from modules.bank.keeper import BankMint
 from modules.staking import messages
 from modules.staking.hooks import StakingHooks
@@ -51,6 +52,7 @@ class Ledger:
         self.height, self.time_ns = 1, START_S * 10**9
         self.set: dict[bytes, int] = {}
         self.ctx = self._context()
+        self.auth.set_params(self.state, DEFAULT_PARAMS)
         for number in range(1, people + 1):
             self.auth.set_account(
                 self.ctx, self.state, Account(BaseAccount(address=bech32.encode(person(number)), account_number=self.auth.next_number(self.state)))
