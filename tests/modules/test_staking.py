@@ -9,16 +9,19 @@ import pytest
 
 from chain.app import build_application
 from chain.application import Settings
+from chain.authority import GOV_ADDRESS
 from chain.codec.json import to_json
 from chain.codec.registry import message_class
 from chain.coins import Coin
 from chain.crypto import address as bech32
 from chain.crypto.keys import public_key_to_any
+from chain.errors import AppError
 from chain.module import GenesisError
 from chain.store.kv import MemoryBackend
 from chain.testing.driver import Driver, TxResult
 from chain.testing.validators import ValidatorKey
 from chain.tx.build import Signer, build_tx
+from tests.modules import stake
 from tests.support import CHAIN_ID, FUNDS_WEI, KEYS, chain, text
 
 PACKAGE = "cosmos.staking.v1beta1"
@@ -526,3 +529,56 @@ def _page(net: Net, name: str, request: dict[str, Any], key: bytes) -> Any:
     asked = message_class(f"{PACKAGE}.Query{name}Request")(**request, pagination={"limit": 1, "key": key})
     app: Any = net.driver.apps[0]
     return app.query_rpc(f"/{PACKAGE}.Query/{name}", asked)[0]
+
+
+GOOD_PARAMS: dict[str, Any] = {
+    "unbonding_time": {"seconds": 60},
+    "max_validators": 1,
+    "max_entries": 2,
+    "historical_entries": 0,
+    "bond_denom": "wei",
+    "min_commission_rate": str(15 * 10**16),
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"unbonding_time": {}}, "unbonding time must be positive"),
+        ({"unbonding_time": {"seconds": -1}}, "unbonding time must be positive"),
+        ({"max_validators": 0}, "max validators must be positive"),
+        ({"max_entries": 0}, "max entries must be positive"),
+        ({"bond_denom": " "}, "cannot be blank"),
+        ({"bond_denom": "1x"}, "invalid denom"),
+        ({"min_commission_rate": "-1"}, "cannot be negative"),
+        ({"min_commission_rate": str(10**18 + 1)}, "greater than 100%"),
+    ],
+)
+def test_parameters_that_cannot_be_are_refused_by_name(changed: dict[str, Any], words: str) -> None:
+    book = stake.Ledger()
+    with pytest.raises(AppError, match=words) as refused:
+        book.do("MsgUpdateParams", authority=bech32.encode(GOV_ADDRESS), params={**GOOD_PARAMS, **changed})
+    assert (refused.value.codespace, refused.value.code) == ("undefined", 1)
+    assert book.keeper.params(book.state).max_validators == 100
+
+
+def test_new_parameters_count_from_the_same_block() -> None:
+    book = stake.Ledger()
+    for number in (1, 2):
+        book.create(number, (50 + number) * UNIT)
+    book.block()
+    for _ in range(2):
+        book.undelegate(1, 1, UNIT)
+        book.block()
+    book.do("MsgUpdateParams", authority=bech32.encode(GOV_ADDRESS), params=GOOD_PARAMS)
+    with pytest.raises(AppError, match="too many unbonding"):
+        book.undelegate(1, 1, UNIT)
+    with pytest.raises(AppError, match=r"minimum rate of 0\.15"):
+        book.create(3)
+    book.block()
+    assert book.set == {stake.consensus_key(2).raw: 52}, "one validator alone"
+    assert book.keeper.historical_info(book.state, book.height) is None, "no more history"
+    book.block(60)
+    book.block()
+    assert book.validator(1).status == 1, "its unbonding took the new 60 seconds"
+    assert book.broken() == []
