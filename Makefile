@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 export STRATOS_TOOLS ?= $(CURDIR)/.tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-interop soak check bench proto lock clean
+.PHONY: help setup run localnet test test-interop soak check bench proto lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -31,6 +31,9 @@ setup: $(READY) $(NATIVE) ## create .venv from requirements.lock, build the nati
 
 run: setup ## a one-validator devnet: start it, show it, continue it next time (RESET=1 starts over)
 	@$(BIN)/python -m tools.devnet $(if $(RESET),--reset)
+
+localnet: setup ## four validators and a full node in .localnet (RESET=1 starts over; LOCALNET_ARGS="--block-time 500ms")
+	@$(BIN)/python -m tools.localnet $(if $(RESET),--reset) $(LOCALNET_ARGS)
 
 test: setup ## every test that needs no long build, at most 12 minutes on 2 cores
 	$(BIN)/python -m chain.comet
@@ -63,5 +66,5 @@ lock: setup ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -o requirements.lock
 
-clean: ## remove what set-up and builds made (the devnet stays)
+clean: ## remove what set-up and builds made (devnet and localnet stay)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -23,7 +23,7 @@ def create_missing(home: Home, mnemonic: str = "") -> None:
     if not home.validator_key.exists():
         secret, public = _new(hashlib.sha256(mnemonic.encode()).digest() if mnemonic else None)
         key = Ed25519PublicKey(public)
-        _write(
+        write_private(
             home.validator_key,
             {
                 "address": key.address.hex().upper(),
@@ -32,10 +32,10 @@ def create_missing(home: Home, mnemonic: str = "") -> None:
             },
         )
     if not home.validator_state.exists():
-        _write(home.validator_state, {"height": "0", "round": 0, "step": 0})
+        write_private(home.validator_state, {"height": "0", "round": 0, "step": 0})
     if not home.node_key.exists():
         secret, public = _new()
-        _write(home.node_key, {"priv_key": {"type": "tendermint/PrivKeyEd25519", "value": base64.b64encode(secret + public).decode()}})
+        write_private(home.node_key, {"priv_key": {"type": "tendermint/PrivKeyEd25519", "value": base64.b64encode(secret + public).decode()}})
 
 
 def validator_key(home: Home) -> Ed25519PublicKey:
@@ -72,8 +72,11 @@ def _read(path: Path) -> Any:
         raise ConfigError(f"{path} is not JSON: restore it from your backup") from None
 
 
-def _write(path: Path, value: Any) -> None:
+def write_private(path: Path, value: Any) -> None:
+    """Write JSON, mode 0600, whole or not at all: an interrupted start must leave nothing half written that looks whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    fresh = path.with_name(path.name + ".new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(json.dumps(value, indent=2))
+    os.replace(fresh, path)

@@ -36,6 +36,7 @@ from chain.testing.driver import Driver
 from chain.testing.validators import ValidatorKey
 from chain.tx.build import Signer, build_tx
 from genesis import build, document
+from tools.localnet import FULL_NODES, PORTS_PER_NODE, VALIDATORS, Localnet
 
 ROOT = Path(__file__).parent.parent
 CHAIN_ID = "test-1"
@@ -133,9 +134,9 @@ def balance(driver: Driver, number: int, denom: str = "wei") -> int:
     return int(driver.apps[0].store.view().store("bank").get(b"\x02\x14" + KEYS[number].public_key.address + denom.encode()) or 0)  # type: ignore[attr-defined]
 
 
-def stchaind(home: Path, *arguments: str) -> tuple[int, str, str]:
+def stchaind(home: Path, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
     """(exit code, stdout, stderr) of a command, in this process."""
-    done = CliRunner().invoke(cli, ["--home", str(home), *arguments])
+    done = CliRunner().invoke(cli, ["--home", str(home), *arguments], input=stdin)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.stdout, done.stderr
 
@@ -252,6 +253,26 @@ def devnet(folder: Path, *, ports: int | None = None) -> Iterator[Devnet]:
     finally:
         if process.poll() is None:
             end(process, signal.SIGINT)
+
+
+@contextlib.contextmanager
+def localnet(folder: Path, **making: Any) -> Iterator[Localnet]:
+    """Four validators and a full node, children of this process, at their first block; stopped at the end. ``making``: as tools/localnet.py's ``make``."""
+    count = making.get("validators", VALIDATORS) + making.get("full_nodes", FULL_NODES)
+    net = Localnet(folder, ports=free_ports(count * PORTS_PER_NODE), **{"block_time": "500ms", **making})
+    try:
+        net.start()
+        for name in net.names:
+            node_of(net, name).wait_for(1)
+        net.refresh()
+        yield net
+    finally:
+        net.close()
+
+
+def node_of(net: Localnet, name: str) -> Devnet:
+    """One node of a localnet, to be asked."""
+    return Devnet(net.node(name), net.process(name))
 
 
 @contextlib.contextmanager

@@ -11,7 +11,24 @@ from typing import Any
 import click
 import structlog
 
-from chain.cli import bootstrap, debug, distribution, genesis, keys, maintain, node, query, sign, slashing, snapshots, staking, tx, upgrade, vesting
+from chain.cli import (
+    bootstrap,
+    debug,
+    distribution,
+    genesis,
+    keys,
+    maintain,
+    node,
+    query,
+    sign,
+    slashing,
+    snapshots,
+    staking,
+    testnet,
+    tx,
+    upgrade,
+    vesting,
+)
 from chain.crypto.hd import DerivationError
 from chain.crypto.keyring_backends import KeyringError
 from chain.dec import DecError
@@ -131,6 +148,7 @@ for _command in (
     maintain.config_group,
     tx.tx,
     query.query,
+    testnet.testnet,
     debug.debug,
 ):
     cli.add_command(_command)
