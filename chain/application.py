@@ -339,7 +339,7 @@ class Application:
             outcome = self.executor.run(state, info, tx, Mode.GENESIS)
             state.meter = InfiniteGasMeter()
             if outcome.error is not None:
-                raise InvalidRequest(f"a gentx cannot be delivered: {outcome.error}")
+                raise InvalidRequest(f"cannot be delivered: {outcome.error}")
 
         return self._capabilities.deliver_genesis_txs(ctx, state, app_state, deliver)
 

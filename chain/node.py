@@ -29,9 +29,11 @@ from chain.api.comet import CometClient
 from chain.api.server import ApiServer
 from chain.app import build_application
 from chain.application import Application, Settings
+from chain.codec.times import parse_rfc3339, rfc3339
 from chain.comet import CometError, find_comet
 from chain.config import ConfigError, Home, read_app, read_comet
 from chain.errors import UpgradeNeeded
+from chain.light.double_sign import require_signing_state
 from chain.metrics import Metrics
 from chain.module import GenesisError
 from chain.store.errors import StoreError
@@ -45,6 +47,8 @@ log = structlog.get_logger("node")
 
 VERSION: Final = "0.1.0"
 MIN_GAS_PRICE_FLOOR: Final = 10_000_000
+CLOCK_TOLERANCE_S: Final = 60
+"""How far the last block may be ahead of this machine's clock: CometBFT's ``block_time_tolerance``."""
 _PR_SET_PDEATHSIG: Final = 1
 _MAX_BACKOFF_S: Final = 30
 _STOP_TIMEOUT_S: Final = 15
@@ -63,6 +67,7 @@ class StartOptions:
     address: str = ""
     comet_flags: list[str] = field(default_factory=list)
     app_overrides: dict[str, Any] = field(default_factory=dict)
+    accept_signing_state: bool = False
 
 
 def open_application(home: Home, config: dict[str, Any]) -> Application:
@@ -116,18 +121,22 @@ def run(options: StartOptions) -> int:
     binary = find_comet() if options.with_comet else None
     if options.with_comet and binary is None:
         raise NodeError("CometBFT is not on PATH nor in the project's tool folder: run `python -m chain.comet`, or start with --with-comet=false")
-    if options.with_comet and not read_comet(home).get("priv_validator_laddr"):
-        nodekeys.validator_key(home)
+    signs_itself = options.with_comet and not _comet_setting(options, "priv_validator_laddr")
+    if options.with_comet:
         nodekeys.node_id(home)
+    if signs_itself:
+        nodekeys.validator_key(home)
     app = open_application(home, config)
-    genesis, left_out = read_genesis(home.genesis, app.modules)
-    if left_out:
-        log.warning("the genesis file has sections of modules that this version does not have: they are left out", sections=left_out)
-    if app.chain_id and app.chain_id != genesis["chain_id"]:
+    try:
+        genesis, left_out = read_genesis(home.genesis, app.modules)
+        if left_out:
+            log.warning("the genesis file has sections of modules that this version does not have: they are left out", sections=left_out)
+        _require_fit(app, genesis, home)
+        if signs_itself and not options.accept_signing_state:
+            require_signing_state(home, app.latest_height)
+    except BaseException:
         app.close()
-        raise NodeError(
-            f"the database in {home.database} belongs to chain {app.chain_id}, the genesis file to {genesis['chain_id']}: use another --home"
-        )
+        raise
     app.chain_id = genesis["chain_id"]  # before the first block: what a snapshot must be of
     done = threading.Event()
     fatal: list[BaseException] = []
@@ -145,7 +154,7 @@ def run(options: StartOptions) -> int:
     comet: _Comet | None = None
     previous = {one: signal.signal(one, lambda *_: done.set()) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
-        rpc = _rpc_address(home, options)
+        rpc = _comet_setting(options, "rpc.laddr")
         if options.with_comet:
             _require_free(rpc)
         # The state is a large graph that lives on: collecting it again and again costs a third of a block.
@@ -183,6 +192,23 @@ def run(options: StartOptions) -> int:
         log.error("stopped", reason=comet.failed)
         return 1
     return 0
+
+
+def _require_fit(app: Application, genesis: dict[str, Any], home: Home) -> None:
+    """Raise NodeError where the database, the genesis file and this machine's clock do not fit together."""
+    if app.chain_id and app.chain_id != genesis["chain_id"]:
+        raise NodeError(
+            f"the database in {home.database} belongs to chain {app.chain_id}, the genesis file to {genesis['chain_id']}: use another --home"
+        )
+    now_s = int(time.time())
+    block_s = app.latest_time_ns // 10**9
+    if app.latest_height and block_s > now_s + CLOCK_TOLERANCE_S:
+        raise NodeError(
+            f"this machine's clock says {rfc3339(now_s)}, but block {app.latest_height} is of {rfc3339(block_s)}: set the clock (NTP), then start again"
+        )
+    start_s, _ = parse_rfc3339(genesis["genesis_time"])
+    if not app.latest_height and start_s > now_s:
+        log.warning("the chain has not begun: CometBFT waits for the genesis time", genesis_time=genesis["genesis_time"], in_s=start_s - now_s)
 
 
 class _Comet:
@@ -246,11 +272,16 @@ def _socket_address(home: Home) -> str:
     return f"unix://{path}"
 
 
-def _rpc_address(home: Home, options: StartOptions) -> str:
-    flags = options.comet_flags
-    if "--rpc.laddr" in flags:
-        return flags[flags.index("--rpc.laddr") + 1]
-    return str(read_comet(home)["rpc"]["laddr"])
+def _comet_setting(options: StartOptions, name: str) -> str:
+    """What CometBFT will take for ``section.key``: a flag's value, else config.toml's."""
+    for flag in options.comet_flags:
+        given, _, value = flag.partition("=")
+        if given == f"--{name}":
+            return value
+    found: Any = read_comet(options.home)
+    for part in name.split("."):
+        found = found.get(part, "")
+    return str(found)
 
 
 def _require_free(laddr: str) -> None:

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from chain import nodekeys
 from chain.cli.testnet import SHORT_EVIDENCE, Node, fill_keyring, make_network, short_periods
 from chain.comet import CometError, ensure_comet
 from chain.config import ConfigError, Home
@@ -22,7 +23,7 @@ COMMAND = "make run"
 
 
 def make(folder: Path, base: int | None) -> dict[str, Any]:
-    """Make keys, genesis and configuration of a new devnet; returns what devnet.json says."""
+    """Make keys, genesis and configuration of a new devnet; writes devnet.json and returns what it says."""
     home = Home(folder / "home")
     names = ("rpc", "p2p", "grpc", "rest")
     ports = dict(zip(names, (26657, 26656, 9090, 1317) if base is None else range(base, base + 4), strict=True))
@@ -31,7 +32,7 @@ def make(folder: Path, base: int | None) -> dict[str, Any]:
     node = Node("devnet", home, ports, accounts[0])
     make_network([node], CHAIN_ID, accounts, params=short_periods(), consensus={"evidence": SHORT_EVIDENCE}, comet=comet)
     fill_keyring(home, accounts)
-    return {
+    told = {
         "chain_id": CHAIN_ID,
         "rpc": f"http://127.0.0.1:{ports['rpc']}",
         "grpc": f"127.0.0.1:{ports['grpc']}",
@@ -39,6 +40,8 @@ def make(folder: Path, base: int | None) -> dict[str, Any]:
         "home": str(home.root),
         "accounts": [account.told() for account in accounts],
     }
+    nodekeys.write_private(folder / "devnet.json", told)
+    return told
 
 
 def main() -> int:

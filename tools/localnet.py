@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 
+from chain import nodekeys
 from chain.cli.testnet import SHORT_EVIDENCE, Account, Node, fill_keyring, make_network, short_periods
 from chain.comet import CometError, ensure_comet
 from chain.config import ConfigError, Home
@@ -139,7 +140,7 @@ def make(
     validators: int = VALIDATORS,
     full_nodes: int = FULL_NODES,
 ) -> dict[str, Any]:
-    """Make the homes of a new localnet; returns what localnet.json says. Ports go up from ``base``, PORTS_PER_NODE a node."""
+    """Make the homes of a new localnet; writes localnet.json and returns what it says. Ports go up from ``base``, PORTS_PER_NODE a node."""
     names = [*(f"node{at}" for at in range(validators)), *(f"full{at}" for at in range(full_nodes))]
     operators = names[:validators]
     accounts = new_accounts(*operators)
@@ -159,7 +160,9 @@ def make(
         fill_keyring(node.home, accounts if node is nodes[0] else [by_name[node.name]])
     told = [_told(node, by_name.get(node.name)) for node in nodes]
     served = {name: told[0][name] for name in ("rpc", "grpc", "rest", "home")}
-    return {"chain_id": CHAIN_ID, **served, "nodes": told, "accounts": [account.told() for account in accounts]}
+    net = {"chain_id": CHAIN_ID, **served, "nodes": told, "accounts": [account.told() for account in accounts]}
+    nodekeys.write_private(folder / "localnet.json", net)
+    return net
 
 
 def _ports(first: int) -> dict[str, int]:

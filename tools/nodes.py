@@ -58,7 +58,7 @@ class Folder:
         nodekeys.write_private(self.told, told)
 
     def load(self, make: Callable[[], dict[str, Any]], reset: bool, moved: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-        """What the JSON file says, made by ``make`` where there is none, or for ``reset``. ``moved`` corrects paths, for the folder may have been moved.
+        """What the JSON file says, written by ``make`` where there is none, or for ``reset``. ``moved`` corrects paths, for the folder may have been moved.
 
         Raises ConfigError for a damaged file, and what ``make`` raises.
         """
@@ -71,9 +71,7 @@ class Folder:
                     shutil.rmtree(left, ignore_errors=True)
                 elif left.name.endswith(("node.log", ".new")):
                     left.unlink()
-            made = make()
-            self.save(made)
-            return made
+            return make()
         try:
             found: dict[str, Any] = json.loads(self.told.read_text())
             before = json.dumps(found)

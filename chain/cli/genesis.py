@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from genesis import build, document
 from genesis import migrate as migration
 
 GAS_LIMIT = 200_000
+_GENTX = re.compile(r"app_state\.genutil\.gen_txs\[([0-9]+)\]")
 
 
 def modules() -> tuple[Module, ...]:
@@ -221,9 +223,13 @@ def collect_gentxs(ctx: click.Context, /, gentx_dir: str | None, **_: Any) -> No
     made = document.load(home.genesis)
     moniker = str(config.read_comet(home)["moniker"])
     gen_txs, peers = [], set()
+    owners: dict[str, Path] = {}
     for path in found:
         tx = _read_gentx(path)
         gen_txs.append(tx)
+        for what in _claims(tx):
+            if owners.setdefault(what, path) is not path:
+                raise click.ClickException(f"{owners[what]} and {path} have the same {what}: every validator needs its own; ask their operators")
         if tx["body"]["messages"][0].get("description", {}).get("moniker") != moniker:
             peers.add(tx["body"]["memo"])
     made["app_state"]["genutil"] = {"gen_txs": gen_txs}
@@ -232,6 +238,12 @@ def collect_gentxs(ctx: click.Context, /, gentx_dir: str | None, **_: Any) -> No
     config.update(home.comet_config, {"p2p.persistent_peers": ",".join(sorted(peers))})
     document.save(made, home.genesis)
     _tell(home, moniker, str(folder), made)
+
+
+def _claims(tx: Any) -> tuple[str, ...]:
+    """What no two gentxs may share."""
+    [message] = tx["body"]["messages"]
+    return f"operator {message['validator_address']}", f"consensus key {message['pubkey'].get('key')}"
 
 
 def _read_gentx(path: Path) -> Any:
@@ -265,9 +277,14 @@ def rehearse(made: dict[str, Any], gentx_files: Sequence[Path] = ()) -> None:
     request.time.seconds, request.time.nanos = parse_rfc3339(made["genesis_time"])
     try:
         app.init_chain(request)
+    except GenesisError as error:
+        at = _GENTX.fullmatch(error.path)
+        if at is None or not gentx_files:
+            raise
+        hint = f"; was it signed for another chain than {made['chain_id']}, or changed since?" if "signature verification" in error.problem else ""
+        raise click.ClickException(f"{gentx_files[int(at[1])]}: {error.problem}{hint}") from None
     except AppError as error:
-        names = ", ".join(path.name for path in gentx_files)
-        raise click.ClickException(f"a chain cannot start from this ({names}): {error.detail}" if names else error.detail) from None
+        raise click.ClickException(error.detail) from None
     finally:
         app.close()
 

@@ -29,7 +29,34 @@ from chain.store.errors import CorruptStore, VersionPruned
 from chain.store.kv import open_backend
 from genesis import document
 
-_COMET_FLAGS = ("rpc.laddr", "p2p.laddr", "p2p.seeds", "p2p.persistent_peers", "consensus.timeout_commit", "moniker")
+_COMET_FLAGS = {
+    "moniker": "",
+    "rpc.laddr": "",
+    "rpc.unsafe": "true",
+    "p2p.laddr": "",
+    "p2p.external-address": "",
+    "p2p.seeds": "",
+    "p2p.persistent_peers": "",
+    "p2p.pex": "true",
+    "p2p.seed_mode": "true",
+    "p2p.private_peer_ids": "",
+    "p2p.unconditional_peer_ids": "",
+    "priv_validator_laddr": "",
+    "consensus.double_sign_check_height": "",
+    "consensus.create_empty_blocks": "true",
+}
+"""Flags that go to CometBFT as they are, and what they mean without a value where that is allowed."""
+
+
+def _comet_flags(command: Any) -> Any:
+    for flag, alone in reversed(_COMET_FLAGS.items()):
+        told: dict[str, Any] = {"is_flag": False, "flag_value": alone} if alone else {}
+        command = click.option(f"--{flag}", _parameter(flag), default=None, help="Instead of what config.toml says.", **told)(command)
+    return command
+
+
+def _parameter(flag: str) -> str:
+    return flag.replace(".", "_").replace("-", "_")
 
 
 class _Heights(click.ParamType[Any]):
@@ -51,6 +78,7 @@ class _Heights(click.ParamType[Any]):
 @click.option("--minimum-gas-prices", default=None, help="As 1000000000wei.")
 @click.option("--pruning", default=None, help="default, nothing, everything or custom.")
 @click.option("--halt-height", type=int, default=None, help="Stop after this block.")
+@click.option("--halt-time", type=int, default=None, help="Stop before the first block at or after this Unix time in seconds.")
 @click.option("--min-retain-blocks", type=int, default=None)
 @click.option("--inv-check-period", type=click.IntRange(0, (1 << 31) - 1), default=None, help="Check the invariants each so many blocks; 0 never.")
 @click.option("--x-crisis-skip-assert-invariants", "skip_invariants", is_flag=True, default=None, help="Do not check them on the genesis state.")
@@ -59,12 +87,11 @@ class _Heights(click.ParamType[Any]):
 @click.option("--grpc.enable", "grpc_enable", type=bool, default=None)
 @click.option("--api.enable", "api_enable", type=bool, default=None)
 @click.option("--api.address", "api_address", default=None)
-@click.option("--rpc.laddr", "rpc_laddr", default=None)
-@click.option("--p2p.laddr", "p2p_laddr", default=None)
-@click.option("--p2p.persistent_peers", "p2p_persistent_peers", default=None)
+@_comet_flags
+@click.option("--accept-signing-state", is_flag=True, help="Start although priv_validator_state.json does not fit the key or the blocks.")
 @home_option
 @click.pass_context
-def start(ctx: click.Context, /, with_comet: bool, transport: str, address: str, **given: Any) -> None:
+def start(ctx: click.Context, /, with_comet: bool, transport: str, address: str, accept_signing_state: bool, **given: Any) -> None:
     """Run the node: the application, gRPC, REST, and CometBFT.
 
     \b
@@ -77,6 +104,7 @@ def start(ctx: click.Context, /, with_comet: bool, transport: str, address: str,
             "minimum-gas-prices": "minimum_gas_prices",
             "pruning": "pruning",
             "halt-height": "halt_height",
+            "halt-time": "halt_time",
             "min-retain-blocks": "min_retain_blocks",
             "inv-check-period": "inv_check_period",
             "x-crisis-skip-assert-invariants": "skip_invariants",
@@ -90,11 +118,11 @@ def start(ctx: click.Context, /, with_comet: bool, transport: str, address: str,
     }
     flags: list[str] = []
     for flag in _COMET_FLAGS:
-        value = given.get(flag.replace(".", "_"))
+        value = given[_parameter(flag)]
         if value is not None:
-            flags += [f"--{flag}", value]
+            flags.append(f"--{flag}={value}")
     flags += _comet_log_level(ctx)
-    raise SystemExit(run(StartOptions(home_of(ctx), with_comet, address, flags, overrides)))
+    raise SystemExit(run(StartOptions(home_of(ctx), with_comet, address, flags, overrides, accept_signing_state)))
 
 
 def _comet_log_level(ctx: click.Context) -> list[str]:

@@ -105,7 +105,7 @@ def require_empty(data: Path) -> None:
     for name, key in (("state", STATE_KEY), ("blockstore", BLOCKS_KEY)):
         path = data / f"{name}.db"
         if path.exists():
-            with _opened(path) as database:
+            with opened(path) as database:
                 if database.get(key):
                     raise LightError(f"{path} is not empty: `stchaind comet reset-state` deletes what CometBFT has there")
 
@@ -113,9 +113,9 @@ def require_empty(data: Path) -> None:
 def write(data: Path, restored: Restored, blocks: tuple[LightBlock, LightBlock, LightBlock]) -> None:
     """Write both databases; cut short, it can be done again. Raises StoreError."""
     # The commit alone means nothing to CometBFT, so it goes first: the state follows in one write.
-    with _opened(data / "blockstore.db") as database:
+    with opened(data / "blockstore.db") as database:
         database.write(block_entries(blocks[0]), sync=True)
-    with _opened(data / "state.db") as database:
+    with opened(data / "state.db") as database:
         database.write(state_entries(restored, blocks), sync=True)
 
 
@@ -144,7 +144,8 @@ def _state(name: str) -> Any:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[KVBackend]:
+def opened(path: Path) -> Iterator[KVBackend]:
+    """One of CometBFT's databases. Raises StoreError."""
     database = open_backend("goleveldb", path)
     try:
         yield database

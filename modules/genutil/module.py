@@ -68,8 +68,11 @@ def deliver_with(staking: Staking) -> Callable[[Context, Any, Json, Callable[[by
 
     def deliver(ctx: Context, state: Any, app_state: Json, run: Callable[[bytes], None]) -> Sequence[ValidatorUpdate]:
         raws = gen_txs(app_state.get("genutil") or {})
-        for raw in raws:
-            run(raw)
+        for at, raw in enumerate(raws):
+            try:
+                run(raw)
+            except AppError as error:
+                raise GenesisError(f"{PATH}.gen_txs[{at}]", error.detail) from None
         return staking.bond_genesis_validators(ctx, state) if raws else ()
 
     return deliver

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 from collections.abc import Callable
@@ -11,72 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from chain import config
 from chain.app import build_application
-from chain.cli.main import cli
 from chain.config import Home
 from chain.store.kv import KVBackend, open_backend
 from chain.testing.driver import Driver
+from tests.node.operator import FUNDS, KEYRING, STAKE, Operator, operator
 from tests.support import free_ports, genesis_document
-
-KEYRING = ("--keyring-backend", "test")
-FUNDS, STAKE = "2000000000000000000wei", "1000000000000000000wei"
-
-
-class Operator:
-    """Types commands on one home."""
-
-    def __init__(self, root: Path) -> None:
-        self.home = Home(root)
-
-    def run(self, *arguments: str, stdin: str = "", **environment: str | None) -> tuple[int, str, str]:
-        clean = {name: None for name in os.environ if name.startswith("STCHAIND_")}
-        done = CliRunner(env={**clean, **environment}).invoke(cli, ["--home", str(self.home.root), *arguments], input=stdin)
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return done.exit_code, done.stdout, done.stderr
-
-    def ok(self, *arguments: str, stdin: str = "") -> str:
-        code, out, err = self.run(*arguments, stdin=stdin)
-        assert code == 0, err
-        return out.strip()
-
-    def refused(self, *arguments: str, told: str, **environment: str | None) -> None:
-        """Raise AssertionError unless the command ends with 1 and one sentence that has ``told`` in it, and changes no file."""
-        before = self.files()
-        code, out, err = self.run(*arguments, **environment)
-        assert (code, out) == (1, ""), err
-        assert told in err
-        assert err.startswith("Error: ")
-        assert err.count("\n") == 1
-        assert self.files() == before
-
-    def files(self) -> dict[str, bytes]:
-        """Every file of the home but what LevelDB writes when it is opened."""
-        found = sorted(path for path in self.home.root.rglob("*") if path.is_file())
-        return {str(path): path.read_bytes() for path in found if self.home.database not in path.parents}
-
-    def edit_genesis(self, change: Callable[[Any], None]) -> None:
-        document = json.loads(self.home.genesis.read_text())
-        change(document)
-        self.home.genesis.write_text(json.dumps(document))
-
-    def gentx(self) -> Path:
-        """The home's only gentx."""
-        [path] = (self.home.root / "config" / "gentx").iterdir()
-        return path
-
-
-def operator(root: Path, chain_id: str = "flow-1") -> Operator:
-    """A home with a funded key and its gentx."""
-    made = Operator(root)
-    made.ok("init", "v", "--chain-id", chain_id)
-    made.ok("keys", "add", "val", *KEYRING)
-    made.ok("genesis", "add-genesis-account", "val", FUNDS, *KEYRING)
-    made.ok("genesis", "gentx", "val", STAKE, *KEYRING)
-    return made
 
 
 @pytest.fixture
@@ -175,10 +116,24 @@ def test_gentxs_of_another_chain_and_twice_the_same_are_refused(home: Operator, 
     home.ok("genesis", "add-genesis-account", address, FUNDS)
     foreign = home.gentx().parent / other.gentx().name
     shutil.copy(other.gentx(), foreign)
-    home.refused("genesis", "collect-gentxs", told="signature verification failed")
+    home.refused("genesis", "collect-gentxs", told=f"{foreign}: cannot be delivered: signature verification failed")
+    home.refused("genesis", "collect-gentxs", told="was it signed for another chain than flow-1, or changed since?")
     foreign.unlink()
     shutil.copy(home.gentx(), home.gentx().with_name("again.json"))
-    home.refused("genesis", "collect-gentxs", told="again.json")
+    home.refused("genesis", "collect-gentxs", told="have the same operator stvaloper1")
+
+
+def test_two_gentxs_with_one_consensus_key_are_named(home: Operator, tmp_path: Path) -> None:
+    other = Operator(tmp_path / "other")
+    other.ok("init", "w", "--chain-id", "flow-1")
+    shutil.copy(home.home.validator_key, other.home.validator_key)
+    other.ok("keys", "add", "val", *KEYRING)
+    address = other.ok("keys", "show", "val", "-a", *KEYRING)
+    for one in (home, other):
+        one.ok("genesis", "add-genesis-account", address, FUNDS)
+    other.ok("genesis", "gentx", "val", STAKE, *KEYRING)
+    shutil.copy(other.gentx(), home.gentx().with_name("z.json"))
+    home.refused("genesis", "collect-gentxs", told="z.json have the same consensus key")
 
 
 def test_a_gentx_needs_coins_and_the_chains_own_id(home: Operator) -> None:
