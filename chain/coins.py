@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from chain.codec.registry import message_class
-from chain.errors import InvalidCoins, TxDecodeError
+from chain.errors import InvalidCoins, PanicError, TxDecodeError
 
 MAX_BITS: Final = 256
 MAX_AMOUNT_DIGITS: Final = 78  # 2**256 has 78 digits
@@ -108,6 +109,22 @@ def subtract(left: Coins, right: Coins) -> Coins | None:
     """``left - right``, or None when some denom would become negative."""
     result = normalise((*left, *(Coin(denom, -amount) for denom, amount in right)))
     return None if any(coin.amount < 0 for coin in result) else result
+
+
+def subtract_checked(left: Coins, right: Coins) -> Coins | None:
+    """``left - right`` as the SDK's SafeSub, for coins that nobody checked yet: None when some denom would become negative.
+
+    ``right`` may come in any order and with zeros. Raises PanicError (undefined/111222), where the SDK panics: ``left`` is not sorted,
+    ``right`` names a denom twice, is negative or has a bad denom.
+    """
+    taken = tuple(sorted(coin for coin in right if coin.amount))
+    try:
+        check(taken)
+    except InvalidCoins as error:
+        raise PanicError(error.detail) from None
+    if any(one.denom > other.denom for one, other in pairwise(left)):
+        raise PanicError("coins to subtract from must be sorted")
+    return subtract(left, taken)
 
 
 def amount_of(coins: Coins, denom: str) -> int:

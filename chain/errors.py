@@ -112,3 +112,8 @@ class PanicError(AppError):
     codespace = UNDEFINED_CODESPACE
     code = PANIC_CODE
     description = "panic"
+
+
+def with_detail(error: AppError, detail: str) -> AppError:
+    """An error of the same codespace and code with another sentence."""
+    return type(error)(detail.removesuffix(": "))

@@ -45,6 +45,9 @@ def paginate(
     for key, value in store.iterate(start, end, reverse=request.reverse):
         rest = key[len(prefix) :]
         walked += 1
+        if request.key and len(found) == limit:  # the next entry, whether it will be kept or not
+            next_key = rest
+            break
         if walked > MAX_WALK:
             next_key, count_total = next_key or rest, False
             break
@@ -57,7 +60,7 @@ def paginate(
             found.append(read(rest, value))
         else:
             next_key = next_key or rest
-            if request.key or not count_total:
+            if not count_total:
                 break
     total = seen if count_total and not request.key else 0
     return found, PageResponse(next_key=next_key, total=total)

@@ -2,7 +2,7 @@
 
 Rules (SDK 0.50 x/tx aminojson): registered names wrap messages as ``{"type", "value"}`` at the top and inside Any; fields keep their
 proto names; empty fields are left out unless ``amino.dont_omitempty``; 64-bit integers, durations and Ints are text; bytes are base64;
-keys sorted, ``& < >`` escaped. Decs are shown with 18 decimals as everywhere in JSON.
+keys sorted, ``& < >`` escaped; a oneof goes by its own name, with the chosen field inside. Decs are shown with 18 decimals as everywhere in JSON.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _NAME: Final = registry.extension("amino.name")
 _MESSAGE_ENCODING: Final = registry.extension("amino.message_encoding")
 _ENCODING: Final = registry.extension("amino.encoding")
 _FIELD_NAME: Final = registry.extension("amino.field_name")
+_ONEOF_NAME: Final = registry.extension("amino.oneof_name")
 _DONT_OMIT: Final = registry.extension("amino.dont_omitempty")
 _SCALAR: Final = registry.extension("cosmos_proto.scalar")
 _BIG: Final = frozenset({FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64})
@@ -70,6 +71,16 @@ def _message(message: Any, depth: int) -> Any:
         name = registry.option_of(field, _FIELD_NAME) or field.name
         value = getattr(message, field.name)
         keep = registry.option_of(field, _DONT_OMIT)
+        one_of = registry.option_of(field, _ONEOF_NAME)
+        if one_of:
+            group = field.containing_oneof
+            assert group is not None, f"{field.full_name} has a oneof's name and is in none"
+            chosen = message.WhichOneof(group.name)
+            if chosen == field.name:
+                out[_camel(group.name)] = {"type": one_of, "value": {name: _value(field, value, depth)}}
+            elif chosen is None:
+                out[_camel(group.name)] = None
+            continue
         if field.is_repeated:
             if value or keep:
                 items = [_value(field, item, depth) for item in value]
@@ -82,6 +93,10 @@ def _message(message: Any, depth: int) -> Any:
         elif value or keep or (field.containing_oneof is not None and message.HasField(field.name)):
             out[name] = _value(field, value, depth)
     return out
+
+
+def _camel(name: str) -> str:
+    return "".join(part.capitalize() for part in name.split("_"))
 
 
 def _value(field: FieldDescriptor, value: Any, depth: int) -> Any:

@@ -22,6 +22,11 @@ def rfc3339(seconds: int, nanos: int = 0) -> str:
     return f"{text}.{nanos:09d}".rstrip("0") + "Z" if nanos else text + "Z"
 
 
+def sortable(seconds: int, nanos: int = 0) -> bytes:
+    """``2006-01-02T15:04:05.000000000``: 29 bytes that order as time does, the form of times in store keys."""
+    return f"{rfc3339(seconds)[:-1]}.{nanos:09d}".encode()
+
+
 def parse_rfc3339(text: str) -> tuple[int, int]:
     """(Unix seconds, nanoseconds). Raises ValueError for anything that is not an RFC 3339 time with at most 9 fraction digits."""
     match = _TIME.fullmatch(text)

@@ -17,7 +17,7 @@ from chain.codec.registry import message_class, pack_any
 from chain.context import Context, Mode
 from chain.crypto import address as bech32
 from chain.crypto.batch import Item
-from chain.errors import AppError, OutOfGas, PanicError, UnknownRequest
+from chain.errors import AppError, OutOfGas, PanicError, UnknownRequest, with_detail
 from chain.events import Event, EventList
 from chain.gas import CIRCUIT_LOOKUP_COST, GasMeter, InfiniteGasMeter
 from chain.machine import MACHINE_ERRORS
@@ -152,7 +152,7 @@ class Executor:
             try:
                 responses.append(pack_any(self._handler(message).execute(ctx, state, message)))
             except AppError as error:
-                raise _with_detail(error, f"failed to execute message; message index: {at}: {error.detail}") from error
+                raise with_detail(error, f"failed to execute message; message index: {at}: {error.detail}") from error
             emitted = ctx.events.events[mark:]
             found.append((_message_event(message, tx, at, emitted), at))
             found.extend((event, at) for event in emitted)
@@ -170,11 +170,6 @@ class Executor:
         self.panics += 1
         log.error("a transaction raised what no rule raises", tx=tx.hash.hex(), exc_info=error)
         return PanicError("recovered: the node's log has the details")
-
-
-def _with_detail(error: AppError, detail: str) -> AppError:
-    """An error of the same codespace and code with another sentence."""
-    return type(error)(detail.removesuffix(": "))
 
 
 def _message_event(message: Any, tx: Tx, at: int, emitted: list[Event]) -> Event:
