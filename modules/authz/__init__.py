@@ -1,0 +1,1 @@
+"""Authorizations to act for another."""
