@@ -27,6 +27,9 @@ from modules.auth import keys as auth_keys
 from modules.auth.keeper import AuthKeeper, decode_account
 from modules.auth.keeper import Params as AuthParams
 from modules.auth.module import auth_module
+from modules.authz.keeper import AuthzKeeper
+from modules.authz.module import authz_module
+from modules.bank.authorization import KINDS as BANK_AUTHORIZATIONS
 from modules.bank.fast import SEND, Accounts, FastSends
 from modules.bank.keeper import BankMint
 from modules.bank.module import bank_module
@@ -38,12 +41,15 @@ from modules.distribution.keeper import DistributionKeeper
 from modules.distribution.module import distribution_module
 from modules.evidence.keeper import EvidenceKeeper
 from modules.evidence.module import evidence_module
+from modules.feegrant.keeper import FeegrantKeeper
+from modules.feegrant.module import feegrant_module
 from modules.genutil.module import deliver_with, genutil_module
 from modules.mint.keeper import MintKeeper
 from modules.mint.module import mint_module
 from modules.slashing.hooks import SlashingHooks
 from modules.slashing.keeper import SlashingKeeper
 from modules.slashing.module import slashing_module
+from modules.staking.authorization import KINDS as STAKING_AUTHORIZATIONS
 from modules.staking.keeper import StakingKeeper
 from modules.staking.messages import check_gentx
 from modules.staking.module import staking_module
@@ -53,9 +59,9 @@ from modules.upgrade.module import upgrade_module
 from modules.vesting.module import vesting_module
 
 PRE_BLOCK: Final = ("upgrade",)
-BEGIN_BLOCK: Final = ("mint", "distribution", "slashing", "evidence", "staking", "auth", "bank", "crisis", "genutil", "vesting", "consensus")
-END_BLOCK: Final = ("crisis", "staking", "auth", "bank", "distribution", "slashing", "mint", "genutil", "evidence", "upgrade", "vesting", "consensus")
-GENESIS: Final = ("auth", "bank", "distribution", "staking", "slashing", "mint", "genutil", "evidence", "upgrade", "vesting", "consensus", "crisis")
+BEGIN_BLOCK: Final = "mint distribution slashing evidence staking auth bank crisis genutil authz feegrant vesting consensus".split()
+END_BLOCK: Final = "crisis staking auth bank distribution slashing mint genutil evidence authz feegrant upgrade vesting consensus".split()
+GENESIS: Final = "auth bank distribution staking slashing mint genutil evidence authz feegrant upgrade vesting consensus crisis".split()
 
 MODULE_ACCOUNTS: Final[dict[str, tuple[str, ...]]] = {
     "fee_collector": (),
@@ -99,6 +105,8 @@ def build_application(
     crisis = CrisisKeeper(bank)
     distribution = DistributionKeeper(auth, bank, staking)
     staking.set_hooks((DistributionHooks(distribution), SlashingHooks(slashing, staking)))
+    authz = AuthzKeeper(auth, bank, router, {**BANK_AUTHORIZATIONS, **STAKING_AUTHORIZATIONS})
+    feegrant = FeegrantKeeper(auth, bank)
     modules: list[Module] = [
         auth_module(auth),
         bank_module(bank, auth),
@@ -109,6 +117,8 @@ def build_application(
         slashing_module(slashing, staking),
         genutil_module(),
         evidence_module(EvidenceKeeper(staking, slashing, consensus)),
+        authz_module(authz),
+        feegrant_module(feegrant),
         consensus_module(consensus),
         upgrade_module(upgrade),
         crisis_module(crisis),
@@ -149,7 +159,7 @@ def build_application(
         end_order=END_BLOCK,
         genesis_order=GENESIS,
         store=store,
-        ante=Ante(auth, bank, verdicts, min_gas_prices),
+        ante=Ante(auth, bank, feegrant, verdicts, min_gas_prices),
         verdicts=verdicts,
         capabilities=Capabilities(consensus.get, consensus.set, deliver_with(staking), account),
         settings=settings,

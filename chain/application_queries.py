@@ -39,6 +39,7 @@ _SERVED_BY_ABCI: Final = ("app", "store", "p2p", "custom")
 _STATUS: Final = {
     ("sdk", 38): "NotFound",
     ("sdk", 22): "NotFound",
+    ("authz", 2): "NotFound",
     ("sdk", 9): "NotFound",
     ("sdk", 6): "Unimplemented",
     ("sdk", 4): "PermissionDenied",

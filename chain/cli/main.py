@@ -12,9 +12,11 @@ import click
 import structlog
 
 from chain.cli import (
+    authz,
     bootstrap,
     debug,
     distribution,
+    feegrant,
     genesis,
     keys,
     maintain,
@@ -158,6 +160,8 @@ tx.tx.add_command(staking.staking)
 tx.tx.add_command(upgrade.upgrade)
 tx.tx.add_command(upgrade.crisis)
 tx.tx.add_command(distribution.distribution)
+tx.tx.add_command(authz.authz)
+tx.tx.add_command(feegrant.feegrant)
 for _name, _signing in sign.COMMANDS.items():
     tx.tx.add_command(_signing, _name)
 node.comet.add_command(bootstrap.bootstrap_state)

@@ -23,6 +23,8 @@ _NAMES: Final = {
     "evidence": {"all-evidence": "list"},
     "auth": {"account-address-by-id": "address-by-acc-num", "module-account-by-name": "module-account"},
     "upgrade": {"current-plan": "plan", "applied-plan": "applied"},
+    "authz": {"granter-grants": "grants-by-granter", "grantee-grants": "grants-by-grantee"},
+    "feegrant": {"allowance": "grant", "allowances": "grants-by-grantee", "allowances-by-granter": "grants-by-granter"},
     "staking": {
         "delegator-delegations": "delegations",
         "validator-delegations": "delegations-to",
@@ -54,6 +56,8 @@ _LAST_MAY_MISS: Final = ("module_name",)
 _BY_OPTION: Final = ("DelegatorValidators", "DelegatorWithdrawAddress")
 """Methods of distribution whose fields simd takes as options alone."""
 _SCALAR: Final = extension("cosmos_proto.scalar")
+_LAST: Final = ("msg_type_url",)
+"""Arguments that may be left out, as they come last."""
 _HASH: Final = re.compile(r"(?:0x)?[0-9a-fA-F]{64}", re.ASCII)
 _HEX: Final = re.compile(r"(?:0x)?(?:[0-9a-fA-F]{2})*", re.ASCII)
 
@@ -114,6 +118,9 @@ def _command(path: str, name: str) -> click.Command:
         required = field.name not in _LAST_MAY_MISS and not field.is_repeated
         shown = field.name.upper() if required or field.is_repeated else f"[{field.name.upper()}]"
         command = click.argument(f"arg_{field.name}", nargs=-1 if field.is_repeated else 1, metavar=shown, required=required)(command)
+        nargs, shown, required = -1 if field.is_repeated else 1, field.name.upper(), not field.is_repeated and field.name not in _LAST
+        metavar = f"[{shown}]" if field.name in _LAST else shown
+        command = click.argument(f"arg_{field.name}", nargs=nargs, required=required, metavar=metavar)(command)
     return click.command(name, help=f"{path} of the node.")(command)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from google.protobuf.message import DecodeError
 
+from chain.codec.registry import type_url
 from chain.coins import Coins, to_text
 from chain.context import Context, Mode
 from chain.crypto import address as bech32
@@ -25,6 +26,7 @@ from chain.crypto.keys import (
     Secp256r1PublicKey,
 )
 from chain.errors import (
+    AppError,
     InsufficientFee,
     InsufficientFunds,
     InvalidCoins,
@@ -33,12 +35,15 @@ from chain.errors import (
     InvalidRequest,
     MemoTooLarge,
     NoSignatures,
+    OutOfGas,
+    PanicError,
     TooManySignatures,
     TxTimeoutHeight,
     Unauthorized,
     UnknownAddress,
     UnknownExtensionOptions,
     WrongSequence,
+    with_detail,
 )
 from chain.gas import CIRCUIT_LOOKUP_COST
 from chain.store.api import StateReader, StateWriter
@@ -79,6 +84,12 @@ class Accounts(Protocol):
     def set_account(self, ctx: Context, state: StateWriter, account: Any) -> None: ...
 
 
+class FeeGrants(Protocol):
+    """What one account lets another pay fees with."""
+
+    def use(self, ctx: Context, state: StateWriter, granter: bytes, grantee: bytes, fee: Coins, type_urls: Sequence[str]) -> None: ...
+
+
 class FeeBank(Protocol):
     """Takes the fee."""
 
@@ -91,6 +102,7 @@ class Ante:
 
     accounts: Accounts
     bank: FeeBank
+    grants: FeeGrants
     verdicts: Verdicts
     min_gas_prices: fees.GasPrices
 
@@ -158,9 +170,9 @@ class Ante:
             raise InsufficientFee(f"invalid fee amount: {error.detail}") from None
         if ctx.mode in (Mode.CHECK, Mode.RECHECK):
             fees.require_minimum(fee, tx.gas_limit, self.min_gas_prices)
-        if tx.granter is not None and tx.granter != tx.fee_payer:
-            raise InvalidRequest("fee grants are not enabled")
-        source = tx.fee_payer
+        source = tx.granter or tx.fee_payer
+        if source != tx.fee_payer:
+            self._use_grant(ctx, state, tx, source, fee)
         if self.accounts.get_account(ctx, state, source) is None:
             raise UnknownAddress(f"fee payer address: {bech32.encode(source)} does not exist")
         if fee:
@@ -170,6 +182,15 @@ class Ante:
                 raise InsufficientFunds(str(error)) from None  # clients know this text with the reason twice
         ctx.events.emit("tx", ("fee", to_text(fee)), ("fee_payer", bech32.encode(source)))
         return fees.priority_of(fee, tx.gas_limit)
+
+    def _use_grant(self, ctx: Context, state: StateWriter, tx: Tx, granter: bytes, fee: Coins) -> None:
+        try:
+            self.grants.use(ctx, state, granter, tx.fee_payer, fee, [type_url(message) for message in tx.messages])
+        except (OutOfGas, PanicError):
+            raise
+        except AppError as error:
+            told = f"{bech32.encode(granter)} does not allow to pay fees for {bech32.encode(tx.fee_payer)}: {error.detail}"
+            raise with_detail(error, told) from error
 
     def _set_keys(self, ctx: Context, state: StateWriter, tx: Tx) -> None:
         simulate = ctx.mode is Mode.SIMULATE
