@@ -11,9 +11,9 @@ from typing import Any
 from tests.interop.send_as_cosmos import Driver, MemoryBackend, Settings, build_application, genesis_document  # isort: skip  it sets the prefixes
 
 from chain.codec.json import to_json
-from chain.crypto import address as bech32
+from chain.codec.registry import message_class
 from chain.errors import AppError
-from tests.interop.grants_scenario import COINS, SIGNERS, Player, questions, steps
+from tests.interop.grants_scenario import COINS, Player, questions, steps
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     document = genesis_document(app)
     bank = document["app_state"]["bank"]
     for balance in bank["balances"]:
-        balance["coins"] = [{"denom": denom, "amount": str(amount)} for denom, amount in sorted({**COINS, "wei": 10**24}.items())]
+        balance["coins"] = [{"denom": denom, "amount": str(amount)} for denom, amount in sorted(COINS.items())]
     bank["supply"] = []
     driver = Driver([app], document)
     driver.start()
@@ -40,8 +40,8 @@ def main() -> None:
             "events": [[kind, [list(pair) for pair in pairs]] for kind, pairs in one.events],
         }
 
-    def number(name: str) -> int:
-        request = _message("cosmos.auth.v1beta1.QueryAccountInfoRequest")(address=bech32.encode(SIGNERS[name].public_key.address, "cosmos"))
+    def number(address: str) -> int:
+        request = message_class("cosmos.auth.v1beta1.QueryAccountInfoRequest")(address=address)
         return int(app.query_rpc("/cosmos.auth.v1beta1.Query/AccountInfo", request)[0].info.account_number)
 
     player = Player(submit, number)
@@ -53,12 +53,6 @@ def main() -> None:
         except AppError as error:
             answers[name] = str(error)
     print(json.dumps({"steps": played, "answers": answers}))
-
-
-def _message(name: str) -> Any:
-    from chain.codec.registry import message_class
-
-    return message_class(name)
 
 
 if __name__ == "__main__":

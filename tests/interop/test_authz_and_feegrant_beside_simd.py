@@ -16,7 +16,7 @@ from chain.codec.json import to_json
 from chain.codec.registry import POOL, message_class
 from chain.crypto import address as bech32
 from tests.interop import peers
-from tests.interop.grants_scenario import COINS, SIGNERS, Player, questions, steps
+from tests.interop.grants_scenario import COINS, Player, questions, steps
 from tests.interop.test_refusals_beside_simd import speed_up
 from tests.support import CHAIN_ID, KEYS, ROOT, ask_until, end, free_ports
 
@@ -88,8 +88,8 @@ def played(client: CometClient) -> Any:
         answer = client.abci_query(path, request.SerializeToString())
         return answer["log"] if answer.get("code") else to_json(response.FromString(base64.b64decode(answer.get("value") or "")))
 
-    def number(name: str) -> int:
-        request = message_class("cosmos.auth.v1beta1.QueryAccountInfoRequest")(address=bech32.encode(SIGNERS[name].public_key.address, "cosmos"))
+    def number(address: str) -> int:
+        request = message_class("cosmos.auth.v1beta1.QueryAccountInfoRequest")(address=address)
         return int(ask("/cosmos.auth.v1beta1.Query/AccountInfo", request)["info"]["account_number"])
 
     player = Player(submit, number)
