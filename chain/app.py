@@ -59,9 +59,20 @@ from modules.upgrade.module import upgrade_module
 from modules.vesting.module import vesting_module
 
 PRE_BLOCK: Final = ("upgrade",)
-BEGIN_BLOCK: Final = "mint distribution slashing evidence staking auth bank crisis genutil authz feegrant vesting consensus".split()
-END_BLOCK: Final = "crisis staking auth bank distribution slashing mint genutil evidence authz feegrant upgrade vesting consensus".split()
-GENESIS: Final = "auth bank distribution staking slashing mint genutil evidence authz feegrant upgrade vesting consensus crisis".split()
+# fmt: off
+BEGIN_BLOCK: Final = (
+    "mint", "distribution", "slashing", "evidence", "staking", "auth", "bank", "crisis", "genutil", "authz",
+    "feegrant", "vesting", "consensus",
+)
+END_BLOCK: Final = (
+    "crisis", "staking", "auth", "bank", "distribution", "slashing", "mint", "genutil", "evidence", "authz",
+    "feegrant", "upgrade", "vesting", "consensus",
+)
+GENESIS: Final = (
+    "auth", "bank", "distribution", "staking", "slashing", "mint", "genutil", "evidence", "authz", "feegrant",
+    "upgrade", "vesting", "consensus", "crisis",
+)
+# fmt: on
 
 MODULE_ACCOUNTS: Final[dict[str, tuple[str, ...]]] = {
     "fee_collector": (),

@@ -51,13 +51,11 @@ _COMET: Final = {
 _COMET_SERVICE: Final = "/cosmos.base.tendermint.v1beta1.Service/"
 _OPTIONAL: Final = ("resolve_denom", "id", "status", "evidence_hash")
 """Scalars a query may do without: options, where the others are arguments."""
-_LAST_MAY_MISS: Final = ("module_name",)
-"""Arguments that may be left out."""
+_LAST_MAY_MISS: Final = ("module_name", "msg_type_url")
+"""Arguments that may be left out: they come last."""
 _BY_OPTION: Final = ("DelegatorValidators", "DelegatorWithdrawAddress")
 """Methods of distribution whose fields simd takes as options alone."""
 _SCALAR: Final = extension("cosmos_proto.scalar")
-_LAST: Final = ("msg_type_url",)
-"""Arguments that may be left out, as they come last."""
 _HASH: Final = re.compile(r"(?:0x)?[0-9a-fA-F]{64}", re.ASCII)
 _HEX: Final = re.compile(r"(?:0x)?(?:[0-9a-fA-F]{2})*", re.ASCII)
 
@@ -118,9 +116,6 @@ def _command(path: str, name: str) -> click.Command:
         required = field.name not in _LAST_MAY_MISS and not field.is_repeated
         shown = field.name.upper() if required or field.is_repeated else f"[{field.name.upper()}]"
         command = click.argument(f"arg_{field.name}", nargs=-1 if field.is_repeated else 1, metavar=shown, required=required)(command)
-        nargs, shown, required = -1 if field.is_repeated else 1, field.name.upper(), not field.is_repeated and field.name not in _LAST
-        metavar = f"[{shown}]" if field.name in _LAST else shown
-        command = click.argument(f"arg_{field.name}", nargs=nargs, required=required, metavar=metavar)(command)
     return click.command(name, help=f"{path} of the node.")(command)
 
 

@@ -19,6 +19,7 @@ from chain.context import Context, Mode
 from chain.crypto import address as bech32
 from chain.crypto.keyring import open_keyring
 from chain.crypto.keys import public_key_to_any
+from chain.errors import TxDecodeError
 from chain.store.kv import MemoryBackend
 from chain.store.state import State
 from chain.testing.driver import Driver, TxResult
@@ -350,7 +351,8 @@ def test_submitted_evidence_is_refused_as_without_a_handler() -> None:
     submit = message_class("cosmos.evidence.v1beta1.MsgSubmitEvidence")(submitter=text(KEYS[5]), evidence=pack_any(equivocation))
     assert net.outcome(5, submit) == ("evidence", 2)
     submit.evidence.CopyFrom(pack_any(message_class("cosmos.slashing.v1beta1.Params")()))
-    assert net.outcome(5, submit)[0] == "sdk"
+    with pytest.raises(TxDecodeError, match="against interface"):
+        net.outcome(5, submit)
     assert not net.info(0)["tombstoned"]
 
 
