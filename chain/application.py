@@ -309,7 +309,9 @@ class Application:
         state = State(EmptyView(), self.store.names)
         self._capabilities.store_consensus_params(state, request.consensus_params)
         app_state = loads(request.app_state_bytes)
-        ctx = Context(self.chain_id, 0, self.latest_time_ns, Mode.GENESIS)
+        # As in the SDK: a chain that begins at 1 is at 0 here, one that goes on from an export at its first height.
+        height = self._initial_height if self._initial_height > 1 else 0
+        ctx = Context(self.chain_id, height, self.latest_time_ns, Mode.GENESIS)
         updates: list[ValidatorUpdate] = []
         for module in self._genesis:
             if module.genesis is not None:

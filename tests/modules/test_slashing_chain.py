@@ -77,13 +77,14 @@ def gentx(number: int) -> Any:
 class Net:
     """Validators 0 to ``validators`` - 1 of 1000 units each on two applications that must agree; some of them may be told to be silent."""
 
-    def __init__(self, validators: int = 4, *, document: Any = None, **staking_params: Any) -> None:
+    def __init__(self, validators: int = 4, *, document: Any = None, initial_height: int = 1, **staking_params: Any) -> None:
         apps = [build_application(MemoryBackend()) for _ in range(2)]
         if document is None:
             document = genesis_document(apps[0])
             document["app_state"]["genutil"]["gen_txs"] = [gentx(number) for number in range(validators)]
             document["app_state"]["slashing"]["params"].update(PARAMS)
             document["app_state"]["staking"]["params"].update(staking_params)
+            document["initial_height"] = initial_height
         self.app: Any = apps[0]
         self.driver = Driver(apps, document)
         self.driver.start()
@@ -376,6 +377,16 @@ def test_an_exported_state_goes_on_elsewhere() -> None:
     assert other.outcome(2, unjail(2)) == ("slashing", 4)
     assert other.outcome(1, unjail(1)) == ("", 0)
     other.fine()
+
+
+@pytest.mark.parametrize(("initial_height", "start_height"), [(1, "0"), (1000, "1000")])
+def test_genesis_validators_are_watched_from_the_first_height_on(initial_height: int, start_height: str) -> None:
+    net = Net(initial_height=initial_height)
+    for _ in range(2):
+        net.block()
+    assert [net.info(number)["start_height"] for number in range(4)] == [start_height] * 4
+    told = until_jailed(net, 1)
+    assert (told["jailed"], net.driver.height) == (cons_text(1), int(start_height) + WINDOW + 1)
 
 
 def test_signing_infos_come_in_pages_and_by_address() -> None:
