@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from chain.codec.canonical import encode
-from chain.codec.registry import message_class
+from chain.codec.registry import message_class, pack_any
 from chain.coins import Coin, Coins, to_messages
 from chain.comet import go_command, go_environment, tools_folder
 from chain.crypto import address as bech32
@@ -62,6 +62,9 @@ def messages() -> dict[str, Any]:
     periods = [{"length": 5, "amount": wei}, {"length": 2**40, "amount": _coins(("aaa", 1), ("wei", 2))}]
     send = {"from_address": text(ALICE), "to_address": text(BOB)}
     delegate = {"delegator_address": text(ALICE), "validator_address": OPERATOR, "amount": coin}
+    equivocation = _new(
+        "evidence.v1beta1.Equivocation", height=5, time={"seconds": 1_700_000_000, "nanos": 7}, power=9, consensus_address="<somebody>"
+    )
     out = {
         "send": _new("bank.v1beta1.MsgSend", **send, amount=_coins(("aaa", 1), ("wei", 2**255))),
         "send of nothing": _new("bank.v1beta1.MsgSend", **send),
@@ -108,6 +111,21 @@ def messages() -> dict[str, Any]:
         ),
         "cancel unbonding": _new("staking.v1beta1.MsgCancelUnbondingDelegation", **delegate, creation_height=5),
         "staking params": _new("staking.v1beta1.MsgUpdateParams", authority=GOV, params={**staking_params, "unbonding_time": {"seconds": 1814400}}),
+        "unjail": _new("slashing.v1beta1.MsgUnjail", validator_addr=OPERATOR),
+        "slashing params": _new(
+            "slashing.v1beta1.MsgUpdateParams",
+            authority=GOV,
+            params={
+                "signed_blocks_window": 100,
+                "min_signed_per_window": b"50000000000000000",
+                "downtime_jail_duration": {"seconds": 600, "nanos": 5},
+                "slash_fraction_double_sign": b"1000000000000000000",
+                "slash_fraction_downtime": b"1",
+            },
+        ),
+        "slashing params, empty": _new("slashing.v1beta1.MsgUpdateParams", authority=GOV),
+        "evidence": _new("evidence.v1beta1.MsgSubmitEvidence", submitter=text(ALICE), evidence=pack_any(equivocation)),
+        "evidence, none": _new("evidence.v1beta1.MsgSubmitEvidence", submitter=text(ALICE)),
     }
     for one in out.values():
         encode(one)

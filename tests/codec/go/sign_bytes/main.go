@@ -11,6 +11,8 @@ import (
 	bankv1beta1 "cosmossdk.io/api/cosmos/bank/v1beta1"
 	consensusv1 "cosmossdk.io/api/cosmos/consensus/v1"
 	ed25519v1 "cosmossdk.io/api/cosmos/crypto/ed25519"
+	evidencev1beta1 "cosmossdk.io/api/cosmos/evidence/v1beta1"
+	slashingv1beta1 "cosmossdk.io/api/cosmos/slashing/v1beta1"
 	stakingv1beta1 "cosmossdk.io/api/cosmos/staking/v1beta1"
 	txv1beta1 "cosmossdk.io/api/cosmos/tx/v1beta1"
 	vestingv1beta1 "cosmossdk.io/api/cosmos/vesting/v1beta1"
@@ -28,6 +30,7 @@ import (
 var _ = []proto.Message{
 	&authv1beta1.MsgUpdateParams{}, &bankv1beta1.MsgSend{}, &consensusv1.MsgUpdateParams{}, &ed25519v1.PubKey{},
 	&stakingv1beta1.MsgCreateValidator{}, &vestingv1beta1.MsgCreateVestingAccount{},
+	&slashingv1beta1.MsgUnjail{}, &evidencev1beta1.MsgSubmitEvidence{}, &evidencev1beta1.Equivocation{},
 }
 
 type question struct {
