@@ -11,7 +11,7 @@ from chain.module import GenesisError, Module
 
 APP_NAME: Final = "stchaind"
 
-DEFAULT_CONSENSUS_PARAMS: Final = {
+DEFAULT_CONSENSUS_PARAMS: Final[dict[str, Any]] = {
     "block": {"max_bytes": "2097152", "max_gas": "-1"},
     "evidence": {"max_age_num_blocks": "100000", "max_age_duration": "172800000000000", "max_bytes": "1048576"},
     "validator": {"pub_key_types": ["ed25519"]},

@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -139,11 +139,12 @@ def make(
     app: Mapping[str, Any] | None = None,
     validators: int = VALIDATORS,
     full_nodes: int = FULL_NODES,
+    more_accounts: Sequence[Account] = (),
 ) -> dict[str, Any]:
     """Make the homes of a new localnet; writes localnet.json and returns what it says. Ports go up from ``base``, PORTS_PER_NODE a node."""
     names = [*(f"node{at}" for at in range(validators)), *(f"full{at}" for at in range(full_nodes))]
     operators = names[:validators]
-    accounts = new_accounts(*operators)
+    accounts = [*new_accounts(*operators), *more_accounts]
     by_name = {account.name: account for account in accounts}
     nodes = [Node(name, Home(folder / name / "stchaind"), _ports(base + at * PORTS_PER_NODE), by_name.get(name)) for at, name in enumerate(names)]
     settings = {"consensus.timeout_commit": block_time, "p2p.addr_book_strict": False, "p2p.allow_duplicate_ip": True, "p2p.pex": False}
@@ -157,7 +158,7 @@ def make(
         app=app,
     )
     for node in nodes[:validators]:
-        fill_keyring(node.home, accounts if node is nodes[0] else [by_name[node.name]])
+        fill_keyring(node.home, accounts[: len(accounts) - len(more_accounts)] if node is nodes[0] else [by_name[node.name]])
     told = [_told(node, by_name.get(node.name)) for node in nodes]
     served = {name: told[0][name] for name in ("rpc", "grpc", "rest", "home")}
     net = {"chain_id": CHAIN_ID, **served, "nodes": told, "accounts": [account.told() for account in accounts]}

@@ -24,11 +24,11 @@ class CometRefused(Exception):
 class CometClient:
     """JSON-RPC over HTTP to ``tcp://host:port``, ``http://host:port`` or ``host:port``."""
 
-    def __init__(self, address: str, max_answer_bytes: int = MAX_ANSWER_BYTES) -> None:
+    def __init__(self, address: str, max_answer_bytes: int = MAX_ANSWER_BYTES, timeout_s: float = TIMEOUT_S) -> None:
         self._max_answer_bytes = max_answer_bytes
         address = address if "://" in address else f"http://{address}"
         self.url = address.replace("tcp://", "http://").replace("//0.0.0.0", "//127.0.0.1")
-        self._http = httpx.Client(timeout=TIMEOUT_S, trust_env=False)
+        self._http = httpx.Client(timeout=timeout_s, trust_env=False)
 
     def call(self, method: str, **params: Any) -> Any:
         """The result of a method. Raises CometUnavailable, CometRefused."""

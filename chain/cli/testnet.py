@@ -46,7 +46,7 @@ SHORT_PERIODS: Final[Mapping[str, Any]] = {
 }
 """Parameters of the networks that developers run: what takes weeks on a real chain takes a minute."""
 _GO_TIME: Final = re.compile(r"(?:[0-9]{1,9}(?:ms|s|m|h))+")
-SHORT_EVIDENCE: Final = {"max_age_num_blocks": "60", "max_age_duration": "60000000000"}
+SHORT_EVIDENCE: Final = {**build.DEFAULT_CONSENSUS_PARAMS["evidence"], "max_age_num_blocks": "60", "max_age_duration": "60000000000"}
 """Evidence must not outlive the stake that it can take (nanoseconds)."""
 
 

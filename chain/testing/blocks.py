@@ -6,11 +6,13 @@ Everything is a message of ``tendermint.types``; the functions hash and sign the
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class
+from chain.codec.times import rfc3339
 from chain.codec.varint import delimited, field_size
 from chain.light.headers import ABSENT, COMMIT, NIL, PRECOMMIT, header_hash, set_time, sha256, types, vote_sign_bytes
 from chain.light.validators import ValidatorSet
@@ -126,6 +128,32 @@ def duplicate_vote(
     )
     set_time(found.timestamp, time_ns)
     return found
+
+
+def duplicate_vote_json(evidence: Any) -> dict[str, Any]:
+    """A DuplicateVoteEvidence as CometBFT's ``broadcast_evidence`` takes it."""
+    value = {
+        "vote_a": _vote_json(evidence.vote_a),
+        "vote_b": _vote_json(evidence.vote_b),
+        "TotalVotingPower": str(evidence.total_voting_power),
+        "ValidatorPower": str(evidence.validator_power),
+        "Timestamp": rfc3339(evidence.timestamp.seconds, evidence.timestamp.nanos),
+    }
+    return {"type": "tendermint/DuplicateVoteEvidence", "value": value}
+
+
+def _vote_json(vote: Any) -> dict[str, Any]:
+    parts = vote.block_id.part_set_header
+    return {
+        "type": vote.type,
+        "height": str(vote.height),
+        "round": vote.round,
+        "block_id": {"hash": vote.block_id.hash.hex().upper(), "parts": {"total": parts.total, "hash": parts.hash.hex().upper()}},
+        "timestamp": rfc3339(vote.timestamp.seconds, vote.timestamp.nanos),
+        "validator_address": vote.validator_address.hex().upper(),
+        "validator_index": vote.validator_index,
+        "signature": base64.b64encode(vote.signature).decode(),
+    }
 
 
 def misbehavior(evidence: Any) -> Any:

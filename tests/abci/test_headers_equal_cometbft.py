@@ -11,7 +11,6 @@ import pytest
 
 from chain.api import blocks as rpc_json
 from chain.codec.registry import message_class
-from chain.codec.times import rfc3339
 from chain.light import headers
 from chain.light.validators import Validator, ValidatorSet
 from chain.testing import blocks
@@ -49,22 +48,6 @@ def send(comet: real_comet.Comet, tx: str) -> None:
     assert answer["tx_result"]["code"] == 0, answer
 
 
-def vote_json(vote: Any) -> dict[str, Any]:
-    return {
-        "type": vote.type,
-        "height": str(vote.height),
-        "round": vote.round,
-        "block_id": {
-            "hash": vote.block_id.hash.hex().upper(),
-            "parts": {"total": vote.block_id.part_set_header.total, "hash": vote.block_id.part_set_header.hash.hex().upper()},
-        },
-        "timestamp": rfc3339(vote.timestamp.seconds, vote.timestamp.nanos),
-        "validator_address": vote.validator_address.hex().upper(),
-        "validator_index": vote.validator_index,
-        "signature": base64.b64encode(vote.signature).decode(),
-    }
-
-
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
     with real_comet.running(tmp_path_factory.mktemp("comet")) as comet:
@@ -73,19 +56,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
         genesis = [Validator("ed25519", key.public_key.raw, power) for key, power in zip(comet.keys, real_comet.POWERS, strict=True)]
         time = rpc_json.block(comet.client.call("block", height="2")["block"]).header.time
         evidence = blocks.duplicate_vote(comet.keys[3], chain_id, 2, 0, ValidatorSet.of(genesis), headers.time_ns_of(time))
-        comet.client.call(
-            "broadcast_evidence",
-            evidence={
-                "type": "tendermint/DuplicateVoteEvidence",
-                "value": {
-                    "vote_a": vote_json(evidence.vote_a),
-                    "vote_b": vote_json(evidence.vote_b),
-                    "TotalVotingPower": str(evidence.total_voting_power),
-                    "ValidatorPower": str(evidence.validator_power),
-                    "Timestamp": rfc3339(evidence.timestamp.seconds, evidence.timestamp.nanos),
-                },
-            },
-        )
+        comet.client.call("broadcast_evidence", evidence=blocks.duplicate_vote_json(evidence))
         for tx in (key_tx(NEWCOMER, 5), key_tx(comet.keys[2], 17), key_tx(comet.keys[1], 0), key_tx(comet.keys[0], 1000), key_tx(NEWCOMER, 30)):
             send(comet, tx)
             send(comet, base64.b64encode(f"plain{tx[-12:]}=1".encode()).decode())

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.modules.test_rewards import run_histories
+from tests.perturb.run import HERE, perturb
 from tests.soak import fuzz
 from tests.soak.crash_points import all_crash_points
 from tests.soak.ics23 import ics23_all_values
@@ -52,6 +53,7 @@ SOAKS: dict[str, Callable[[int], dict[str, Any]]] = {
     "kills": kill_many_times,
     "crash-points": all_crash_points,
     "rewards": lambda seed: run_histories(1000, seed),
+    "perturb": lambda seed: perturb(HERE / "long.toml", seed),
 }
 ON_A_FILE: dict[str, Callable[[int, str], dict[str, Any]]] = {"mainnet-genesis": mainnet_genesis}
 """Only when asked for, as ``mainnet-genesis=PATH``."""

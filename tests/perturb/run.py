@@ -1,0 +1,116 @@
+"""python -m tests.perturb.run MANIFEST [SEED]     one run, and its figures as JSON"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from chain.api.comet import CometClient
+from chain.cli.testnet import Account
+from chain.crypto import address as bech32
+from tests.perturb import load as loading
+from tests.perturb import manifest as manifests
+from tests.perturb.network import Broken, Network
+from tests.perturb.steps import STEPS
+
+LIMIT_S = 20.0
+CATCH_UP_LIMIT_S = 90.0
+DRAIN_S = 120.0
+RECIPIENT = b"perturbation recipient"[:20]
+HERE = Path(__file__).parent
+
+
+def perturb(path: Path, seed: int, tell: Any = print) -> dict[str, Any]:
+    """Run a manifest; returns its figures. Raises Broken where the network did not do what it must, and what a step raises."""
+    manifest = manifests.load(path, STEPS)
+    choose = random.Random(seed)
+    senders = [Account.new(f"sender{at}", "secp256k1") for at in range(manifest.senders)]
+    with tempfile.TemporaryDirectory() as folder:
+        net = Network(Path(folder), manifest, senders, seed)
+        try:
+            return _run(net, manifest, senders, choose, tell)
+        except BaseException:
+            for name in net.local.names:
+                tell(f"--- {name}: {net.local.log(name)}\n" + "\n".join(net.local.log(name).read_text(errors="replace").splitlines()[-15:]))
+            raise
+        finally:
+            net.close()
+
+
+def _run(net: Network, manifest: manifests.Manifest, senders: list[Account], choose: random.Random, tell: Any) -> dict[str, Any]:
+    net.start()
+    recipient = bech32.encode(RECIPIENT)
+    first_number = len(net.local.net["accounts"]) - len(senders)
+    load = loading.Load(net.local.net["chain_id"], senders, first_number, recipient, manifest.rate, net.rpcs)
+    load.start()
+    done: Counter[str] = Counter()
+    on_s: list[float] = []
+    back_s: list[float] = []
+    begun = time.monotonic()
+    for step in manifest.draw(choose):
+        if manifest.weights and time.monotonic() - begun > manifest.seconds:
+            break
+        name = step.node or choose.choice(_candidates(net, step.do))
+        tell(f"  {time.monotonic() - begun:6.1f} s  {step.do} {name} for {step.for_s} s")
+        STEPS[step.do](net, name, step)
+        went_on_s, all_back_s = net.recover(LIMIT_S, CATCH_UP_LIMIT_S)
+        if load.error is not None:
+            raise load.error
+        net.compare(dict(load.committed))
+        tell(f"            on after {went_on_s:.1f} s, all back after {all_back_s:.1f} s, {len(load.committed)} committed, height {net.compared}")
+        done[step.do] += 1
+        on_s.append(went_on_s)
+        back_s.append(all_back_s)
+        time.sleep(manifest.gap_s)
+    seconds = time.monotonic() - begun
+    if waiting := load.drain(DRAIN_S):
+        raise Broken(f"{waiting} sends are not committed {DRAIN_S} s after the last trouble")
+    net.recover(LIMIT_S, CATCH_UP_LIMIT_S)
+    net.compare(dict(load.committed))
+    received = _balance(net, recipient)
+    if not received == len(load.committed) == load.counts.offered:
+        raise Broken(f"{load.counts.offered} sends of 1 wei were made, {len(load.committed)} found in blocks, {received} wei arrived")
+    return {
+        "seconds": round(seconds),
+        "steps": dict(sorted(done.items())),
+        "recovery_max_s": round(max(on_s), 1),
+        "recovery_mean_s": round(statistics.mean(on_s), 2),
+        "all_back_max_s": round(max(back_s), 1),
+        "all_back_mean_s": round(statistics.mean(back_s), 2),
+        "height": net.compared,
+        "app_hash_splits": 0,
+        "lost": 0,
+        "committed_twice": 0,
+        "looked_up": net.looked_up,
+        "rate": manifest.rate,
+        **loading.figures(load),
+    }
+
+
+def _candidates(net: Network, do: str) -> list[str]:
+    """Whom a drawn step may hit: a key signs twice once, and never so many that a third of the power is gone."""
+    if do != "double-sign":
+        return net.local.names
+    return [name for name in net.validator_names if name not in net.double_signers]
+
+
+def _balance(net: Network, address: str) -> int:
+    node = net.node(net.local.names[0])
+    client = CometClient(node.net["rpc"])
+    try:
+        found = client.abci_query("/store/bank/key", b"\x02\x14" + bech32.decode(address) + b"wei")
+        return int(base64.b64decode(found["value"] or "") or 0)
+    finally:
+        client.close()
+
+
+if __name__ == "__main__":
+    print(json.dumps(perturb(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1), indent=2))

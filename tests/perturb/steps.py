@@ -1,0 +1,109 @@
+"""The troubles there are. Each does its harm, waits, mends it, and answers with the nodes that have to come back.
+
+A step that needs a module (an upgrade, a validator that joins or leaves) is one more function in STEPS.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from chain.api import blocks as rpc_json
+from chain.light.headers import time_ns_of
+from chain.testing import blocks
+from chain.testing.validators import ValidatorKey
+from tests.perturb.manifest import Step
+from tests.perturb.network import Network
+from tests.support import Cli, ask_until
+
+
+def kill(net: Network, name: str, step: Step) -> None:
+    """SIGKILL the application, and CometBFT with it."""
+    with net.away(name):
+        net.local.stop(name, number=signal.SIGKILL)
+        time.sleep(step.for_s)
+        net.local.start(name)
+
+
+def kill_comet(net: Network, name: str, step: Step) -> None:
+    """SIGKILL CometBFT alone: the application starts it again."""
+    with net.away(name):
+        net.local.refresh()
+        pid = net.local.node(name)["comet_pid"]
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(step.for_s)
+
+
+def restart(net: Network, name: str, step: Step) -> None:
+    """Stop in order, and start again."""
+    with net.away(name):
+        net.local.stop(name)
+        time.sleep(step.for_s)
+        net.local.start(name)
+
+
+def pause(net: Network, name: str, step: Step) -> None:
+    """SIGSTOP both processes, and let them go on."""
+    with net.away(name):
+        net.local.refresh()
+        pids = [pid for pid in (net.local.node(name)["app_pid"], net.local.node(name)["comet_pid"]) if pid is not None]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(step.for_s)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def disconnect(net: Network, name: str, step: Step) -> None:
+    """No peer reaches the node, nor it any peer; clients still do."""
+    with net.away(name):
+        net.links.cut(name)
+        time.sleep(step.for_s)
+        net.links.mend(name)
+
+
+def slow(net: Network, name: str, step: Step) -> None:
+    """``delay_ms`` on every chunk from and to the node, and a part ``loss`` of them late by a retransmission."""
+    net.links.slow(name, step.settings.get("delay_ms", 200) / 1000, step.settings.get("loss", 0.0))
+    time.sleep(step.for_s)
+    net.links.mend(name)
+
+
+def join(net: Network, name: str, step: Step) -> None:
+    """The node loses everything but its keys and what they signed, and joins again from the first block."""
+    with net.away(name):
+        net.local.stop(name)
+        home = Path(net.local.node(name)["home"])
+        signed = (home / "data" / "priv_validator_state.json").read_bytes()
+        Cli(home).ok("comet", "unsafe-reset-all", "--keep-addr-book")
+        (home / "data" / "priv_validator_state.json").write_bytes(signed)
+        time.sleep(step.for_s)
+        net.local.start(name)
+
+
+def double_sign(net: Network, name: str, step: Step) -> None:
+    """Two precommits for one height, signed with the validator's key file; CometBFT has to take the evidence into a block."""
+    key = ValidatorKey.from_file(Path(net.local.node(name)["home"]) / "config" / "priv_validator_key.json")
+    witness = net.node(next(other for other in net.local.names if other != name))
+    height = witness.height() - 2
+    time_ns = time_ns_of(rpc_json.block(witness.rpc("block", height=str(height))["block"]).header.time)
+    evidence = blocks.duplicate_vote(key, net.local.net["chain_id"], height, 0, net.validators(height), time_ns)
+    witness.rpc("broadcast_evidence", evidence=blocks.duplicate_vote_json(evidence))
+    net.double_signers[name] = ask_until(lambda: net.evidence_height(height, key.address), 20)
+
+
+STEPS: Final[dict[str, Callable[[Network, str, Step], None]]] = {
+    "kill": kill,
+    "kill-comet": kill_comet,
+    "restart": restart,
+    "pause": pause,
+    "disconnect": disconnect,
+    "slow": slow,
+    "join": join,
+    "double-sign": double_sign,
+}
