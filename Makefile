@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 export STRATOS_TOOLS ?= $(CURDIR)/.tools
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run localnet test test-interop soak check bench proto lock clean
+.PHONY: help setup run localnet test test-interop simulate soak check bench proto lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -52,6 +52,9 @@ check: setup ## ruff, mypy strict, determinism, imports, docs, compiled descript
 	$(BIN)/python tools/lint_imports.py
 	$(BIN)/python tools/compile_proto.py --check
 	$(BIN)/python -m tools.check_docs
+
+simulate: setup ## random histories in three processes each (SEEDS=1-3 BLOCKS=10 OPS=30); findings are shrunk into build/
+	$(BIN)/python -m tests.simulation run --seeds $(or $(SEEDS),1-3) --blocks $(or $(BLOCKS),10) --operations $(or $(OPS),30)
 
 soak: setup ## the long runs: fuzzing, kills, all mutants; figures go to docs/soak.json (SOAK=name for one)
 	$(BIN)/python -m tests.soak $(SOAK)

@@ -15,6 +15,7 @@ from typing import Any
 
 from tests.modules.test_rewards import run_histories
 from tests.perturb.run import HERE, perturb
+from tests.simulation.processes import soak as simulation
 from tests.soak import fuzz
 from tests.soak.crash_points import all_crash_points
 from tests.soak.ics23 import ics23_all_values
@@ -54,6 +55,7 @@ SOAKS: dict[str, Callable[[int], dict[str, Any]]] = {
     "crash-points": all_crash_points,
     "rewards": lambda seed: run_histories(1000, seed),
     "perturb": lambda seed: perturb(HERE / "long.toml", seed),
+    "simulation": simulation,
 }
 ON_A_FILE: dict[str, Callable[[int, str], dict[str, Any]]] = {"mainnet-genesis": mainnet_genesis}
 """Only when asked for, as ``mainnet-genesis=PATH``."""

@@ -1,0 +1,170 @@
+"""Random histories in several processes, and that a planted bug of each kind is found and made small."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chain.application import Application
+from modules.auth.genesis import AuthGenesis
+from modules.bank.keeper import BankMint
+from tests.simulation.generate import genesis, mangle
+from tests.simulation.processes import VARIANTS, Finding, Total, compared, drawn, failure_of, saved, shrunk, simulate
+from tests.simulation.script import Script
+from tests.simulation.shrink import minimal
+from tests.support import ROOT
+
+SEEDS, BLOCKS, OPERATIONS = (1, 2), 10, 40
+SENT_BY_NOBODY = frozenset[str]()
+"""Message types that no history of this size executes, with the reason."""
+
+
+@pytest.fixture(scope="module")
+def total(tmp_path_factory: pytest.TempPathFactory) -> Total:
+    return simulate(SEEDS, BLOCKS, OPERATIONS, list(VARIANTS), tmp_path_factory.mktemp("findings"))
+
+
+def test_every_process_agrees_and_every_invariant_holds(total: Total) -> None:
+    assert total.blocks == len(SEEDS) * BLOCKS
+    assert total.operations > len(SEEDS) * BLOCKS * OPERATIONS // 2
+    assert total.ok > total.failed + total.refused, "most operations are valid"
+    assert total.failed > 20
+    assert total.imports > 0
+    assert total.followed > 0
+
+
+def found_by(seed: int, *, blocks: int = 12, operations: int = 20, imports: bool = False) -> tuple[Script, str]:
+    """A planted bug's history as it was drawn, and its kind of failure."""
+    variant = VARIANTS["native"]
+    open_application, options = variant.options(Path())
+    if not imports:
+        options["open_fresh"] = None
+    with pytest.raises(Finding) as caught:
+        drawn(seed, blocks, operations, open_application, **options)
+    return caught.value.script, caught.value.failure.kind
+
+
+def small_of(script: Script, kind: str) -> Script:
+    return shrunk(script, kind, lambda one: failure_of(one, VARIANTS["native"]), budget_s=60)
+
+
+def test_a_bug_that_takes_two_burns_is_shrunk_to_two_burns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whoever burns a second time leaves the supply as it was."""
+    right = BankMint.burn_from
+
+    def burn_from(self: Any, ctx: Any, state: Any, sender: bytes, amount: Any) -> None:
+        before = state.store("bank").get(b"\x00wei")
+        right(self, ctx, state, sender, amount)
+        if state.store("bank").has(b"\xff" + sender):
+            state.store("bank").set(b"\x00wei", before)
+        state.store("bank").set(b"\xff" + sender, b"\x01")
+
+    monkeypatch.setattr(BankMint, "burn_from", burn_from)
+    script, kind = found_by(5)
+    assert kind.startswith("invariant bank: ")
+    assert script.operations > 50
+    small = small_of(script, kind)
+    messages = [message for block in small.blocks for operation in block.operations for message in operation.messages]
+    assert [name for name, _ in messages] == ["cosmos.bank.v1beta1.MsgBurn"] * 2
+    assert len(small.blocks) == 1
+    command = saved(small, tmp_path, "native")
+    assert command.endswith(f"-m tests.simulation replay {tmp_path}/simulation-5.json --variant native")
+    again = Script.load(tmp_path / "simulation-5.json")
+    assert again == small
+    assert str(failure_of(again, VARIANTS["native"])) == small.found
+    monkeypatch.undo()
+    assert failure_of(again, VARIANTS["native"]) is None, "the bug is mended"
+    done = subprocess.run([sys.executable, *command.split()[2:]], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "2 operations" in done.stdout
+
+
+def test_an_exception_in_a_handler_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def burn_from(*_: Any) -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(BankMint, "burn_from", burn_from)
+    script, kind = found_by(5)
+    assert kind == "panic"
+    assert small_of(script, kind).operations == 1
+
+
+def test_what_an_export_leaves_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = AuthGenesis.export
+
+    def export(self: Any, ctx: Any, state: Any) -> Any:
+        section = copy.deepcopy(right(self, ctx, state))
+        for account in section["accounts"]:
+            account.get("base_vesting_account", {}).get("base_account", account).pop("sequence", None)
+        return section
+
+    monkeypatch.setattr(AuthGenesis, "export", export)
+    script, kind = found_by(5, imports=True)
+    assert kind == "stopped by ImportDiffers"
+    small = small_of(script, kind)
+    assert "store acc differs after an import" in small.found
+    assert len(small.blocks) == 1
+    assert small.operations == 0, "the gentxs gave their accounts a sequence"
+
+
+def test_a_hook_that_fails_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script(genesis(3))
+
+    def commit(self: Any, request: Any) -> None:
+        raise OSError("planted")
+
+    monkeypatch.setattr(Application, "commit", commit)
+    failure = failure_of(script, VARIANTS["native"])
+    assert failure is not None
+    assert failure.kind == "stopped by OSError"
+
+
+def test_processes_that_differ_are_named_with_the_block() -> None:
+    lines = [["a", "b", "c"], ["d", "e", "f"]]
+    assert compared({"one": {"lines": lines}, "two": {"lines": copy.deepcopy(lines)}}) == ""
+    for part, name in enumerate(("app hash", "results", "events")):
+        other = copy.deepcopy(lines)
+        other[1][part] = "x"
+        assert compared({"one": {"lines": lines}, "two": {"lines": other}}) == f"block 2: the {name} of one and two differ"
+    assert compared({"one": {"lines": lines}, "two": {"lines": lines[:1]}}) == "one has 2 blocks, two 1"
+
+
+def test_ddmin_finds_what_is_needed_and_nothing_else() -> None:
+    choose = random.Random(1)
+    for _ in range(50):
+        needed = set(choose.sample(range(60), choose.randint(1, 5)))
+        tries = []
+
+        def holds(some: list[int], needed: set[int] = needed, tries: list[int] = tries) -> bool:
+            tries.append(len(some))
+            return needed <= set(some)
+
+        assert set(minimal(range(60), holds)) == needed
+        assert len(tries) < 200
+    assert minimal(range(60), lambda some: True) == []
+
+
+def test_a_history_is_the_same_after_writing_and_reading_it(tmp_path: Path) -> None:
+    variant = VARIANTS["native"]
+    script, outcome = drawn(9, 4, 30, variant.options(tmp_path)[0])
+    script.save(tmp_path / "script.json")
+    assert Script.load(tmp_path / "script.json") == script
+    assert drawn(9, 4, 30, variant.options(tmp_path)[0])[1] == outcome
+    assert json.loads((tmp_path / "script.json").read_text())["blocks"][0]["operations"]
+
+
+def test_a_mangled_message_differs_from_its_original_and_leaves_it_alone() -> None:
+    script, _ = drawn(9, 2, 20, VARIANTS["native"].options(Path())[0])
+    choose = random.Random(2)
+    originals = [message for block in script.blocks for one in block.operations for message in one.decoded()]
+    before = [one.SerializeToString() for one in originals]
+    changed = sum(mangle(choose, one) != one for one in originals for _ in range(20))
+    assert changed > len(originals) * 20 * 0.8
+    assert [one.SerializeToString() for one in originals] == before
