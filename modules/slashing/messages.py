@@ -13,7 +13,7 @@ from chain.errors import AppError, InvalidAddress
 from chain.module import MessageHandler
 from chain.store.api import StateWriter
 from modules.slashing.keeper import SlashingKeeper
-from modules.slashing.params import check_params
+from modules.slashing.params import check_decimals, check_params
 
 PACKAGE: Final = "cosmos.slashing.v1beta1"
 
@@ -36,4 +36,7 @@ def handlers(keeper: SlashingKeeper) -> Mapping[str, MessageHandler]:
         keeper.set_params(state, message.params)
         return params_response()
 
-    return {f"{PACKAGE}.MsgUnjail": MessageHandler(unjail), f"{PACKAGE}.MsgUpdateParams": MessageHandler(update_params)}
+    return {
+        f"{PACKAGE}.MsgUnjail": MessageHandler(unjail),
+        f"{PACKAGE}.MsgUpdateParams": MessageHandler(update_params, lambda message: check_decimals(message.params)),
+    }

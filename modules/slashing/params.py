@@ -48,8 +48,18 @@ def min_signed(params: Any) -> int:
     return Dec(fraction(params, "min_signed_per_window").scaled * params.signed_blocks_window).round()
 
 
+def check_decimals(params: Any) -> None:
+    """Raise TxDecodeError (sdk/2), as decoding does in the SDK, for bytes that are no decimal."""
+    for name in FRACTIONS:
+        try:
+            fraction(params, name)
+        except DecError as error:
+            raise TxDecodeError(f"params.{name}: {error}") from None
+
+
 def check_params(params: Any) -> None:
-    """Raise UndefinedError (undefined/1, as the SDK's plain errors) naming the parameter that is out of bounds; TxDecodeError for bytes that are no decimal."""
+    """Raise UndefinedError (undefined/1, as the SDK's plain errors) naming the parameter that is out of bounds; TxDecodeError."""
+    check_decimals(params)
     if params.signed_blocks_window <= 0:
         raise UndefinedError(f"signed blocks window must be positive: {params.signed_blocks_window}")
     _check_fraction(params, "min_signed_per_window")
@@ -60,10 +70,7 @@ def check_params(params: Any) -> None:
 
 
 def _check_fraction(params: Any, name: str) -> None:
-    try:
-        value = fraction(params, name)
-    except DecError as error:
-        raise TxDecodeError(f"params.{name}: {error}") from None
+    value = fraction(params, name)
     if not getattr(params, name):
         raise UndefinedError(f"{FRACTIONS[name]} cannot be nil: <nil>")
     if value.scaled < 0:

@@ -341,6 +341,8 @@ def test_only_the_gov_account_changes_parameters_and_they_hold_from_the_next_blo
     assert net.ask("cosmos.slashing.v1beta1.Query/Params")["params"]["signed_blocks_window"] == "5"
     message.authority = text(KEYS[0])
     assert net.outcome(0, message) == ("gov", 13)
+    message.params.min_signed_per_window = b"a half"
+    assert net.outcome(0, message) == ("sdk", 2), "where the SDK cannot even decode it"
 
 
 def test_submitted_evidence_is_refused_as_without_a_handler() -> None:
