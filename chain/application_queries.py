@@ -45,6 +45,7 @@ _STATUS: Final = {
     ("sdk", 4): "PermissionDenied",
     ("sdk", 39): "Unavailable",
     ("sdk", 11): "Unknown",
+    ("undefined", 1): "Internal",
     ("upgrade", 2): "Unknown",
 }
 _STATUS_ERRORS: Final[dict[str, type[AppError]]] = {

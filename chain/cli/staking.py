@@ -32,9 +32,9 @@ def staking() -> None:
 
 @staking.command("create-validator")
 @click.argument("validator_json_file", type=click.File("rb"))
-@click.option("--node-id", default="", help="With --generate-only: the node's id, for the memo.")
-@click.option("--ip", default="", help="With --generate-only: the node's address, for the memo.")
-@click.option("--p2p-port", type=click.IntRange(0, 65535), default=26656, show_default=True, help="With --generate-only: the node's port.")
+@click.option("--node-id", default="", help="The node's id, for the memo.")
+@click.option("--ip", default="", help="The node's address, for the memo.")
+@click.option("--p2p-port", type=click.IntRange(0, 65535), default=0, help="The node's port: with --generate-only, the memo has all three.")
 @tx_options
 @click.pass_context
 def create_validator(ctx: click.Context, /, validator_json_file: Any, node_id: str, ip: str, p2p_port: int, sender: str, **options: Any) -> None:

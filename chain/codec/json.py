@@ -87,6 +87,8 @@ def _message_to_json(message: Any, depth: int) -> Any:
             return rfc3339(message.seconds, message.nanos)
         case "google.protobuf.Duration":
             return duration_text(message.seconds, message.nanos)
+        case "cosmos.staking.v1beta1.RedelegationResponse":
+            return _plain_json(message)
     out: dict[str, Any] = {}
     for field in descriptor.fields:
         oneof = field.containing_oneof
@@ -102,6 +104,24 @@ def _message_to_json(message: Any, depth: int) -> Any:
             out[field.name] = None
         else:
             out[field.name] = _value_to_json(field, value, depth)
+    return out
+
+
+def _plain_json(message: Any) -> Any:
+    """As Go's encoding/json writes a message, which the SDK has for this one: what is zero left out, numbers as numbers, an empty list null."""
+    if message.DESCRIPTOR.full_name == "google.protobuf.Timestamp":
+        return rfc3339(message.seconds, message.nanos)
+    out: dict[str, Any] = {}
+    for field in message.DESCRIPTOR.fields:
+        value = getattr(message, field.name)
+        if field.is_repeated:
+            out[field.name] = [_plain_json(one) for one in value] or None
+        elif field.message_type is not None:
+            out[field.name] = _plain_json(value)
+        elif is_dec(field) or is_int(field):
+            out[field.name] = _value_to_json(field, value, 0)
+        elif value:
+            out[field.name] = value
     return out
 
 

@@ -10,7 +10,7 @@ from chain.coins import Coin, CoinMessage
 from chain.context import Context
 from chain.crypto import address as bech32
 from chain.dec import Dec
-from chain.errors import InvalidRequest, NotFound
+from chain.errors import InvalidRequest, NotFound, UndefinedError
 from chain.module import Query
 from chain.pagination import paginate
 from chain.store.api import StateReader
@@ -86,7 +86,8 @@ def handlers(keeper: StakingKeeper) -> Mapping[str, Query]:
         if delegator and source and destination:
             moved = keeper.redelegation(state, _delegator(delegator), _operator(source), _operator(destination))
             if moved is None:
-                raise NotFound(f"redelegation not found for delegator address {delegator} from validator address {source}")
+                missing = f"redelegation not found for delegator address {delegator} from validator address {source}"
+                raise UndefinedError(f"rpc error: code = NotFound desc = {missing}")
             return _response("Redelegations")(redelegation_responses=[shown_redelegation(state, moved)])
         if source and not delegator and not destination:
             operator = _operator(source)
@@ -109,7 +110,7 @@ def handlers(keeper: StakingKeeper) -> Mapping[str, Query]:
     def delegator_validator(ctx: Context, state: StateReader, request: Any) -> Any:
         delegator, operator = _pair(request)
         if keeper.delegation(state, delegator, operator) is None:
-            raise NotFound("no delegation for (address, validator) tuple")
+            raise UndefinedError("no delegation for (address, validator) tuple")
         return _response("DelegatorValidator")(validator=keeper.require_validator(state, operator))
 
     def historical_info(ctx: Context, state: StateReader, request: Any) -> Any:
