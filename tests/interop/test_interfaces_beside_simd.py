@@ -225,9 +225,9 @@ def test_rest_refuses_what_simd_refuses_in_words_of_its_own(both: tuple[Asked, A
 
 def test_rest_differs_from_simd_only_where_that_is_explained(both: tuple[Asked, Asked]) -> None:
     theirs, ours = both
-    asked: list[tuple[str, str, str | None, str]] = [("GET", path, None, pattern) for path, (pattern, _) in cases.DIFFERENT.items()]
-    asked += [("POST", path, body, pattern) for (path, body), (pattern, _) in cases.POSTS_DIFFERENT.items()]
-    for method, path, body, pattern in asked:
+    asked: list[tuple[str, str, str | None, str, str]] = [("GET", path, None, *how) for path, how in cases.DIFFERENT.items()]
+    asked += [("POST", path, body, *how) for (path, body), how in cases.POSTS_DIFFERENT.items()]
+    for method, path, body, pattern, reason in asked:
         their_answer, our_answer = theirs.rest(method, path, body), ours.rest(method, path, body)
         shown = f"{method} {path} {body}\nsimd: {their_answer}\nours: {our_answer}"
         assert our_answer[0] in (200, 400, 501), shown
@@ -236,7 +236,7 @@ def test_rest_differs_from_simd_only_where_that_is_explained(both: tuple[Asked, 
             assert their_answer[:2] != our_answer[:2], f"no difference any more: {shown}"
             continue
         assert their_answer[0] == our_answer[0], shown
-        assert places, f"no difference any more: {shown}"
+        assert places or reason == "two chains", f"no difference any more: {shown}"  # which may stand at the same height
         assert all(re.search(pattern, place) for place in places), f"{shown}\nat: {places}"
 
 
