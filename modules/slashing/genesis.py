@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from chain.codec.json import from_json, to_json
 from chain.codec.registry import message_class
-from chain.codec.times import NANOS
 from chain.context import Context
 from chain.crypto import address as bech32
 from chain.errors import AppError
@@ -15,12 +14,10 @@ from chain.module import GenesisError, Json, ValidatorUpdate
 from chain.store.api import StateReader, StateWriter
 from modules.slashing.expected import StakingKeeper
 from modules.slashing.keeper import SlashingKeeper
-from modules.slashing.params import check_params, default_params, jail_ns
+from modules.slashing.params import check_params, default_params
 
 GenesisState: Final = message_class("cosmos.slashing.v1beta1.GenesisState")
 PATH: Final = "app_state.slashing"
-MIN_WINDOW_BLOCKS: Final = 10
-MIN_JAIL_NS: Final = 60 * NANOS
 MAX_COUNT: Final = 1 << 62
 """Of heights and counters in the file: far from where 64 bits end."""
 
@@ -35,15 +32,7 @@ class SlashingGenesis:
         return to_json(GenesisState(params=default_params()))
 
     def validate(self, section: Json) -> None:
-        """Beside what ``load`` needs, the bounds that the SDK's validation has for a new chain."""
-        params = _read(section)[0].params
-        if params.signed_blocks_window < MIN_WINDOW_BLOCKS:
-            raise GenesisError(
-                f"{PATH}.params.signed_blocks_window",
-                f"signed blocks window must be at least {MIN_WINDOW_BLOCKS}, is {params.signed_blocks_window}",
-            )
-        if jail_ns(params) < MIN_JAIL_NS:
-            raise GenesisError(f"{PATH}.params.downtime_jail_duration", f"downtime unjail duration must be at least 1 minute, is {jail_ns(params)}ns")
+        _read(section)
 
     def load(self, ctx: Context, state: StateWriter, section: Json) -> Sequence[ValidatorUpdate]:
         genesis, infos, missed = _read(section)

@@ -386,8 +386,8 @@ def test_genesis_is_the_same_after_a_round_trip_and_goes_on_the_same_way() -> No
 @pytest.mark.parametrize(
     ("change", "path"),
     [
-        (lambda section: section["params"].update(signed_blocks_window="9"), "params.signed_blocks_window"),
-        (lambda section: section["params"].update(downtime_jail_duration="59s"), "params.downtime_jail_duration"),
+        (lambda section: section["params"].update(signed_blocks_window="0"), "signed blocks window must be positive"),
+        (lambda section: section["params"].update(downtime_jail_duration="0s"), "downtime jail duration must be positive"),
         (lambda section: section["params"].update(slash_fraction_downtime="1.1"), "app_state.slashing"),
         (lambda section: section["signing_infos"][0].update(address="stvalcons1xx"), "signing_infos[0].address"),
         (lambda section: section["signing_infos"][0]["validator_signing_info"].update(index_offset="-1"), "index_offset"),
