@@ -15,8 +15,8 @@ import pytest
 from chain.api.comet import CometClient
 from chain.codec.json import to_json
 from chain.codec.registry import POOL, message_class
-from chain.light.headers import PRECOMMIT, types, vote_sign_bytes
 from chain.testing.validators import ValidatorKey
+from tests import double_votes
 from tests.interop import peers
 from tests.interop.punishments import GENESIS_TIME, LOOK_AT, QUESTIONS, WINDOW, stored_keys
 from tests.interop.test_refusals_beside_simd import speed_up
@@ -144,39 +144,10 @@ class Played:
 
     def double_sign(self) -> int:
         """Two votes of B at LOOK_AT, handed to CometBFT; the height of the block that has them as evidence."""
-        header = self.client.call("header", height=str(LOOK_AT))["header"]
-        validators = self.client.call("validators", height=str(LOOK_AT))["validators"]
-        [(index, power)] = [(at, one["voting_power"]) for at, one in enumerate(validators) if one["address"] == B.address.hex().upper()]
-        votes = []
-        for at in ("01", "02"):
-            block = types("BlockID")(hash=bytes.fromhex(at * 32))
-            block.part_set_header.total, block.part_set_header.hash = 1, bytes.fromhex("03" * 32)
-            vote = types("Vote")(type=PRECOMMIT)
-            vote.timestamp.seconds = 1_800_000_000
-            signature = B.sign(vote_sign_bytes(CHAIN_ID, LOOK_AT, 0, block, vote.timestamp))
-            votes.append(
-                {
-                    "type": PRECOMMIT,
-                    "height": str(LOOK_AT),
-                    "round": 0,
-                    "block_id": {"hash": at * 32, "parts": {"total": 1, "hash": "03" * 32}},
-                    "timestamp": "2027-01-15T08:00:00Z",
-                    "validator_address": B.address.hex().upper(),
-                    "validator_index": index,
-                    "signature": base64.b64encode(signature).decode(),
-                    "extension": None,
-                    "extension_signature": None,
-                }
-            )
-        total = str(sum(int(one["voting_power"]) for one in validators))
-        value = {"vote_a": votes[0], "vote_b": votes[1], "total_voting_power": total, "validator_power": power, "timestamp": header["time"]}
         start = _height(self.client)
-        self.client.call("broadcast_evidence", evidence={"type": "tendermint/DuplicateVoteEvidence", "value": value})
-        self.wait(start + 6)
-        for height in range(start, start + 7):
-            if self.client.call("block", height=str(height))["block"]["evidence"]["evidence"]:
-                return height
-        raise TimeoutError("no block took the evidence in")
+        double_votes.post(self.client, CHAIN_ID, B, LOOK_AT, double_votes.NAMES_0_38_11)
+        found: int = ask_until(lambda: double_votes.height_with_evidence(self.client, start, _height(self.client)))
+        return found
 
 
 def _asked(name: str) -> tuple[str, Any]:
