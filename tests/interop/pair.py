@@ -160,7 +160,7 @@ def pair(folder: Path, **params: dict[str, Any]) -> Iterator[tuple[Side, Side]]:
 
 @contextlib.contextmanager
 def simd_alone(home: Path, params: Mapping[str, dict[str, Any]]) -> Iterator[Side]:
-    """The real simd, running, with one validator and funded keys."""
+    """The real simd, running, with one validator, funded keys, and Stratos' inflation and community tax: none."""
     simd = peers.simd()
     side = Side("simd", "cosmos", home, free_ports(4))
     keyring = ["--keyring-backend", "test"]
@@ -180,6 +180,7 @@ def simd_alone(home: Path, params: Mapping[str, dict[str, Any]]) -> Iterator[Sid
     state["mint"]["minter"]["inflation"] = "0.000000000000000000"
     for name in ("inflation_rate_change", "inflation_max", "inflation_min"):
         state["mint"]["params"][name] = "0.000000000000000000"
+    state["distribution"]["params"]["community_tax"] = "0.000000000000000000"
     for section, changed in params.items():
         state[section]["params"].update(changed)
     path.write_text(json.dumps(made))

@@ -2,9 +2,9 @@
 
 python -m tests.interop.replay_as_cosmos HOME ASKED.json     prints JSON
 
-HOME is simd's home. ASKED: ``txs`` (height → transactions in base64), ``last`` (height), ``stores`` (names), ``queries`` ([method, request in hex]).
-Printed: ``txs`` (height → results), ``blocks`` (height → events outside transactions), ``stores`` (name → [key, value] in hex), ``queries`` (answer
-in hex, and as JSON).
+HOME is simd's home. ASKED: ``txs`` (height → transactions in base64), ``times`` (of the blocks from the first on), ``stores`` (names),
+``queries`` ([method, request in hex]). Printed: ``txs`` (height → results), ``blocks`` (height → events outside transactions),
+``stores`` (name → [key, value] in hex), ``queries`` (answer in hex, and as JSON).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tests.interop.send_as_cosmos import Driver, MemoryBackend, Settings, build_
 from chain import app as wiring
 from chain.codec.canonical import encode
 from chain.codec.json import to_json
+from chain.codec.times import parse_rfc3339
 from chain.testing.validators import ValidatorKey
 from genesis import document
 from modules.distribution import keeper as distribution
@@ -38,9 +39,11 @@ def main() -> None:
     driver = Driver([app], made, keys=[ValidatorKey.from_file(home / "config" / "priv_validator_key.json")])
     driver.start()
     found: dict[str, Any] = {"txs": {}, "blocks": {}}
-    for height in range(1, asked["last"] + 1):
+    for height, time in enumerate(asked["times"], 1):
         txs = [base64.b64decode(raw) for raw in asked["txs"].get(str(height), ())]
-        results = driver.next_block(txs).results
+        seconds, nanos = parse_rfc3339(time)
+        driver.time_ns = seconds * 10**9 + nanos
+        results = driver.next_block(txs, time_step_s=0).results
         if txs:
             found["txs"][height] = [
                 {"code": one.code, "codespace": one.codespace, "gas_used": one.gas_used, "data": one.data.hex(), "events": one.events}
