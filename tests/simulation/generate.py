@@ -22,6 +22,7 @@ from chain.tx.build import Signer, build_tx
 from chain.tx.decode import message_signers_of
 from genesis import build, document
 from tests.simulation import operations
+from tests.simulation.operations import feegrant
 from tests.simulation.run import FAULTS
 from tests.simulation.script import Block, Operation
 from tests.simulation.world import DENOM, FOUNDERS, GOV, Kind, World, account, coin
@@ -32,6 +33,8 @@ START_S = 1_767_225_600
 FUNDS_WEI = 10**24
 VALIDATORS = 6
 EVIDENCE_AGE_BLOCKS = 15
+NO_AMINO = "cosmos.feegrant.v1beta1.MsgPruneAllowances"
+"""The SDK gave it no amino name, so it is signed in another form."""
 _SIGNER = extension("cosmos.msg.v1.signer")
 
 
@@ -53,6 +56,7 @@ def genesis(seed: int) -> dict[str, Any]:
     operations.prepare(made["app_state"], choose)
     made = document.normalise(made)
     made["consensus"]["params"] = to_json(document.consensus_params(made))
+    build.validate(made, app.modules)
     return made
 
 
@@ -84,7 +88,7 @@ class Generator:
             for name in sorted(module.messages)
             if list(option_of(message_class(name).DESCRIPTOR, _SIGNER)) == ["authority"]
         ]
-        self._punishes = "evidence" in modules
+        self._punishes, self._allows = "evidence" in modules, "feegrant" in modules
         self._lazy: list[str] = []
 
     def block(self, count: int) -> Block:
@@ -174,7 +178,19 @@ class Generator:
         numbers = tuple(signers) or (self.world.someone().number,)
         parts = tuple((one.DESCRIPTOR.full_name, one.SerializeToString(deterministic=True)) for one in messages)
         gas = fields.pop("gas", 1_000_000 * len(parts))
-        return Operation(name, parts, numbers, gas=gas, amino=self.choose.random() < 0.2, **fields)
+        amino = self.choose.random() < 0.2 and not any(full_name == NO_AMINO or NO_AMINO.encode() in raw for full_name, raw in parts)
+        return Operation(name, parts, numbers, gas=gas, amino=amino, granter=self._granter(numbers[0]), **fields)
+
+    def _granter(self, payer: int) -> int:
+        """Somebody who allowed the payer to spend fees, or whom nobody asked; mostly -1."""
+        roll = self.choose.random()
+        if not self._allows or roll > 0.3:
+            return -1
+        found = [self.world.by_text(one.granter) for one in feegrant.allowances(self.world, account(payer))]
+        known = [one.number for one in found if one is not None]
+        if known:
+            return self.choose.choice(known)
+        return self.world.someone().number if roll < 0.01 else -1
 
     def _usurped(self) -> Any:
         """A message of governance from somebody else, or in governance's name."""
