@@ -39,7 +39,7 @@ SHORT_PERIODS: Final[Mapping[str, Any]] = {
     "staking.unbonding_time": "60s",
     "slashing.signed_blocks_window": "50",
     "slashing.min_signed_per_window": "0.500000000000000000",
-    "slashing.downtime_jail_duration": "60s",  # the least that a genesis file may have
+    "slashing.downtime_jail_duration": "20s",
     "gov.max_deposit_period": "20s",
     "gov.voting_period": "20s",
     "gov.expedited_voting_period": "10s",
