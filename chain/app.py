@@ -44,6 +44,8 @@ from modules.evidence.module import evidence_module
 from modules.feegrant.keeper import FeegrantKeeper
 from modules.feegrant.module import feegrant_module
 from modules.genutil.module import deliver_with, genutil_module
+from modules.gov.keeper import GovKeeper
+from modules.gov.module import gov_module
 from modules.mint.keeper import MintKeeper
 from modules.mint.module import mint_module
 from modules.slashing.hooks import SlashingHooks
@@ -61,16 +63,16 @@ from modules.vesting.module import vesting_module
 PRE_BLOCK: Final = ("upgrade",)
 # fmt: off
 BEGIN_BLOCK: Final = (
-    "mint", "distribution", "slashing", "evidence", "staking", "auth", "bank", "crisis", "genutil", "authz",
-    "feegrant", "vesting", "consensus",
+    "mint", "distribution", "slashing", "evidence", "staking", "auth", "bank", "gov", "crisis", "genutil",
+    "authz", "feegrant", "vesting", "consensus",
 )
 END_BLOCK: Final = (
-    "crisis", "staking", "auth", "bank", "distribution", "slashing", "mint", "genutil", "evidence", "authz",
-    "feegrant", "upgrade", "vesting", "consensus",
+    "crisis", "gov", "staking", "auth", "bank", "distribution", "slashing", "mint", "genutil", "evidence",
+    "authz", "feegrant", "upgrade", "vesting", "consensus",
 )
 GENESIS: Final = (
-    "auth", "bank", "distribution", "staking", "slashing", "mint", "genutil", "evidence", "authz", "feegrant",
-    "upgrade", "vesting", "consensus", "crisis",
+    "auth", "bank", "distribution", "staking", "slashing", "gov", "mint", "genutil", "evidence", "authz",
+    "feegrant", "upgrade", "vesting", "consensus", "crisis",
 )
 # fmt: on
 
@@ -126,6 +128,7 @@ def build_application(
         distribution_module(distribution, auth, bank, staking),
         mint_module(MintKeeper(bank, staking), auth),
         slashing_module(slashing, staking),
+        gov_module(GovKeeper(auth, bank, staking, distribution, router)),
         genutil_module(),
         evidence_module(EvidenceKeeper(staking, slashing, consensus)),
         authz_module(authz),

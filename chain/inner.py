@@ -37,6 +37,12 @@ class MessageRouter:
         """True if some module handles messages of this protobuf full name."""
         return full_name in self._handlers
 
+    def check(self, message: Any) -> None:
+        """The stateless check of ``message``; one that nobody handles has none. Raises what the check raises."""
+        handler = self._handlers.get(message.DESCRIPTOR.full_name)
+        if handler is not None:
+            handler.check_stateless(message)
+
     def run(self, ctx: Context, state: StateWriter, message: Any) -> Any:
         """Check and execute ``message``; returns its response. Who must sign it is the caller's to check. Raises what the handler raises."""
         handler = self._handlers.get(message.DESCRIPTOR.full_name)

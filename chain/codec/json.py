@@ -142,7 +142,7 @@ def _value_to_json(field: FieldDescriptor, value: Any, depth: int) -> Any:
     if field.message_type is not None:
         return _message_to_json(value, depth + 1)
     if field.type == FieldDescriptor.TYPE_BYTES:
-        if is_int(field):  # a few old fields keep an Int's text in bytes
+        if is_int(field):  # a few old fields keep the text of an Int or a Dec in bytes
             return value.decode("ascii", "replace") or "0"
         if is_dec(field):
             return dec_text(value.decode("ascii", "replace"))
