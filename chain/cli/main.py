@@ -18,6 +18,7 @@ from chain.cli import (
     distribution,
     feegrant,
     genesis,
+    gov,
     keys,
     maintain,
     node,
@@ -154,6 +155,7 @@ for _command in (
     debug.debug,
 ):
     cli.add_command(_command)
+tx.tx.add_command(gov.gov)
 tx.tx.add_command(slashing.slashing)
 tx.tx.add_command(vesting.vesting)
 tx.tx.add_command(staking.staking)

@@ -22,6 +22,7 @@ _NAMES: Final = {
     "bank": {"all-balances": "balances", "spendable-balance-by-denom": "spendable-balance", "supply-of": "total-supply-of"},
     "evidence": {"all-evidence": "list"},
     "auth": {"account-address-by-id": "address-by-acc-num", "module-account-by-name": "module-account"},
+    "gov": {"tally-result": "tally"},
     "upgrade": {"current-plan": "plan", "applied-plan": "applied"},
     "authz": {"granter-grants": "grants-by-granter", "grantee-grants": "grants-by-grantee"},
     "feegrant": {"allowance": "grant", "allowances": "grants-by-grantee", "allowances-by-granter": "grants-by-granter"},
@@ -49,12 +50,16 @@ _COMET: Final = {
     "validator-set-by-height": "GetValidatorSetByHeight",
 }
 _COMET_SERVICE: Final = "/cosmos.base.tendermint.v1beta1.Service/"
-_OPTIONAL: Final = ("resolve_denom", "id", "status", "evidence_hash")
+_OPTIONAL: Final = ("resolve_denom", "id", "status", "evidence_hash", "proposal_status")
 """Scalars a query may do without: options, where the others are arguments."""
-_LAST_MAY_MISS: Final = ("module_name", "msg_type_url")
+_LAST_MAY_MISS: Final = ("module_name", "msg_type_url", "params_type")
 """Arguments that may be left out: they come last."""
-_BY_OPTION: Final = ("DelegatorValidators", "DelegatorWithdrawAddress")
-"""Methods of distribution whose fields simd takes as options alone."""
+_BY_OPTION: Final = (
+    "/cosmos.distribution.v1beta1.Query/DelegatorValidators",
+    "/cosmos.distribution.v1beta1.Query/DelegatorWithdrawAddress",
+    "/cosmos.gov.v1.Query/Proposals",
+)
+"""Methods whose fields simd takes as options alone."""
 _SCALAR: Final = extension("cosmos_proto.scalar")
 _HASH: Final = re.compile(r"(?:0x)?[0-9a-fA-F]{64}", re.ASCII)
 _HEX: Final = re.compile(r"(?:0x)?(?:[0-9a-fA-F]{2})*", re.ASCII)
@@ -76,7 +81,9 @@ def _add_module_commands() -> None:
         group = click.Group(module.name, help=f"Queries of {module.name}.")
         for path in module.queries:
             name = _kebab(path.rpartition("/")[2])
-            group.add_command(_command(path, _NAMES.get(module.name, {}).get(name, name)))
+            name = _NAMES.get(module.name, {}).get(name, name)
+            if name not in group.commands:  # a module names the newest of its services first
+                group.add_command(_command(path, name))
         query.add_command(group)
     comet = click.Group("comet", help="What CometBFT knows, through the application's service.")
     for name, method in _COMET.items():
@@ -91,8 +98,7 @@ def _command(path: str, name: str) -> click.Command:
     request = POOL.FindServiceByName(service).FindMethodByName(method).input_type
     scalars = [field for field in request.fields if field.message_type is None]
     paged = "pagination" in request.fields_by_name
-    by_option = method in _BY_OPTION and "distribution" in service
-    arguments = [field for field in scalars if field.name not in _OPTIONAL and not by_option]
+    arguments = [field for field in scalars if field.name not in _OPTIONAL and path not in _BY_OPTION]
 
     def run(output: str | None, node: str | None, height: int, grpc_addr: str, no_indent: bool, **given: Any) -> None:
         value = {field.name: _value(field, given[f"arg_{field.name}"]) for field in scalars if given.get(f"arg_{field.name}")}
@@ -125,6 +131,9 @@ def _value(field: Any, given: Any) -> Any:
         return list(given)
     if option_of(field, _SCALAR) == "cosmos.ConsensusAddressString" and given.startswith("{"):
         return bech32.encode(public_key_from_any(from_json(message_class("google.protobuf.Any"), loads(given))).address, bech32.CONSENSUS)
+    if field.enum_type is not None:  # simd's options have deposit-period for PROPOSAL_STATUS_DEPOSIT_PERIOD
+        wanted = given.upper().replace("-", "_")
+        return next((name for name in field.enum_type.values_by_name if name.endswith(f"_{wanted}")), given)
     if field.type == field.TYPE_BYTES and _HEX.fullmatch(given):
         return base64.b64encode(bytes.fromhex(given.removeprefix("0x"))).decode()
     return given
