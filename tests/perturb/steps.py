@@ -87,7 +87,7 @@ def join(net: Network, name: str, step: Step) -> None:
 
 
 def double_sign(net: Network, name: str, step: Step) -> None:
-    """Two precommits for one height, signed with the validator's key file; CometBFT has to take the evidence into a block."""
+    """Two precommits for one height, signed with the validator's key file: the evidence gets into a block, and the validator out of the set."""
     key = ValidatorKey.from_file(Path(net.local.node(name)["home"]) / "config" / "priv_validator_key.json")
     witness = net.node(next(other for other in net.local.names if other != name))
     height = witness.height() - 2
@@ -95,6 +95,7 @@ def double_sign(net: Network, name: str, step: Step) -> None:
     evidence = blocks.duplicate_vote(key, net.local.net["chain_id"], height, 0, net.validators(height), time_ns)
     witness.rpc("broadcast_evidence", evidence=blocks.duplicate_vote_json(evidence))
     net.double_signers[name] = ask_until(lambda: net.evidence_height(height, key.address), 20)
+    ask_until(lambda: all(one.address != key.address for one in net.validators(witness.height())), 20)
 
 
 STEPS: Final[dict[str, Callable[[Network, str, Step], None]]] = {
