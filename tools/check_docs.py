@@ -14,12 +14,13 @@ from tools import gen_docs
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
-CODE_PATH = re.compile(r"`((?:chain|modules|genesis|tools|tests|docs|bench)/[\w./-]+\.(?:py|md|json|proto))`")
+CODE_PATH = re.compile(r"`((?:chain|modules|genesis|tools|tests|docs|bench|deploy)/[\w./-]+\.(?:py|md|json|proto|yml|service))`")
 COMMAND = re.compile(r"(?:^|[\s`/(])stchaind((?: +[^\s`|)]+)+)")
 WANTED = (
     "docs/metrics.md",
     "docs/app-toml.md",
     "docs/node.md",
+    "docs/validators.md",
     "docs/wallets.md",
     "docs/modules.md",
     "docs/architecture.md",
