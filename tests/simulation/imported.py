@@ -8,6 +8,7 @@ copied after the first comparison, so that what follows can be compared without 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
@@ -46,6 +47,11 @@ class ImportDiffers(AssertionError):
     def __init__(self, what: str, how: str) -> None:
         super().__init__(f"{what} differs after an import: {how}")
         self.what = what
+
+
+def ends_now(original: Application, driver: Driver) -> bool:
+    """Whether a grant ends at the very time of the last block: it is still there, but no genesis may bring it (the SDK panics, we leave it out)."""
+    return f'"expiration": "{rfc3339(*divmod(driver.time_ns, 10**9))}"' in json.dumps(original.export())
 
 
 class Imported:

@@ -22,7 +22,7 @@ from chain.light.validators import ValidatorSet
 from chain.testing.driver import BlockResult, Driver
 from chain.tx.build import Signer, build_tx
 from chain.tx.signing import DIRECT, LEGACY_AMINO_JSON
-from tests.simulation.imported import ImportDiffers, Imported
+from tests.simulation.imported import ImportDiffers, Imported, ends_now
 from tests.simulation.script import Block, Operation, Outcome, Script
 from tests.simulation.world import DENOM, account
 
@@ -214,7 +214,7 @@ class Run:
             if self._imported.follow(self.driver):
                 return
             self._end_import()
-        if block.imports and self._open_fresh is not None:
+        if block.imports and self._open_fresh is not None and not ends_now(self.app, self.driver):
             self._imported = Imported(self.app, self.driver, self._open_fresh())
             self.outcome.imports += 1
 
