@@ -23,7 +23,7 @@ def gov_module(keeper: GovKeeper) -> Module:
         end_block=partial(end_block, keeper),
         invariants={
             "module-account": partial(invariants.account_holds_the_deposits, keeper),
-            "open proposals are queued": partial(invariants.open_proposals_are_queued, keeper),
+            "open-proposals": partial(invariants.open_proposals_are_queued, keeper),
         },
         errors=errors.ERRORS,
         consensus_version=5,
