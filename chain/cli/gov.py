@@ -53,7 +53,7 @@ def submit_proposal(ctx: click.Context, /, proposal_json_file: Any, sender: str,
     unknown = [name for name in given if name not in _FIELDS]
     if unknown:
         raise click.ClickException(f"{proposal_json_file.name} has {unknown[0][:60]!r}, which no proposal has: expected {_SHAPE}")
-    messages, expedited = given.get("messages") or [], given.get("expedited", False)
+    messages, expedited = given.get("messages", []), given.get("expedited", False)
     texts = {name: given.get(name, "") for name in ("metadata", "deposit", "title", "summary")}
     if not isinstance(messages, list) or not isinstance(expedited, bool) or not all(isinstance(text, str) for text in texts.values()):
         raise click.ClickException(f"{proposal_json_file.name} has a value of the wrong kind: expected {_SHAPE}")
