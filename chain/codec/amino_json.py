@@ -26,16 +26,14 @@ _FIELD_NAME: Final = registry.extension("amino.field_name")
 _ONEOF_NAME: Final = registry.extension("amino.oneof_name")
 _DONT_OMIT: Final = registry.extension("amino.dont_omitempty")
 _SCALAR: Final = registry.extension("cosmos_proto.scalar")
+_CUSTOM_TYPE: Final = registry.extension("gogoproto.customtype")
 _BIG: Final = frozenset({FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64})
 MAX_DEPTH: Final = 32
 
 
 def message_json(message: Any) -> Any:
-    """``{"type": amino name, "value": …}`` of a transaction message. Raises InvalidRequest when its type has no amino name."""
-    name = registry.option_of(message.DESCRIPTOR, _NAME)
-    if not name:
-        raise InvalidRequest(f"/{message.DESCRIPTOR.full_name} has no amino form: sign with SIGN_MODE_DIRECT")
-    return {"type": name, "value": _message(message, 0)}
+    """``{"type": amino name, "value": …}`` of a transaction message. Raises InvalidRequest for a Dec that is none."""
+    return _named(message, 0)
 
 
 def sign_bytes(document: Any) -> bytes:
@@ -46,17 +44,19 @@ def sign_bytes(document: Any) -> bytes:
     return text.encode()
 
 
+def _named(message: Any, depth: int) -> Any:
+    # What has no amino name goes by its type URL, as x/tx has it.
+    name = registry.option_of(message.DESCRIPTOR, _NAME) or registry.type_url(message)
+    return {"type": name, "value": _message(message, depth)}
+
+
 def _message(message: Any, depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise InvalidRequest(f"messages nest deeper than {MAX_DEPTH}")
     descriptor: Descriptor = message.DESCRIPTOR
     match descriptor.full_name:
         case "google.protobuf.Any":
-            inner = registry.unpack_any(message)
-            name = registry.option_of(inner.DESCRIPTOR, _NAME)
-            if not name:
-                raise InvalidRequest(f"{message.type_url} has no amino form: sign with SIGN_MODE_DIRECT")
-            return {"type": name, "value": _message(inner, depth + 1)}
+            return _named(registry.unpack_any(message), depth + 1)
         case "google.protobuf.Timestamp":
             return rfc3339(message.seconds, message.nanos)
         case "google.protobuf.Duration":
@@ -105,6 +105,8 @@ def _value(field: FieldDescriptor, value: Any, depth: int) -> Any:
     if field.cpp_type in _BIG:
         return str(value)
     scalar = registry.option_of(field, _SCALAR)
+    if scalar == "cosmos.Dec" and not registry.option_of(field, _CUSTOM_TYPE):
+        return value  # text in Go, too, as governance's weights and ratios: signed as it stands
     if scalar in ("cosmos.Int", "cosmos.Dec"):
         text = value if isinstance(value, str) else value.decode("ascii", "replace")
         try:

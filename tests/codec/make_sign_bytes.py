@@ -125,11 +125,45 @@ def messages() -> dict[str, Any]:
         ),
         "slashing params, empty": _new("slashing.v1beta1.MsgUpdateParams", authority=GOV),
         "evidence": _new("evidence.v1beta1.MsgSubmitEvidence", submitter=text(ALICE), evidence=pack_any(equivocation)),
+        **_governance(),
         "evidence, none": _new("evidence.v1beta1.MsgSubmitEvidence", submitter=text(ALICE)),
     }
     for one in out.values():
         encode(one)
     return out
+
+
+def _governance() -> dict[str, Any]:
+    wei = _coins(("wei", 5))
+    content = pack_any(_new("gov.v1beta1.TextProposal", title="t <&>", description="d"))
+    inner = [
+        pack_any(_new("bank.v1beta1.MsgUpdateParams", authority=GOV, params={"default_send_enabled": True})),
+        pack_any(_new("gov.v1.MsgExecLegacyContent", content=content, authority=GOV)),
+        pack_any(_new("gov.v1.MsgCancelProposal", proposal_id=3, proposer=GOV)),
+    ]
+    texts = {"metadata": "m", "title": 't "', "summary": "s\n", "expedited": True}
+    voter, depositor = {"proposal_id": 7, "voter": text(ALICE)}, {"proposal_id": 7, "depositor": text(ALICE)}
+    weights, old_weights = ([{"option": 1, "weight": weight}] for weight in ("0.50", str(5 * 10**17)))
+    return {
+        "proposal": _new("gov.v1.MsgSubmitProposal", messages=inner, initial_deposit=wei, proposer=text(ALICE), **texts),
+        "proposal, empty": _new("gov.v1.MsgSubmitProposal", proposer=text(ALICE)),
+        "legacy content": _new("gov.v1.MsgExecLegacyContent", content=content, authority=GOV),
+        "vote": _new("gov.v1.MsgVote", **voter, option=4, metadata="m"),
+        "vote, empty": _new("gov.v1.MsgVote", voter=text(ALICE)),
+        "weighted vote": _new("gov.v1.MsgVoteWeighted", **voter, options=weights),
+        "weighted vote, empty": _new("gov.v1.MsgVoteWeighted", voter=text(ALICE)),
+        "deposit": _new("gov.v1.MsgDeposit", **depositor, amount=wei),
+        "deposit, empty": _new("gov.v1.MsgDeposit", depositor=text(ALICE)),
+        "gov params": _new("gov.v1.MsgUpdateParams", authority=GOV, params={"min_deposit": wei, "voting_period": {"seconds": 5}, "quorum": "0.334"}),
+        "gov params, empty": _new("gov.v1.MsgUpdateParams", authority=GOV),
+        "cancel proposal": _new("gov.v1.MsgCancelProposal", proposal_id=7, proposer=text(ALICE)),
+        "old proposal": _new("gov.v1beta1.MsgSubmitProposal", content=content, initial_deposit=wei, proposer=text(ALICE)),
+        "old proposal, empty": _new("gov.v1beta1.MsgSubmitProposal", proposer=text(ALICE)),
+        "old vote": _new("gov.v1beta1.MsgVote", **voter, option=1),
+        "old weighted vote": _new("gov.v1beta1.MsgVoteWeighted", **voter, options=old_weights),
+        "old deposit": _new("gov.v1beta1.MsgDeposit", **depositor, amount=wei),
+        "old deposit, empty": _new("gov.v1beta1.MsgDeposit", depositor=text(ALICE)),
+    }
 
 
 def questions() -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ import (
 	consensusv1 "cosmossdk.io/api/cosmos/consensus/v1"
 	ed25519v1 "cosmossdk.io/api/cosmos/crypto/ed25519"
 	evidencev1beta1 "cosmossdk.io/api/cosmos/evidence/v1beta1"
+	govv1 "cosmossdk.io/api/cosmos/gov/v1"
+	govv1beta1 "cosmossdk.io/api/cosmos/gov/v1beta1"
 	slashingv1beta1 "cosmossdk.io/api/cosmos/slashing/v1beta1"
 	stakingv1beta1 "cosmossdk.io/api/cosmos/staking/v1beta1"
 	txv1beta1 "cosmossdk.io/api/cosmos/tx/v1beta1"
@@ -31,6 +33,7 @@ var _ = []proto.Message{
 	&authv1beta1.MsgUpdateParams{}, &bankv1beta1.MsgSend{}, &consensusv1.MsgUpdateParams{}, &ed25519v1.PubKey{},
 	&stakingv1beta1.MsgCreateValidator{}, &vestingv1beta1.MsgCreateVestingAccount{},
 	&slashingv1beta1.MsgUnjail{}, &evidencev1beta1.MsgSubmitEvidence{}, &evidencev1beta1.Equivocation{},
+	&govv1.MsgVote{}, &govv1beta1.MsgVote{},
 }
 
 type question struct {
