@@ -9,6 +9,7 @@ import pytest
 
 from chain.app import build_application
 from chain.application import Settings
+from chain.codec.json import from_json, to_json
 from chain.codec.registry import message_class, pack_any
 from chain.crypto import address as bech32
 from chain.errors import TxDecodeError, UnpackAnyError
@@ -256,7 +257,7 @@ def test_old_messages_and_queries_do_the_same() -> None:
     [mine, _] = sorted(net.ask("Votes", old, proposal_id=1).votes, key=lambda vote: vote.voter != text(KEYS[0]))
     assert [(one.option, one.weight) for one in mine.options] == [(YES, str(10**18))]
     assert net.ask("TallyResult", old, proposal_id=1).tally.yes == str(STAKE)
-    assert net.ask("Params", old, params_type="tallying").tally_params.quorum == str(334 * 10**15).encode()
+    assert to_json(net.ask("Params", old, params_type="tallying"))["tally_params"]["quorum"] == "0.334000000000000000"
     net.wait()
     assert net.ask("Proposal", old, proposal_id=1).proposal.status == PASSED
 
@@ -645,6 +646,8 @@ def test_lists_of_proposals_are_filtered_and_paged() -> None:
 
 def test_params_come_whole_and_in_parts() -> None:
     net = Net()
+    old = net.ask("Params", "cosmos.gov.v1beta1", params_type="tallying")
+    assert from_json(type(old), to_json(old)).tally_params == old.tally_params
     whole = net.ask("Params").params
     assert (whole.min_deposit[0].amount, whole.expedited_min_deposit[0].amount) == (str(MIN), str(EXPEDITED))
     assert (whole.max_deposit_period.seconds, whole.voting_period.seconds) == (14 * DAY_S, 7 * DAY_S)
