@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from chain.codec.registry import unpack_any
 from chain.errors import TxDecodeError
-from modules.gov.errors import InvalidProposalContent
+from modules.gov.errors import InvalidProposalContent, InvalidProposalType
 
 MAX_TITLE_BYTES: Final = 140
 MAX_DESCRIPTION_BYTES: Final = 10_000
@@ -21,7 +21,10 @@ class Content(NamedTuple):
     route: str
 
     def check(self) -> None:
-        """Raise InvalidProposalContent (gov/5) for a title or a description that is missing or too long."""
+        """Raise InvalidProposalType (gov/6), InvalidProposalContent (gov/5) for a title or a description that is missing or too long."""
+        gone = _TYPES_GONE.get(self.message.DESCRIPTOR.full_name)
+        if gone is not None:
+            raise InvalidProposalType(gone)
         title, description = self.message.title, self.message.description
         if not title.strip():
             raise InvalidProposalContent("proposal title cannot be blank")
@@ -40,6 +43,8 @@ _ROUTES_OF: Final = {
     "cosmos.upgrade.v1beta1.CancelSoftwareUpgradeProposal": "upgrade",
     "cosmos.distribution.v1beta1.CommunityPoolSpendProposal": "distribution",
 }
+_TYPES_GONE: Final = {"cosmos.distribution.v1beta1.CommunityPoolSpendProposal": "CommunityPoolSpend"}
+"""Contents that can still be read, and not be proposed."""
 
 
 def read(wrapped: Any) -> Content:

@@ -341,6 +341,7 @@ REFUSED: dict[str, tuple[Any, tuple[str, int]]] = {
         ("gov", 13),
     ),
     "an old change of parameters": (legacy(CHANGE(title="t", description="d", changes=[{"subspace": "s", "key": "k", "value": "v"}])), ("gov", 9)),
+    "an old spend": (legacy(make("CommunityPoolSpendProposal", "cosmos.distribution.v1beta1", title="t", description="d")), ("gov", 6)),
     "an old text without a title": (legacy(TEXT(title=" ", description="d")), ("gov", 5)),
     "an old text without words": (legacy(TEXT(title="t")), ("gov", 5)),
     "an old text with too long a title": (legacy(TEXT(title="x" * 141, description="d")), ("gov", 5)),
