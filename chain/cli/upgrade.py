@@ -16,8 +16,6 @@ from chain.coins import to_messages
 from chain.crypto import address as bech32
 from chain.tx.fees import parse_amounts
 
-NO_TIME_S: Final = -62_135_596_800
-"""Go's zero time in Unix seconds: what a plan without a time holds."""
 _PLATFORM: Final = re.compile(r"any|[a-zA-Z0-9]+/[a-zA-Z0-9]+", re.ASCII)
 
 
@@ -58,7 +56,6 @@ def software_upgrade(ctx: click.Context, /, name: str, upgrade_height: int, upgr
         _check_info(upgrade_info, needs_checksum=not options["no_checksum_required"])
     message = message_class("cosmos.upgrade.v1beta1.MsgSoftwareUpgrade")(authority=_authority(options))
     message.plan.name, message.plan.height, message.plan.info = name, upgrade_height, upgrade_info
-    message.plan.time.seconds = NO_TIME_S
     _propose(ctx, message, sender, options)
 
 

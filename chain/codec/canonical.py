@@ -1,7 +1,8 @@
 """Bytes as gogoproto writes them: what is stored, hashed or compared with a Go peer.
 
 Differences from plain proto3 serialisation (reference stratos-chain.md 1.9): a sub-message declared non-nullable is always
-written, even when empty; an Int or Dec that is zero or unset is written as the text "0"; map entries are sorted by key.
+written, even when empty; such a time that is unset is Go's, the start of year 1; an Int or Dec that is zero or unset is written as the text "0";
+map entries are sorted by key.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from chain.codec import registry
+from chain.codec.times import GO_NO_TIME_S
 
 _NULLABLE: Final = registry.extension("gogoproto.nullable")
 _CUSTOM_TYPE: Final = registry.extension("gogoproto.customtype")
+_STD_TIME: Final = registry.extension("gogoproto.stdtime")
 _NUMBER_TYPES: Final = ("Int", "LegacyDec", "Dec", "Uint")
 
 
@@ -70,6 +73,7 @@ def _filler(descriptor: Descriptor) -> Callable[[Any], None] | None:
     if not _needs_filling(descriptor):
         return None
     numbers: list[tuple[str, str | bytes]] = []
+    times: list[str] = []
     singles: list[tuple[str, bool, Descriptor]] = []
     lists: list[tuple[str, Descriptor]] = []
     maps: list[tuple[str, Descriptor]] = []
@@ -86,6 +90,8 @@ def _filler(descriptor: Descriptor) -> Callable[[Any], None] | None:
             elif field.is_repeated:
                 if _needs_filling(field.message_type):
                     lists.append((field.name, field.message_type))
+            elif is_non_nullable(field) and registry.option_of(field, _STD_TIME):
+                times.append(field.name)
             elif is_non_nullable(field) or _needs_filling(field.message_type):
                 singles.append((field.name, is_non_nullable(field), field.message_type))
 
@@ -93,6 +99,9 @@ def _filler(descriptor: Descriptor) -> Callable[[Any], None] | None:
         for name, zero in numbers:
             if not getattr(message, name):
                 setattr(message, name, zero)
+        for name in times:
+            if not message.HasField(name):
+                getattr(message, name).seconds = GO_NO_TIME_S
         for name, always, inner in singles:
             if always or message.HasField(name):
                 part = getattr(message, name)

@@ -6,6 +6,8 @@ import re
 from typing import Final
 
 NANOS: Final = 1_000_000_000
+GO_NO_TIME_S: Final = -62_135_596_800
+"""Go's time of no time, the start of year 1, in Unix seconds."""
 _DAY_S: Final = 86_400
 _EPOCH_DAYS: Final = 719_468  # days from 0000-03-01 to 1970-01-01
 _TIME: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)

@@ -97,7 +97,7 @@ class SlashingKeeper:
         """The signing info of a validator that is bonded from this block on: a new one, or the old one that starts here."""
         info = self.signing_info(state, cons)
         if info is None:
-            info = SigningInfo(address=bech32.encode(cons, bech32.CONSENSUS))
+            info = SigningInfo(address=bech32.encode(cons, bech32.CONSENSUS), jailed_until={})
         info.start_height = ctx.height
         self.set_signing_info(state, cons, info)
         return info

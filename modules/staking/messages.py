@@ -91,6 +91,7 @@ def handlers(keeper: StakingKeeper, key_types: KeyTypes) -> Mapping[str, Message
             description=message.description,
             min_self_delegation=message.min_self_delegation,
         )
+        set_ns(validator.unbonding_time, 0)
         validator.commission.commission_rates.CopyFrom(message.commission)
         set_ns(validator.commission.update_time, ctx.time_ns)
         validator.DiscardUnknownFields()

@@ -9,6 +9,7 @@ import structlog
 
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class
+from chain.codec.times import GO_NO_TIME_S
 from chain.context import Context
 from chain.errors import Halt, InvalidRequest, UpgradeNeeded
 from chain.store.api import StateReader, StateWriter, prefix_end
@@ -17,8 +18,6 @@ from modules.upgrade import keys
 log = structlog.get_logger("upgrade")
 
 Plan: Final = message_class("cosmos.upgrade.v1beta1.Plan")
-NO_TIME_S: Final = -62_135_596_800
-"""Go's time of no time, the start of year 1, in Unix seconds: what a plan's deprecated time has to be."""
 
 Versions: TypeAlias = Mapping[str, int]
 """Module name → consensus version."""
@@ -62,7 +61,6 @@ class UpgradeKeeper:
         if previous is not None:
             self._clear_upgraded_client(state, previous.height)
         kept = Plan(name=plan.name, height=plan.height, info=plan.info)
-        kept.time.seconds = NO_TIME_S
         state.store(keys.STORE).set(keys.PLAN, encode(kept))
 
     def clear(self, state: StateWriter) -> None:
@@ -148,7 +146,7 @@ class UpgradeKeeper:
 
 def check_plan(plan: Any) -> None:
     """Raise InvalidRequest (sdk/18) unless the plan has a name, a height, and neither of the fields that are no longer used."""
-    if plan.HasField("time") and (plan.time.seconds, plan.time.nanos) != (NO_TIME_S, 0):
+    if plan.HasField("time") and (plan.time.seconds, plan.time.nanos) != (GO_NO_TIME_S, 0):
         raise InvalidRequest("time-based upgrades have been deprecated in the SDK")
     if plan.HasField("upgraded_client_state"):
         raise InvalidRequest("upgrade logic for IBC has been moved to the IBC module")

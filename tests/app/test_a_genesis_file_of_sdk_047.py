@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chain.app import build_application
-from chain.module import GenesisError, Module
+from chain.module import GenesisError
 from chain.store.kv import MemoryBackend
 from genesis import document
 from genesis.migrate import migrate, read
@@ -57,21 +57,6 @@ def aged() -> dict[str, Any]:
     }
 
 
-class Gov:
-    """Stands for the gov module's section."""
-
-    def default(self) -> Any:
-        expedited = {"expedited_voting_period": "86400s", "expedited_min_deposit": [{"denom": "stake", "amount": "50000000"}]}
-        return {"params": {**GOV_PARAMS_047, "min_deposit": [], "quorum": "0.9", **expedited, "proposal_cancel_ratio": "0.5"}}
-
-
-def with_gov() -> tuple[tuple[Module, ...], Any]:
-    """(the chain's modules and gov, gov's section)."""
-    modules = build_application(MemoryBackend()).modules
-    found = next((module.genesis for module in modules if module.name == "gov"), None)
-    return (modules, found) if found else ((*modules, Module("gov", genesis=Gov())), Gov())  # type: ignore[arg-type]
-
-
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
     path = tmp_path / "old.json"
@@ -101,7 +86,9 @@ def test_reading_it_and_migrating_it_first_are_the_same(old: Path, tmp_path: Pat
 
 
 def test_what_050_added_takes_its_default_and_expedited_proposals_cost_five_times_as_much() -> None:
-    modules, gov = with_gov()
+    modules = build_application(MemoryBackend()).modules
+    gov = next(module.genesis for module in modules if module.name == "gov")
+    assert gov is not None
     params = migrate(aged(), modules)[0]["app_state"]["gov"]["params"]
     assert {name: params[name] for name in GOV_PARAMS_047} == GOV_PARAMS_047
     assert params["expedited_min_deposit"] == [{"denom": "wei", "amount": "500000000000000000000"}]
@@ -133,4 +120,4 @@ def test_a_min_deposit_that_is_no_coins_is_named(deposit: Any) -> None:
     given = aged()
     given["app_state"]["gov"]["params"]["min_deposit"] = deposit
     with pytest.raises(GenesisError, match=r"app_state\.gov\.params\.min_deposit: expected a list of coins"):
-        migrate(given, with_gov()[0])
+        migrate(given, build_application(MemoryBackend()).modules)

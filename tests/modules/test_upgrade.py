@@ -12,7 +12,8 @@ import pytest
 from chain.app import build_application
 from chain.application import Application, Settings
 from chain.codec.json import to_json
-from chain.codec.registry import message_class
+from chain.codec.registry import message_class, pack_any
+from chain.codec.times import GO_NO_TIME_S
 from chain.context import Context, Mode
 from chain.errors import AppError, Halt, InvariantBroken, UpgradeNeeded
 from chain.module import Module
@@ -23,11 +24,10 @@ from chain.store.state import EmptyView, State
 from chain.testing.driver import Driver
 from chain.tx.build import Signer, build_tx
 from chain.upgrades import Upgrade, migrations_of
-from tests.support import CHAIN_ID, FEE, GAS, GOV, KEYS, at_end_of, chain, send, text
+from tests.support import CHAIN_ID, FEE, GAS, GOV, KEYS, at_end_of, chain, genesis_document, send, text
 
 PACKAGE = "cosmos.upgrade.v1beta1"
 Plan = message_class(f"{PACKAGE}.Plan")
-ZERO_TIME_S = -62_135_596_800
 
 
 def schedule(plan: Any, authority: str = GOV) -> Any:
@@ -105,6 +105,52 @@ def test_a_plan_stops_the_chain_before_its_height_and_the_next_version_goes_on(t
     assert ask(made, "AppliedPlan", name="v2").height == 4
     assert ask(made, "AppliedPlan", name="v3").height == 0
     driver.next_block()
+
+
+def test_a_proposal_that_passes_upgrades_the_chain() -> None:
+    kv = MemoryBackend()
+    app = build_application(kv, Settings(invariant_period=1))
+    made = genesis_document(app)
+    made["app_state"]["gov"]["params"].update(voting_period="15s", expedited_voting_period="5s", max_deposit_period="15s")
+    driver = Driver([app], made)
+    driver.start()
+    driver.next_block()
+    submit = message_class("cosmos.gov.v1.MsgSubmitProposal")(
+        messages=[pack_any(schedule(Plan(name="v2", height=9)))], proposer=text(KEYS[1]), title="Next", summary="Go on"
+    )
+    [deposit] = made["app_state"]["gov"]["params"]["min_deposit"]
+    submit.initial_deposit.add(**deposit)
+    vote = message_class("cosmos.gov.v1.MsgVote")(proposal_id=1, voter=text(KEYS[0]), option=1)
+    for number, message in ((1, submit), (0, vote)):
+        # The validator's gentx had the first sequence.
+        signer = Signer(KEYS[number].public_key, int(number == 0), number)
+        fee = tuple(coin._replace(amount=2 * coin.amount) for coin in FEE)
+        raw = build_tx([message], fee=fee, gas_limit=2 * GAS, signers=[signer]).sign([KEYS[number]], CHAIN_ID)
+        result = driver.next_block([raw]).results[0]
+        assert result.code == 0, result.log
+    while not ask(app, "CurrentPlan").HasField("plan"):
+        assert driver.height < 8
+        driver.next_block()
+    while driver.height < 8:
+        driver.next_block()
+    with pytest.raises(UpgradeNeeded):
+        driver.next_block()
+    upgraded = reopened(driver, app, kv, upgrades=[V2])
+    driver.next_block([send(2, 3)])
+    assert ask(upgraded, "AppliedPlan", name="v2").height == 9
+
+
+def test_before_a_store_began_it_can_be_asked_and_proves_nothing() -> None:
+    driver, app, kv = started({2: schedule(PLAN)}, blocks=3)
+    made = reopened(driver, app, kv, upgrades=[V2])
+    driver.next_block()
+    driver.next_block()
+    answer = driver.query("/store/notes/key", b"from", height=4, prove=True)
+    assert (answer.code, bool(answer.value), bool(answer.proof_ops.ops)) == (0, True, True)
+    assert driver.query("/store/notes/key", b"from", height=3).value == b""
+    refused = driver.query("/store/notes/key", b"from", height=3, prove=True)
+    assert (refused.code, refused.codespace, len(refused.proof_ops.ops)) == (18, "sdk", 0), refused.log
+    assert made.counts.panics == {}
 
 
 def test_every_node_that_upgrades_has_the_same_app_hash_however_it_came_there() -> None:
@@ -233,7 +279,7 @@ def test_a_plan_that_cannot_be_is_refused_with_the_sdks_code(message: Any, codes
 def test_gos_zero_time_is_no_time_and_the_height_of_this_block_is_not_the_past() -> None:
     app = build_application(MemoryBackend())
     state = State(EmptyView(), app.store.names)
-    execute(app, state, schedule(plan(height=8, time={"seconds": ZERO_TIME_S})))
+    execute(app, state, schedule(plan(height=8, time={"seconds": GO_NO_TIME_S})))
     # The bytes that the SDK stores: name, Go's zero time, height.
     assert state.store("upgrade").get(b"\x00") == bytes.fromhex("0a02763212 0b088092b8c398feffffff01 1808")
 
