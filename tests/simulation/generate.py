@@ -112,7 +112,7 @@ class Generator:
             nil=nil,
             evidence=self._evidence(),
             imports=choose.random() < 0.12,
-            operations=tuple(self._operation() for _ in range(choose.randint(count - count // 2, count + count // 2))),
+            operations=tuple(self.operation() for _ in range(choose.randint(count - count // 2, count + count // 2))),
         )
 
     # --- validators -----------------------------------------------------------------------------------------------------------
@@ -146,7 +146,8 @@ class Generator:
 
     # --- operations -----------------------------------------------------------------------------------------------------------
 
-    def _operation(self) -> Operation:
+    def operation(self) -> Operation:
+        """One operation, of any kind, with or without a fault."""
         roll = self.choose.random()
         if roll < 0.01:
             return Operation("garbage", raw=self.choose.randbytes(self.choose.randrange(1, 200)))

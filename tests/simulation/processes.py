@@ -174,6 +174,7 @@ class Total:
     followed: int = 0
     evidence: int = 0
     succeeded: Counter[str] = field(default_factory=Counter)
+    attempted: Counter[str] = field(default_factory=Counter)
     codes: dict[str, Counter[str]] = field(default_factory=dict)
 
     def add(self, answer: Any) -> None:
@@ -183,6 +184,7 @@ class Total:
         for name in ("imports", "followed", "evidence"):
             setattr(self, name, getattr(self, name) + answer[name])
         self.succeeded.update(answer["succeeded"])
+        self.attempted.update(answer["attempted"])
         for operation, codes in answer["codes"].items():
             self.codes.setdefault(operation, Counter()).update(codes)
             for code, count in codes.items():
@@ -246,4 +248,10 @@ def soak(seed: int) -> dict[str, Any]:
     figures = {name: value for name, value in asdict(total).items() if isinstance(value, int)}
     kinds = sum(1 for codes in total.codes.values() for code in codes if code != "ok")
     took_s = round(time.monotonic() - started)
-    return {**figures, "processes": len(VARIANTS), "message_types": len(total.succeeded), "kinds_of_failure": kinds, "findings": 0, "seconds": took_s}
+    more = {"processes": len(VARIANTS), "kinds_of_failure": kinds, "findings": 0, "seconds": took_s}
+    return {**figures, **more, "message_types": len(total.succeeded), "never_executed": sorted(set(handled()) - set(total.succeeded))}
+
+
+def handled() -> list[str]:
+    """Every message type that some module handles."""
+    return [name for module in build_application(MemoryBackend()).modules for name in module.messages]

@@ -11,11 +11,11 @@ import hashlib
 import json
 import random
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from chain.application import Application
-from chain.codec.registry import message_class
+from chain.codec.registry import message_class, unpack_any
 from chain.coins import Coin
 from chain.errors import AppError
 from chain.light.validators import ValidatorSet
@@ -23,11 +23,12 @@ from chain.testing.driver import BlockResult, Driver
 from chain.tx.build import Signer, build_tx
 from chain.tx.signing import DIRECT, LEGACY_AMINO_JSON
 from tests.simulation.imported import ImportDiffers, Imported, ends_now
-from tests.simulation.script import Block, Operation, Outcome, Script
+from tests.simulation.script import Block, Operation, Outcome, Script, types_in
 from tests.simulation.world import DENOM, account
 
 FAULTS = ("old sequence", "future sequence", "foreign key", "small fee", "late", "another chain")
 GAS_PRICE_WEI = 10**9
+PASSED = 3
 KEEP_BLOCKS = 40
 RECOVERED = "recovered: the node's log has the details"
 """The log of what no rule raised. Where the SDK itself panics, ``undefined``/111222 comes with a reason."""
@@ -71,6 +72,7 @@ class Run:
         """Close every application; what is still followed is compared once more. Raises Failed."""
         try:
             self._guarded(self._end_import)
+            self._guarded(self._tally_proposals)
         finally:
             self.app.close()
 
@@ -132,8 +134,8 @@ class Run:
                 if raw in self._done:
                     raise Failed("a transaction succeeded twice", result.height, operation.name)
                 self._done.add(raw)
-                for name, _ in operation.messages:
-                    self.outcome.succeeded[name] = self.outcome.succeeded.get(name, 0) + 1
+                self._tally(self.outcome.succeeded, operation.decoded(), skip="MsgSubmitProposal")
+            self._tally(self.outcome.attempted, operation.decoded())
         self._waiting = {raw: operation for raw, operation in self._waiting.items() if raw in self.driver.mempool}
         shown = [(one.code, one.codespace, one.data.hex(), one.gas_wanted, one.gas_used) for one in result.results]
         events = [one.events for one in result.results]
@@ -146,10 +148,22 @@ class Run:
         code = f"{prefix}{answer.codespace}/{answer.code}" if answer.code else "ok"
         codes[code] = codes.get(code, 0) + 1
 
+    def _tally(self, counts: dict[str, int], messages: Sequence[Any], *, skip: str = "") -> None:
+        for message in messages:
+            names = list(types_in(message))
+            for name in names[:1] if skip and names[0].endswith(skip) else names:
+                counts[name] = counts.get(name, 0) + 1
+
+    def _tally_proposals(self) -> None:
+        """What passed proposals carried, was executed."""
+        request = message_class("cosmos.gov.v1.QueryProposalsRequest")(proposal_status=PASSED, pagination={"limit": 10_000})
+        for proposal in self.app.query_rpc("/cosmos.gov.v1.Query/Proposals", request)[0].proposals:
+            self._tally(self.outcome.succeeded, [unpack_any(one) for one in proposal.messages])
+
     def _check_invariants(self) -> None:
         broken = self.app.broken_invariants()
         if broken:
-            raise Failed("invariant " + ": ".join(broken[0].split(": ")[:2]), self.driver.height, "; ".join(broken))
+            raise Failed("invariant " + broken[0].partition(":")[0], self.driver.height, "; ".join(broken))
 
     # --- signing --------------------------------------------------------------------------------------------------------------
 

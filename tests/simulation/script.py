@@ -3,13 +3,15 @@ so any part of a history can be left out, and the rest still is one."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from chain.codec.json import to_json
-from chain.codec.registry import message_class
+from chain.codec.registry import message_class, unpack_any
 from chain.errors import AppError
 
 
@@ -110,6 +112,16 @@ def _block(document: dict[str, Any]) -> Block:
     return Block(**fields, operations=tuple(operations))
 
 
+def types_in(message: Any) -> Iterator[str]:
+    """The type of a message and of every message it carries."""
+    yield message.DESCRIPTOR.full_name
+    for field_, value in message.ListFields():
+        if field_.name in ("msgs", "messages") and field_.message_type.full_name == "google.protobuf.Any":
+            for wrapped in value:
+                with contextlib.suppress(AppError):
+                    yield from types_in(unpack_any(wrapped))
+
+
 @dataclass
 class Outcome:
     """What a run came to. ``lines`` are what every process must agree on, one per block."""
@@ -118,7 +130,9 @@ class Outcome:
     codes: dict[str, dict[str, int]] = field(default_factory=dict)
     """operation → ``codespace/code`` → transactions with that result in a block, or refused by CheckTx."""
     succeeded: dict[str, int] = field(default_factory=dict)
-    """message type → how many were executed."""
+    """message type → how many were executed: in transactions, by MsgExec, by proposals."""
+    attempted: dict[str, int] = field(default_factory=dict)
+    """message type → how many were in a transaction, whatever came of it; what proposals and MsgExec carry included."""
     imports: int = 0
     followed: int = 0
     evidence: int = 0
