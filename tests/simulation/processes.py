@@ -195,22 +195,25 @@ class Total:
 def simulate(seeds: Iterable[int], blocks: int, operations: int, variants: Sequence[str], folder: Path) -> Total:
     """Every seed in one process per variant. Raises SystemExit with a finding: what it is, where its script lies, how to replay it."""
     total = Total()
+    arguments = ["--blocks", str(blocks), "--operations", str(operations), "--folder", str(folder)]
+    started = time.monotonic()
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for seed in seeds:
-            started = time.monotonic()
-            arguments = ["one", str(seed), "--blocks", str(blocks), "--operations", str(operations), "--folder", str(folder)]
-            found = list(pool.map(lambda variant: _process(variant, *arguments), variants))  # noqa: B023 — used up at once
-            answers = dict(zip(variants, found, strict=True))
-            for answer in found:
-                if "found" in answer:
-                    raise SystemExit(f"seed {seed}: {answer['found']}\n{answer['replay']}")
-            different = compared(answers)
-            if different:
-                raise SystemExit(f"seed {seed}: {different}\n{_shrunk_difference(seed, blocks, operations, variants, folder, different)}")
-            total.add(found[0])
-            print(
-                f"seed {seed}: {len(found[0]['lines'])} blocks, {found[0]['operations']} operations, {time.monotonic() - started:.1f} s", flush=True
-            )
+        running = [(seed, [pool.submit(_process, variant, "one", str(seed), *arguments) for variant in variants]) for seed in seeds]
+        try:
+            for seed, processes in running:
+                answers = dict(zip(variants, (process.result() for process in processes), strict=True))
+                for answer in answers.values():
+                    if "found" in answer:
+                        raise SystemExit(f"seed {seed}: {answer['found']}\n{answer['replay']}")
+                different = compared(answers)
+                if different:
+                    raise SystemExit(f"seed {seed}: {different}\n{_shrunk_difference(seed, blocks, operations, variants, folder, different)}")
+                first = answers[variants[0]]
+                total.add(first)
+                took_s = time.monotonic() - started
+                print(f"seed {seed}: {len(first['lines'])} blocks, {first['operations']} operations agree after {took_s:.0f} s", flush=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
     return total
 
 

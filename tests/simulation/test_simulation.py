@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ import pytest
 from chain.application import Application
 from modules.auth.genesis import AuthGenesis
 from modules.bank.keeper import BankMint
+from tests.simulation import processes
 from tests.simulation.generate import Generator, genesis, mangle
-from tests.simulation.processes import VARIANTS, Finding, Total, compared, drawn, failure_of, handled, saved, shrunk, simulate
-from tests.simulation.run import Run
+from tests.simulation.processes import VARIANTS, Finding, Total, Variant, compared, drawn, failure_of, handled, saved, shrunk, simulate
+from tests.simulation.run import Run, run
 from tests.simulation.script import Block, Script, types_in
 from tests.simulation.shrink import minimal
 from tests.simulation.world import World
 from tests.support import ROOT
 
-SEEDS, BLOCKS, OPERATIONS = (1, 2), 8, 40
+SEEDS, BLOCKS, OPERATIONS = (2,), 14, 40
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +145,26 @@ def test_processes_that_differ_are_named_with_the_block() -> None:
         other[1][part] = "x"
         assert compared({"one": {"lines": lines}, "two": {"lines": other}}) == f"block 2: the {name} of one and two differ"
     assert compared({"one": {"lines": lines}, "two": {"lines": lines[:1]}}) == "one has 2 blocks, two 1"
+
+
+def test_a_difference_between_processes_is_shrunk_in_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that asks for a higher fee refuses what the other takes. (Both are in this process: a variant made here is none of the others'.)"""
+
+    def process(variant: str, command: str, *arguments: str) -> Any:
+        open_application, _ = VARIANTS[variant].options(tmp_path)
+        if command == "replay":
+            return asdict(run(Script.load(Path(arguments[0])), open_application))
+        script, outcome = drawn(int(arguments[0]), 2, 10, open_application)
+        return {"operations": script.operations, **asdict(outcome)}
+
+    monkeypatch.setitem(VARIANTS, "greedy", Variant(settings={"min_gas_prices": "1000000001wei"}))
+    monkeypatch.setattr(processes, "_process", process)
+    with pytest.raises(SystemExit) as caught:
+        simulate([3], 2, 10, ["native", "greedy"], tmp_path)
+    first, *commands = str(caught.value).splitlines()
+    assert first == "seed 3: block 1: the app hash of native and greedy differ"
+    assert [command.split()[-1] for command in commands] == ["native", "greedy"]
+    assert Script.load(tmp_path / "simulation-3.json").operations == 1
 
 
 def test_ddmin_finds_what_is_needed_and_nothing_else() -> None:
