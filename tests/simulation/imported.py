@@ -31,6 +31,8 @@ LEFT_BEHIND: Final[dict[str, dict[bytes, Callable[[bytes], bool]]]] = {
 }
 """Of these the original has more, because the SDK leaves them: ids of unbondings that were cancelled or are done; queue entries of revoked
 allowances and, emptied, of revoked grants; bitmaps without a missed block."""
+BROUGHT_BACK: Final[dict[str, tuple[bytes, ...]]] = {"staking": (b"\x38", b"\x39")}
+"""Of these the import may have more: a validator's record keeps the ids of its earlier unbondings, in the SDK too, and an import indexes them."""
 QUEUES: Final[dict[str, dict[bytes, str]]] = {
     "staking": {b"\x41": "DVPairs", b"\x42": "DVVTriplets", b"\x43": "ValAddresses"},
     "authz": {b"\x02": "GrantQueueItem"},
@@ -80,7 +82,7 @@ class Imported:
         for name, section in exported.items():
             _equal(f"the exported section {name}", section, again[name])
         expected, found = _contents(original), _read(state, app.store.names)
-        _same_stores(_exported(expected, found), _exported(found, found))
+        _same_stores(_exported(expected, found), _exported(_without_more(found, expected), found))
         for name, part in expected.items():
             store = state.store(name)
             for key in found[name]:
@@ -132,6 +134,13 @@ def _exported(contents: Contents, imported: Contents) -> Contents:
             elif other is None and rule is not None and rule(value):
                 del part[key]
     return result
+
+
+def _without_more(imported: Contents, original: Contents) -> Contents:
+    return {
+        name: {key: value for key, value in part.items() if key in original[name] or not key.startswith(BROUGHT_BACK.get(name, ()))}
+        for name, part in imported.items()
+    }
 
 
 def _listed(kind: str, value: bytes) -> Counter[str]:
