@@ -102,7 +102,11 @@ class Run:
             "evidence": self._evidence_of(block),
         }
         if block.is_forced:
-            result = driver.next_block(raws, **options)
+            waiting = [raw for raw in driver.mempool if raw not in raws]
+            # A block takes a fee that CheckTx finds too small: last, or what was signed for the state of CheckTx would come too early.
+            cheap = [raw for raw in raws if self._waiting[raw].fault == "small fee"]
+            ordered = [*waiting, *(raw for raw in raws if raw not in cheap), *cheap]
+            result = driver.next_block(ordered, **options)
             driver.recheck()
         else:
             result = driver.next_height(failed_rounds=[None] * block.failed_rounds, **options)
