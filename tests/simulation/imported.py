@@ -21,8 +21,8 @@ from chain.store.state import State
 from chain.testing.driver import Driver
 
 FOLLOWED_BLOCKS: Final = 6
-NOT_EXPORTED: Final[dict[str, tuple[bytes, ...]]] = {"staking": (b"\x50", b"\x37", b"\x61")}
-"""Historical headers; the counter of unbonding ids; what the last block told CometBFT."""
+NOT_EXPORTED: Final[dict[str, tuple[bytes, ...]]] = {"staking": (b"\x50", b"\x37", b"\x61"), "upgrade": (b"\x00",)}
+"""Historical headers; the counter of unbonding ids; what the last block told CometBFT; a planned upgrade."""
 LEFT_BEHIND: Final[dict[str, dict[bytes, Callable[[bytes], bool]]]] = {
     "staking": {b"\x38": lambda value: True, b"\x39": lambda value: True},
     "feegrant": {b"\x01": lambda value: True},

@@ -189,7 +189,7 @@ def vote(choose: random.Random, world: World) -> Any:
     found = _proposal(choose, world, VOTING_PERIOD)
     if found is None:
         return None
-    option = choose.choice((1, 1, 1, 1, 1, 2, 3, 4)) if found.id % 4 else choose.choice((1, 2, 4, 4))
+    option = choose.choice((1, 1, 1, 1, 1, 1, 1, 2, 3, 4)) if found.id % 4 else choose.choice((1, 2, 4, 4))
     return message_class(f"{choose.choice((V1, V1, V1BETA1))}.MsgVote")(proposal_id=found.id, voter=_voter(choose, world).text, option=option)
 
 
@@ -215,7 +215,7 @@ OPERATIONS = (
     Kind("proposal", 12, submit),
     Kind("legacy proposal", 2, submit_legacy),
     Kind("deposit", 8, deposit),
-    Kind("vote", 50, vote),
+    Kind("vote", 60, vote),
     Kind("weighted vote", 12, vote_weighted),
     Kind("cancel proposal", 2, cancel),
 )
