@@ -33,6 +33,8 @@ START_S = 1_767_225_600
 FUNDS_WEI = 10**24
 VALIDATORS = 6
 EVIDENCE_AGE_BLOCKS = 15
+FIRST_IMPORT = 5
+"""Every history has one import at least, of the block after this one."""
 NO_AMINO = tuple(
     name.encode()
     for name in (
@@ -111,7 +113,7 @@ class Generator:
             absent=absent,
             nil=nil,
             evidence=self._evidence(),
-            imports=choose.random() < 0.12,
+            imports=choose.random() < 0.12 or world.driver.height == FIRST_IMPORT,
             operations=tuple(self.operation() for _ in range(choose.randint(count - count // 2, count + count // 2))),
         )
 

@@ -85,12 +85,10 @@ def _plainer(script: Script, holds: Callable[[Script], bool]) -> Script:
             if getattr(block, name) != value:
                 script = _tried(script, at, replace(block, **{name: value}), holds)
         for index in range(len(script.blocks[at].operations)):
+            script = _fewer_messages(script, at, index, holds)
             for name in ("fault", "amino", "granter", "gas"):
-                block = script.blocks[at]
-                plain = replace(block.operations[index], **{name: getattr(Operation(""), name)})
-                changed = (*block.operations[:index], plain, *block.operations[index + 1 :])
-                if plain != block.operations[index]:
-                    script = _tried(script, at, replace(block, operations=changed), holds)
+                operation = script.blocks[at].operations[index]
+                script = _tried_operation(script, at, index, replace(operation, **{name: getattr(Operation(""), name)}), holds)
     at = 1
     while at < len(script.blocks):
         one, other = script.blocks[at - 1 : at + 1]
@@ -102,6 +100,26 @@ def _plainer(script: Script, holds: Callable[[Script], bool]) -> Script:
         else:
             at += 1
     return script
+
+
+def _fewer_messages(script: Script, at: int, index: int, holds: Callable[[Script], bool]) -> Script:
+    """One message of several, signed by one of those who signed all, where that is enough."""
+    operation = script.blocks[at].operations[index]
+    if len(operation.messages) > 1:
+        for message in operation.messages:
+            for signer in operation.signers:
+                changed = _tried_operation(script, at, index, replace(operation, messages=(message,), signers=(signer,)), holds)
+                if changed is not script:
+                    return changed
+    return script
+
+
+def _tried_operation(script: Script, at: int, index: int, operation: Operation, holds: Callable[[Script], bool]) -> Script:
+    block = script.blocks[at]
+    if operation == block.operations[index]:
+        return script
+    changed = (*block.operations[:index], operation, *block.operations[index + 1 :])
+    return _tried(script, at, replace(block, operations=changed), holds)
 
 
 def _tried(script: Script, at: int, block: Block, holds: Callable[[Script], bool]) -> Script:
