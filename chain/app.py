@@ -175,7 +175,7 @@ def build_application(
         store=store,
         ante=Ante(auth, bank, feegrant, verdicts, min_gas_prices),
         verdicts=verdicts,
-        capabilities=Capabilities(consensus.get, consensus.set, deliver_with(staking), account),
+        capabilities=Capabilities(consensus.get, consensus.set, deliver_with(staking), account, staking.jail_all_but),
         settings=settings,
         twin=fast_sends,
         snapshots=taker,

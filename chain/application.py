@@ -86,6 +86,7 @@ class Capabilities:
     store_consensus_params: Callable[[Any, Any], None]
     deliver_genesis_txs: Callable[[Context, State, Any, Callable[[bytes], None]], Sequence[ValidatorUpdate]]
     account: Callable[[Context, Any, bytes], Any]
+    jail_all_but: Callable[[Context, Any, Sequence[bytes]], None]
 
 
 @dataclass(slots=True)
@@ -578,7 +579,28 @@ class Application:
         with self.store.view(height) as view:
             state = State(view, self.store.names)
             ctx = Context(self.chain_id, view.version, self.time_ns_at(view.version), Mode.QUERY)
-            return {module.name: module.genesis.export(ctx, state) for module in self._genesis if module.genesis is not None}
+            return self._exported(ctx, state)
+
+    def export_for_zero_height(self, height: int | None = None, jail_all_but: Sequence[bytes] = ()) -> dict[str, Any]:
+        """app_state at a kept height, made ready for a chain that begins at height 1; nothing is committed.
+
+        Of ``jail_all_but`` (operators' addresses), unless it is empty, every other validator is jailed. Raises as ``export``, InvariantBroken for a
+        state that is broken already, and InvalidRequest for an operator without a validator or when none is left to make blocks.
+        """
+        with self.store.view(height) as view:
+            state = State(view, self.store.names)
+            if broken := self._broken_in(state):
+                raise InvariantBroken(f"the state of height {view.version} is broken: {'; '.join(broken)}")
+            ctx = Context(self.chain_id, view.version, self.time_ns_at(view.version), Mode.GENESIS)
+            if jail_all_but:
+                self._capabilities.jail_all_but(ctx, state, jail_all_but)
+            for module in self._genesis:
+                if module.zero_height is not None:
+                    module.zero_height(ctx, state)
+            return self._exported(ctx, state)
+
+    def _exported(self, ctx: Context, state: State) -> dict[str, Any]:
+        return {module.name: module.genesis.export(ctx, state) for module in self._genesis if module.genesis is not None}
 
     def export_consensus_params(self, height: int | None = None) -> Any:
         """The consensus parameters at a kept height, as JSON."""

@@ -89,6 +89,7 @@ class Module:
     ``errors``           every AppError class of its codespace, for the error table in the docs
     ``consensus_version``  the SDK module's consensus version, for upgrades
     ``migrations``       consensus version → the step from it to the next, run by an upgrade
+    ``zero_height``      makes its state that of a chain which begins at height 1, for ``export --for-zero-height``; in the order of genesis
     """
 
     name: str
@@ -106,3 +107,4 @@ class Module:
     errors: tuple[type[Exception], ...] = ()
     consensus_version: int = 1
     migrations: Mapping[int, Hook] = field(default_factory=dict)
+    zero_height: Hook | None = None

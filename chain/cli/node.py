@@ -24,6 +24,7 @@ from chain.comet import find_comet
 from chain.config import Home
 from chain.crypto import address as bech32
 from chain.crypto.keys import Ed25519PublicKey, public_key_message
+from chain.errors import AppError, InvariantBroken
 from chain.node import VERSION, StartOptions, open_application, run
 from chain.store.errors import CorruptStore, VersionPruned
 from chain.store.kv import open_backend
@@ -250,11 +251,29 @@ def _require_stopped(home: Home) -> None:
 @click.command()
 @click.option("--height", type=int, default=-1, help="At this height (default: the latest).")
 @click.option("--output-document", type=click.Path(), default=None, help="Write here instead of to the screen.")
+@click.option("--for-zero-height", is_flag=True, help="Prepare the state for a new chain that begins at height 1.")
+@click.option("--jail-allowed-addrs", default="", help="With --for-zero-height: jail all validators but these operators, comma-separated.")
 @click.option("--modules-to-export", default="", help="Names, comma-separated (default: every module).")
 @home_option
 @click.pass_context
-def export(ctx: click.Context, /, height: int, output_document: str | None, modules_to_export: str, **_: Any) -> None:
-    """Print the state as a genesis document; the node must be stopped."""
+def export(
+    ctx: click.Context,
+    /,
+    height: int,
+    output_document: str | None,
+    for_zero_height: bool,
+    jail_allowed_addrs: str,
+    modules_to_export: str,
+    **_: Any,
+) -> None:
+    """Print the state as a genesis document; the node must be stopped.
+
+    With --for-zero-height all rewards and commissions are paid out first, and heights become 0: of unbondings, redelegations, and of when
+    validators began to sign. Set chain_id and genesis_time in the document before a chain begins with it.
+    """
+    allowed = _operators(jail_allowed_addrs)
+    if allowed and not for_zero_height:
+        raise click.ClickException("--jail-allowed-addrs goes with --for-zero-height")
     home = home_of(ctx)
     made = document.load(home.genesis)
     app = open_application(home, config.read_app(home))
@@ -262,17 +281,19 @@ def export(ctx: click.Context, /, height: int, output_document: str | None, modu
         if app.latest_height == 0:
             raise click.ClickException("the node has no block yet: there is nothing to export")
         at = None if height < 0 else height
-        app_state = app.export(at)
+        app_state = app.export_for_zero_height(at, allowed) if for_zero_height else app.export(at)
         wanted = modules_to_export.split(",") if modules_to_export else list(app_state)
         unknown = sorted(set(wanted) - set(app_state))
         if unknown:
             raise click.ClickException(f"module {unknown[0][:60]} is not one of {', '.join(app_state)}")
         made = {
             **made,
-            "initial_height": (app.latest_height if at is None else at) + 1,
+            "initial_height": 0 if for_zero_height else (app.latest_height if at is None else at) + 1,
             "app_state": {name: section for name, section in app_state.items() if name in wanted},
             "consensus": {"validators": _validators(app_state), "params": document.comet_params(app.export_consensus_params(at))},
         }
+    except (AppError, InvariantBroken) as error:
+        raise click.ClickException(str(error)) from None
     finally:
         app.close()
     text = json.dumps(made, separators=(",", ":"), ensure_ascii=False)
@@ -281,6 +302,13 @@ def export(ctx: click.Context, /, height: int, output_document: str | None, modu
             file.write(text + "\n")
     else:
         click.echo(text)
+
+
+def _operators(text: str) -> list[bytes]:
+    try:
+        return [bech32.decode(one.strip(), bech32.VALIDATOR) for one in text.split(",")] if text else []
+    except AppError as error:
+        raise click.ClickException(f"--jail-allowed-addrs: {error.detail}") from None
 
 
 def _validators(app_state: dict[str, Any]) -> list[dict[str, Any]]:

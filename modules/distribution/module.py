@@ -10,6 +10,7 @@ from modules.distribution.expected import Accounts, Bank, Staking
 from modules.distribution.genesis import DistributionGenesis
 from modules.distribution.invariants import invariants
 from modules.distribution.keeper import NAME, DistributionKeeper
+from modules.distribution.zero_height import start_anew
 
 
 def distribution_module(keeper: DistributionKeeper, accounts: Accounts, bank: Bank, staking: Staking) -> Module:
@@ -31,4 +32,5 @@ def distribution_module(keeper: DistributionKeeper, accounts: Accounts, bank: Ba
         invariants=invariants(keeper, staking),
         errors=errors.ERRORS,
         consensus_version=3,
+        zero_height=lambda ctx, state: start_anew(ctx, state, keeper, staking),
     )

@@ -102,6 +102,12 @@ class SlashingKeeper:
         self.set_signing_info(state, cons, info)
         return info
 
+    def forget_heights(self, ctx: Context, state: StateWriter) -> None:
+        """Have every signing info start at height 0: for a new chain from this one's state. What was missed stays."""
+        for cons, info in list(self.signing_infos(state)):
+            info.start_height = 0
+            self.set_signing_info(state, cons, info)
+
     # --- punishments ----------------------------------------------------------------------------------------------------------
 
     def slash(self, ctx: Context, state: StateWriter, cons: bytes, fraction: Dec, power: int, distribution_height: int) -> None:

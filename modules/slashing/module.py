@@ -21,4 +21,5 @@ def slashing_module(keeper: SlashingKeeper, staking: StakingKeeper) -> Module:
         invariants=invariants.checks(keeper, staking),
         errors=errors.ERRORS,
         consensus_version=4,
+        zero_height=keeper.forget_heights,
     )

@@ -5,6 +5,7 @@ StakingStore (records) ◄── ValidatorSet (who signs) ◄── Delegations 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -12,7 +13,7 @@ import structlog
 from chain.context import Context
 from chain.crypto import address as bech32
 from chain.dec import Dec, dec_of
-from chain.errors import LogicError
+from chain.errors import InvalidRequest, LogicError
 from chain.module import ValidatorUpdate
 from chain.store.api import StateWriter
 from modules.staking.delegations import Delegations, is_mature
@@ -37,6 +38,36 @@ class StakingKeeper(Delegations):
         """Bond the strongest validators after genesis transactions; returns the set for CometBFT."""
         self.update_set(ctx, state)
         return self.validator_updates(state)
+
+    # --- a new chain from this one's state ----------------------------------------------------------------------------
+
+    def jail_all_but(self, ctx: Context, state: StateWriter, allowed: Sequence[bytes]) -> None:
+        """Jail every validator whose operator is not in ``allowed``. Raises InvalidRequest for an operator without a validator, and when none of
+        them can be in the set.
+        """
+        for operator in allowed:
+            if self.validator(state, operator) is None:
+                raise InvalidRequest(f"there is no validator {bech32.encode(operator, bech32.VALIDATOR)}")
+        for validator in list(self.validators(state)):
+            if not validator.jailed and operator_of(validator) not in allowed:
+                self.jail_validator(state, validator)
+        self.update_set(ctx, state)
+        if not self.last_powers(state):
+            raise InvalidRequest("no validator would be left to make blocks: of those that are not to be jailed, all are in jail or too weak")
+
+    def forget_heights(self, ctx: Context, state: StateWriter) -> None:
+        """Date to height 0 what unbonds and moves. Times stay, and so do the queues, which a genesis file does not hold."""
+        for moved in list(self.redelegations(state)):
+            for entry in moved.entries:
+                entry.creation_height = 0
+            self.put_redelegation(state, moved)
+        for unbonding in list(self.unbondings(state)):
+            for entry in unbonding.entries:
+                entry.creation_height = 0
+            self.put_unbonding(state, unbonding)
+        for validator in list(self.validators(state)):
+            validator.unbonding_height = 0
+            self.set_validator(state, validator)
 
     # --- slashing -----------------------------------------------------------------------------------------------------
 

@@ -26,4 +26,5 @@ def staking_module(keeper: StakingKeeper, bank: Bank, key_types: KeyTypes) -> Mo
         invariants=invariants(keeper),
         errors=errors.ERRORS,
         consensus_version=5,
+        zero_height=keeper.forget_heights,
     )
