@@ -22,6 +22,7 @@ from tests.soak.ics23 import ics23_all_values
 from tests.soak.kills import kill_many_times
 from tests.soak.mainnet_genesis import mainnet_genesis
 from tests.soak.native_core import sanitized
+from tests.soak.statesync import statesync_blocks
 from tests.store.test_crashes import damage_all_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,6 +57,7 @@ SOAKS: dict[str, Callable[[int], dict[str, Any]]] = {
     "rewards": lambda seed: run_histories(1000, seed),
     "perturb": lambda seed: perturb(HERE / "long.toml", seed),
     "simulation": simulation,
+    "statesync-blocks": statesync_blocks,
 }
 ON_A_FILE: dict[str, Callable[[int, str], dict[str, Any]]] = {"mainnet-genesis": mainnet_genesis}
 """Only when asked for, as ``mainnet-genesis=PATH``."""
