@@ -4,7 +4,8 @@ python -m tests.interop.replay_as_cosmos HOME ASKED.json     prints JSON
 
 HOME is simd's home. ASKED: ``txs`` (height → transactions in base64), ``times`` (of the blocks from the first on), ``stores`` (names),
 ``queries`` ([method, request in hex]). Printed: ``txs`` (height → results), ``blocks`` (height → events outside transactions),
-``stores`` (name → [key, value] in hex), ``queries`` (answer in hex, and as JSON).
+``stores`` (name → [key, value] in hex), ``queries`` (answer in hex, and as JSON), ``exports`` (app_state as it is, and for a chain that begins at
+height 1).
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ def main() -> None:
     found["stores"] = {name: [[key.hex(), value.hex()] for key, value in view.store(name).iterate()] for name in asked["stores"]}
     answers = [app.query_rpc(path, bytes.fromhex(request))[0] for path, request in asked["queries"]]
     found["queries"] = [[encode(answer).hex(), to_json(answer)] for answer in answers]
+    found["exports"] = [app.export(), app.export_for_zero_height()]
     print(json.dumps(found))
 
 

@@ -63,6 +63,7 @@ class World:
     """Accounts that exist, or that a message of this history may have made."""
     validator_keys: int = 0
     """How many of ``ValidatorKey.numbered`` were given to validators."""
+    max_validator_keys: int = 60
     scratch: dict[str, Any] = field(default_factory=dict)
     """For operations that remember something; drawn from ``choose`` alone, so the same in every process."""
     _answers: dict[tuple[str, bytes], Any] = field(default_factory=dict)

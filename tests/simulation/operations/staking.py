@@ -11,7 +11,6 @@ from chain.testing.validators import ValidatorKey
 from tests.simulation.world import Account, Kind, World, coin
 
 PACKAGE = "cosmos.staking.v1beta1"
-MAX_KEYS = 60
 
 
 def prepare(section: Any, choose: random.Random) -> None:
@@ -57,7 +56,7 @@ def _some_delegation(choose: random.Random, world: World) -> tuple[Account, Any,
 def create_validator(choose: random.Random, world: World) -> Any:
     taken = {one.operator_address for one in validators(world)}
     one = world.someone()
-    if world.validator_keys >= MAX_KEYS or (one.operator in taken and choose.random() < 0.9):
+    if world.validator_keys >= world.max_validator_keys or (one.operator in taken and choose.random() < 0.9):
         return None
     number = world.validator_keys
     if choose.random() < 0.1:
