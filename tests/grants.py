@@ -1,11 +1,15 @@
-"""Messages of authz and feegrant, made from addresses as text. Amounts are of one coin."""
+"""Messages of authz and feegrant, made from addresses as text, amounts of one coin; and a chain to send them to."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from chain.codec.registry import message_class, pack_any
-from chain.coins import Coin, to_messages
+from chain.coins import Coin, Coins, to_messages
+from chain.crypto.keys import PrivateKey
+from chain.testing.driver import Driver, TxResult
+from chain.tx.build import Signer, build_tx
+from tests.support import CHAIN_ID, FEE, GAS, text
 
 AUTHZ, FEEGRANT = "cosmos.authz.v1beta1", "cosmos.feegrant.v1beta1"
 SEND_URL = "/cosmos.bank.v1beta1.MsgSend"
@@ -72,3 +76,48 @@ def disallow(granter: str, grantee: str) -> Any:
 
 def prune(pruner: str) -> Any:
     return message_class(f"{FEEGRANT}.MsgPruneAllowances")(pruner=pruner)
+
+
+class Chain:
+    """A chain in process that signs with an account's number and sequence as they are now."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        self.app: Any = driver.apps[0]
+
+    def account(self, private: PrivateKey) -> tuple[int, int]:
+        """(number, sequence)."""
+        info = self.query("cosmos.auth.v1beta1", "AccountInfo", address=text(private)).info
+        return info.account_number, info.sequence
+
+    def query(self, service: str, method: str, **fields: Any) -> Any:
+        """The answer of a module's query. Raises AppError."""
+        return self.app.query_rpc(f"/{service}.Query/{method}", message_class(f"{service}.Query{method}Request")(**fields))[0]
+
+    def sign(
+        self, private: PrivateKey, *messages: Any, fee: Coins = FEE, granter: str = "", gas: int = 2 * GAS, ahead: int = 0, **options: Any
+    ) -> bytes:
+        """A transaction, ``ahead`` of the account's sequence by so many."""
+        number, sequence = self.account(private)
+        signer = Signer(private.public_key, sequence + ahead, number)
+        return build_tx(messages, fee=fee, gas_limit=gas, signers=[signer], granter=granter, **options).sign([private], CHAIN_ID)
+
+    def run(self, private: PrivateKey, *messages: Any, step_s: int | None = None, **options: Any) -> TxResult:
+        """The result of one transaction in a block of its own, ``step_s`` seconds after the last."""
+        return self.driver.next_block([self.sign(private, *messages, **options)], process=False, time_step_s=step_s).results[0]
+
+    def check(self, private: PrivateKey, *messages: Any, **options: Any) -> Any:
+        """What CheckTx says of one transaction."""
+        return self.driver.check_tx(self.sign(private, *messages, **options))
+
+    @property
+    def now_s(self) -> int:
+        return self.driver.time_ns // 10**9
+
+    def holds(self) -> None:
+        """Raise AssertionError unless every invariant holds."""
+        assert self.app.broken_invariants() == []
+
+
+def code(result: Any) -> tuple[str, int]:
+    return result.codespace, result.code
