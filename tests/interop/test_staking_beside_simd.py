@@ -27,7 +27,7 @@ KEYRING = ("--keyring-backend", "test")
 PACKAGE = "cosmos.staking.v1beta1"
 GAS = 600_000
 UNIT = 10**15
-UNBONDING_S = 25
+UNBONDING_S = 60
 
 
 @pytest.fixture(scope="module")
