@@ -1,6 +1,7 @@
 """``make bench``: every figure of this machine, one after the other; ratios within one run are what counts (docs/benchmarks.md keeps them).
 
 python -m bench [store] [application] [startup] [throughput]
+python -m bench throughput --validators 4     one part, with its own options
 """
 
 from __future__ import annotations
@@ -14,10 +15,15 @@ PARTS = ("store", "application", "startup", "throughput")
 
 
 def main() -> None:
-    for name in sys.argv[1:] or PARTS:
-        if name not in PARTS:
-            raise SystemExit(f"expected some of {', '.join(PARTS)}, got {name!r}")
-        subprocess.run([sys.executable, "-m", f"bench.{name}"], cwd=ROOT, check=True)
+    first = next((at for at, one in enumerate(sys.argv) if one.startswith("-")), len(sys.argv))
+    names, options = sys.argv[1:first] or PARTS, sys.argv[first:]
+    if unknown := [name for name in names if name not in PARTS]:
+        raise SystemExit(f"expected some of {', '.join(PARTS)}, got {unknown[0]!r}")
+    if options and len(names) != 1:
+        raise SystemExit(f"{options[0]} is an option of one part: name one of {', '.join(PARTS)} before it")
+    for name in names:
+        if subprocess.run([sys.executable, "-m", f"bench.{name}", *options], cwd=ROOT).returncode:
+            raise SystemExit(f"bench.{name} failed: its message is above")
 
 
 if __name__ == "__main__":
