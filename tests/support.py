@@ -15,10 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import grpc
+import httpx
 from click.testing import CliRunner
 
 from chain import config, nodekeys
 from chain.api.comet import CometClient, CometRefused, CometUnavailable
+from chain.api.server import ApiServer
 from chain.app import build_application
 from chain.application import Application, Settings
 from chain.authority import GOV_ADDRESS
@@ -27,10 +30,11 @@ from chain.cli.main import cli
 from chain.codec.json import to_json
 from chain.codec.registry import message_class
 from chain.coins import Coin, Coins, to_messages
-from chain.config import Home
+from chain.config import APP_DEFAULTS, Home
 from chain.context import Context
 from chain.crypto import address as bech32
 from chain.crypto.keys import PrivateKey, public_key_to_any
+from chain.metrics import Metrics
 from chain.store.kv import KVBackend, MemoryBackend
 from chain.testing.driver import Driver
 from chain.testing.validators import ValidatorKey
@@ -155,6 +159,45 @@ def free_ports(count: int) -> int:
                 continue
             return base
     raise OSError("no free neighbouring ports")
+
+
+@dataclass
+class Served:
+    """An application behind its servers, without CometBFT."""
+
+    driver: Driver
+    grpc: str
+    rest: str
+    api: ApiServer
+
+    @property
+    def app(self) -> Any:
+        return self.driver.apps[0]
+
+    def call(self, path: str, raw: bytes = b"", metadata: tuple[tuple[str, str], ...] = ()) -> tuple[str, str]:
+        """(status name, error text)."""
+        with grpc.insecure_channel(self.grpc, options=[("grpc.max_receive_message_length", 64 << 20)]) as channel:
+            try:
+                channel.unary_unary(path, request_serializer=None, response_deserializer=None)(raw, metadata=metadata, timeout=30)
+            except grpc.RpcError as error:
+                return error.code().name, error.details()
+        return "OK", ""
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(self.rest + path, timeout=30, **options)
+
+    def panics(self) -> dict[str, int]:
+        return dict(self.app.counts.panics)
+
+
+def serve(driver: Driver, **api_settings: Any) -> Served:
+    base = free_ports(2)
+    config = {**APP_DEFAULTS, "grpc": {**APP_DEFAULTS["grpc"], "address": f"127.0.0.1:{base}"}}
+    config["api"] = {**APP_DEFAULTS["api"], "address": f"tcp://127.0.0.1:{base + 1}", **api_settings}
+    app: Any = driver.apps[0]
+    api = ApiServer(app, CometClient("tcp://127.0.0.1:1"), config, Metrics(app))
+    api.start()
+    return Served(driver, f"127.0.0.1:{base}", f"http://127.0.0.1:{base + 1}", api)
 
 
 @dataclass

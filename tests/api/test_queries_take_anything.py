@@ -6,7 +6,6 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -16,63 +15,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chain.api import server as api_server
-from chain.api.comet import CometClient
-from chain.api.server import ApiServer
 from chain.app import build_application
 from chain.application import Settings
 from chain.application_queries import MAX_SUBSPACE_ENTRIES
 from chain.codec.registry import POOL, message_class
 from chain.config import APP_DEFAULTS
-from chain.metrics import Metrics
 from chain.pagination import MAX_LIMIT, MAX_WALK, paginate
 from chain.store.api import KVReader
 from chain.store.kv import MemoryBackend
 from chain.store.pruning import Pruning
 from chain.testing.driver import Driver
-from tests.support import KEYS, chain, free_ports, genesis_document, send, text
+from tests.support import KEYS, Served, chain, genesis_document, send, serve, text
 
 HEIGHT = "x-cosmos-block-height"
 PARAMS = "/cosmos.bank.v1beta1.Query/Params"
 REST_PARAMS = "/cosmos/bank/v1beta1/params"
-
-
-@dataclass
-class Served:
-    """An application behind its servers, without CometBFT."""
-
-    driver: Driver
-    grpc: str
-    rest: str
-    api: ApiServer
-
-    @property
-    def app(self) -> Any:
-        return self.driver.apps[0]
-
-    def call(self, path: str, raw: bytes = b"", metadata: tuple[tuple[str, str], ...] = ()) -> tuple[str, str]:
-        """(status name, error text)."""
-        with grpc.insecure_channel(self.grpc, options=[("grpc.max_receive_message_length", 64 << 20)]) as channel:
-            try:
-                channel.unary_unary(path, request_serializer=None, response_deserializer=None)(raw, metadata=metadata, timeout=30)
-            except grpc.RpcError as error:
-                return error.code().name, error.details()
-        return "OK", ""
-
-    def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.rest + path, timeout=30, **options)
-
-    def panics(self) -> dict[str, int]:
-        return dict(self.app.counts.panics)
-
-
-def serve(driver: Driver, **api_settings: Any) -> Served:
-    base = free_ports(2)
-    config = {**APP_DEFAULTS, "grpc": {**APP_DEFAULTS["grpc"], "address": f"127.0.0.1:{base}"}}
-    config["api"] = {**APP_DEFAULTS["api"], "address": f"tcp://127.0.0.1:{base + 1}", **api_settings}
-    app: Any = driver.apps[0]
-    api = ApiServer(app, CometClient("tcp://127.0.0.1:1"), config, Metrics(app))
-    api.start()
-    return Served(driver, f"127.0.0.1:{base}", f"http://127.0.0.1:{base + 1}", api)
 
 
 @pytest.fixture(scope="module")

@@ -6,21 +6,23 @@ Nobody has the validators' keys: the driver's votes carry no signatures, which n
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from chain.app import build_application
-from chain.application import Application, Settings
+from chain.application import Settings
 from chain.codec.json import to_json
-from chain.codec.registry import message_class
 from chain.store.kv import MemoryBackend
 from chain.testing.driver import Driver
 from genesis import build, document
 from genesis.migrate import read
+from tests.support import Cli, Served, serve
 
 MOVED: dict[str, tuple[str, ...]] = {"bank": ("send_enabled",)}
 """Parameters that are kept elsewhere after the migration."""
+POWER_WEI = 10**15
 
 
 def run_genesis(path: Path, blocks: int) -> dict[str, Any]:
@@ -39,22 +41,23 @@ def run_genesis(path: Path, blocks: int) -> dict[str, Any]:
     for _ in range(blocks):
         driver.next_block()
     seconds = time.monotonic() - begun
-    app, state = apps[0], json.loads(path.read_text())["app_state"]
-    module_accounts = [one for one in app.export()["auth"]["accounts"] if one["@type"].endswith(".ModuleAccount")]
-    accounts = len(app.export()["auth"]["accounts"])
-    assert accounts == len(state["auth"]["accounts"]) + len(module_accounts)
-    supply = to_json(_ask(app, "cosmos.bank.v1beta1", "TotalSupply"))["supply"]
-    assert supply == state["bank"]["supply"]
-    compared = sum(_compare(app, name, section) for name, section in state.items() if name not in left_out)
-    figures = {
+    state = json.loads(path.read_text())["app_state"]
+    served = serve(driver)
+    try:
+        with tempfile.TemporaryDirectory() as home:
+            figures = _printed(served, Path(home), path, left_out)
+    finally:
+        served.api.stop()
+    assert figures["accounts"] == len(state["auth"]["accounts"]) + figures["module_accounts"]
+    # crisis has no query, as in the SDK.
+    assert apps[0].export()["crisis"] == state["crisis"]
+    assert figures["supply"] == ",".join(coin["amount"] + coin["denom"] for coin in state["bank"]["supply"])
+    assert figures["validator_powers"] == sorted(validator.power for validator in driver.validators)
+    figures |= {
         "blocks": blocks,
         "begun_in_s": round(begun - started, 1),
         "blocks_in_s": round(seconds, 1),
-        "supply": ",".join(coin["amount"] + coin["denom"] for coin in supply),
-        "validator_powers": [validator.power for validator in driver.validators],
         "genesis_accounts": len(state["auth"]["accounts"]),
-        "module_accounts": len(module_accounts),
-        "parameters_compared": compared,
         "left_out": left_out,
         "app_hash": driver.app_hash.hex(),
     }
@@ -63,28 +66,55 @@ def run_genesis(path: Path, blocks: int) -> dict[str, Any]:
     return figures
 
 
+def _printed(served: Served, folder: Path, path: Path, left_out: list[str]) -> dict[str, Any]:
+    """Figures that the command line's queries print, and how many parameters agree with the file."""
+    genesis = json.loads(path.read_text())
+    sections = {name: section for name, section in genesis["app_state"].items() if name not in left_out}
+    supply = _told(served, folder, "bank", "total-supply")["supply"]
+    validators = _told(served, folder, "staking", "validators")["validators"]
+    return {
+        "supply": ",".join(coin["amount"] + coin["denom"] for coin in supply),
+        "validator_powers": sorted(int(one["tokens"]) // POWER_WEI for one in validators if one["status"] == "BOND_STATUS_BONDED"),
+        "accounts": int(_told(served, folder, "auth", "accounts", "--page-limit", "1", "--page-count-total")["pagination"]["total"]),
+        "module_accounts": len(_told(served, folder, "auth", "module-accounts")["accounts"]),
+        "parameters_compared": sum(_compare(served, folder, name, section) for name, section in sections.items())
+        + _compare_consensus(served, folder, genesis["consensus_params"]),
+    }
+
+
 def mainnet_genesis(seed: int, path: str) -> dict[str, Any]:
     """100 blocks on the mainnet's file: the numbers of reference stratos-chain.md 1.7."""
     figures = run_genesis(Path(path), 100)
     assert figures["supply"] == f"{10**26}wei"
-    assert sorted(figures["validator_powers"]) == [10_000, 90_000, *[99_000] * 5]
+    assert figures["validator_powers"] == [10_000, 90_000, *[99_000] * 5]
     assert figures["genesis_accounts"] == 2858
     return figures
 
 
-def _ask(app: Application, package: str, method: str) -> Any:
-    return app.query_rpc(f"/{package}.Query/{method}", message_class(f"{package}.Query{method}Request")())[0]
+def _told(served: Served, folder: Path, *query: str) -> Any:
+    """What ``stchaind query`` prints."""
+    return json.loads(Cli(folder).ok("query", *query, "--grpc-addr", served.grpc, "--output", "json"))
 
 
-def _compare(app: Application, name: str, section: Any) -> int:
+def _compare(served: Served, folder: Path, name: str, section: Any) -> int:
     """How many parameters of the file's section the module's query gives as the file has them. Raises AssertionError for one it does not."""
-    package = f"cosmos.{name}.v1beta1"
     wanted = (section or {}).get("params") or {}
-    if name == "gov":
-        package = "cosmos.gov.v1"
-    if not wanted or f"/{package}.Query/Params" not in app.queries.paths:
+    if not wanted:
         return 0
-    told = to_json(_ask(app, package, "Params"))["params"]
+    told = _told(served, folder, name, "params")["params"]
     for key, value in wanted.items():
         assert key in MOVED.get(name, ()) or told[key] == value, f"{name}.params.{key}: the file has {value!r}, the query says {told[key]!r}"
     return len(wanted)
+
+
+def _compare_consensus(served: Served, folder: Path, wanted: dict[str, Any]) -> int:
+    """How many consensus parameters are told as the file has them."""
+    told = _told(served, folder, "consensus", "params")["params"]
+    pairs = [
+        *((told["block"][name], wanted["block"][name]) for name in ("max_bytes", "max_gas")),
+        *((told["evidence"][name], wanted["evidence"][name]) for name in ("max_age_num_blocks", "max_bytes")),
+        (told["evidence"]["max_age_duration"], f"{int(wanted['evidence']['max_age_duration']) // 10**9}s"),
+        (told["validator"]["pub_key_types"], wanted["validator"]["pub_key_types"]),
+    ]
+    assert all(one == other for one, other in pairs), pairs
+    return len(pairs)
