@@ -33,8 +33,9 @@ class AppError(Exception):
     description: ClassVar[str] = "internal"
 
     def __init__(self, detail: str = "") -> None:
-        self.detail = detail
-        super().__init__(f"{detail}: {self.description}" if detail else self.description)
+        # A detail may quote what users wrote. It goes into answers and into state, which hold Unicode: half of a surrogate pair is none.
+        self.detail = detail if detail.isascii() else detail.encode(errors="replace").decode()
+        super().__init__(f"{self.detail}: {self.description}" if detail else self.description)
 
 
 class InvariantBroken(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ WHOLE: Final = str(parse_dec("1"))
 _ExecLegacyContent: Final = message_class(EXEC_LEGACY_CONTENT)
 _Option: Final = message_class(f"{PACKAGE}.WeightedVoteOption")
 _MAX_SHOWN: Final = 200
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def handlers(keeper: GovKeeper) -> Mapping[str, MessageHandler]:
@@ -217,8 +219,8 @@ def _check_exec_legacy_content(message: Any) -> None:
 def _check_metadata(message: Any) -> None:
     """Title and summary in the metadata must be the proposal's, where it is JSON as the SDK recommends it.
 
-    Go's reading: names in any case, other fields ignored, and a value of another type makes it no JSON of that form. Metadata that is too
-    long is refused later, and not read here, so that its nesting stays bounded.
+    Go's reading: names in any case, other fields ignored, a value of another type makes it no JSON of that form, and half of an escaped
+    surrogate pair is U+FFFD. Metadata that is too long is refused later, and not read here, so that its nesting stays bounded.
     """
     if not message.metadata or len(message.metadata.encode()) > MAX_METADATA_BYTES:
         return
@@ -251,7 +253,7 @@ def _read_metadata(text: str) -> dict[str, str] | None:
         if lowered in found:
             if not isinstance(value, str):
                 return None
-            found[lowered] = value
+            found[lowered] = _LONE_SURROGATE.sub("\ufffd", value)
         elif lowered == "authors" and not (isinstance(value, list) and all(one is None or isinstance(one, str) for one in value)):
             return None
     return found

@@ -400,6 +400,16 @@ def test_metadata_of_any_other_form_is_taken(open_net: Net, metadata: str) -> No
     assert open_net.run(2, submit(metadata=metadata)).code == 0
 
 
+@pytest.mark.parametrize(
+    ("escaped", "title", "result"),
+    [("\\ud800", "t", ("gov", 5)), ("\\udfff\\ud800", "\ufffd" * 2, ("", 0)), ("\\ud83d\\ude00", "\U0001f600", ("", 0))],
+)
+def test_half_a_surrogate_pair_in_metadata_stops_no_block(open_net: Net, escaped: str, title: str, result: tuple[str, int]) -> None:
+    """JSON may name what no answer can hold: the log of the refused transaction, quoted from it, stopped every node."""
+    found = open_net.run(2, submit(title=title, metadata=f'{{"title":"{escaped}","summary":"s"}}'))
+    assert (found.codespace, found.code) == result, found.log
+
+
 def test_proposals_within_proposals_end_somewhere(open_net: Net) -> None:
     with pytest.raises(TxDecodeError, match="nest deeper"):
         open_net.signed(2, nested(9))
