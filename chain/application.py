@@ -692,7 +692,7 @@ class Application:
         settings = self.settings
         if settings.halt_height and request.height > settings.halt_height:
             raise Halt(f"halt-height {settings.halt_height} is reached: the node stops before block {request.height}; unset halt-height to go on")
-        if settings.halt_time_s and request.time.seconds >= settings.halt_time_s:
+        if settings.halt_time_s and request.time.seconds > settings.halt_time_s:
             raise Halt(f"halt-time {settings.halt_time_s} is reached: the node stops before block {request.height}; unset halt-time to go on")
 
     def _retain_height(self, height: int) -> int:

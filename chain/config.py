@@ -149,7 +149,7 @@ APP_MEANINGS: Final[dict[str, str]] = {
     "pruning-keep-recent": "With `custom`: how many recent versions are kept.",
     "pruning-interval": "With `custom`: how often old versions are deleted, in blocks.",
     "halt-height": "Stop before the block after this height; 0 never.",
-    "halt-time": "Stop before the first block at or after this Unix time in seconds; 0 never.",
+    "halt-time": "Stop before the first block after this Unix time in seconds; 0 never.",
     "min-retain-blocks": "CometBFT may drop blocks older than this many; 0 keeps all.",
     "inv-check-period": "Check every module's invariants each so many blocks, and stop before a block that breaks one is committed; 0 never.",
     "iavl-cache-size": "About how many tree nodes stay in memory (some 120 bytes each).",

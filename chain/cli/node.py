@@ -79,7 +79,7 @@ class _Heights(click.ParamType[Any]):
 @click.option("--minimum-gas-prices", default=None, help="As 1000000000wei.")
 @click.option("--pruning", default=None, help="default, nothing, everything or custom.")
 @click.option("--halt-height", type=int, default=None, help="Stop after this block.")
-@click.option("--halt-time", type=int, default=None, help="Stop before the first block at or after this Unix time in seconds.")
+@click.option("--halt-time", type=int, default=None, help="Stop before the first block after this Unix time in seconds.")
 @click.option("--min-retain-blocks", type=int, default=None)
 @click.option("--inv-check-period", type=click.IntRange(0, (1 << 31) - 1), default=None, help="Check the invariants each so many blocks; 0 never.")
 @click.option("--x-crisis-skip-assert-invariants", "skip_invariants", is_flag=True, default=None, help="Do not check them on the genesis state.")
