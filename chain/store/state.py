@@ -10,7 +10,7 @@ starts and the entry it leaves at each step.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -21,13 +21,15 @@ from chain.store.api import KVReader, StateReader
 MAX_KEY_BYTES: Final = 65535
 MAX_VALUE_BYTES: Final = (1 << 31) - 1
 
+_FEW: Final = 16
+"""A list this many times longer than what comes new takes it one by one; else sorting is as fast."""
 _ABSENT: Final = object()  # undo log: the overlay held nothing for this key
 
 
 class KVStore:
     """One store of a State. Satisfies ``KVWriter``."""
 
-    __slots__ = ("_base", "_name", "_pending", "_read", "_sorted", "_state", "_undo")
+    __slots__ = ("_added", "_base", "_name", "_pending", "_read", "_sorted", "_state", "_undo")
 
     def __init__(self, name: str, base: KVReader, state: State) -> None:
         self._name = name
@@ -37,7 +39,9 @@ class KVStore:
         self._pending: dict[bytes, bytes | None] = {}
         # What the base answered: it cannot change under us. A base that remembers its answers shares them.
         self._read: dict[bytes, bytes | None] = getattr(base, "remembered", {})
-        self._sorted: list[bytes] | None = None  # keys of _pending in order, built when first iterated
+        # Keys of _pending in order, from the first iteration on, and those that came since the last one, in the order they came.
+        self._sorted: list[bytes] | None = None
+        self._added: list[bytes] = []
 
     def get(self, key: bytes) -> bytes | None:
         try:
@@ -113,13 +117,12 @@ class KVStore:
 
     def put(self, entries: Mapping[bytes, bytes]) -> None:
         """Write without gas and without undo: for a fast twin, outside any mark, once nothing can fail any more."""
+        if self._sorted is not None:
+            self._added.extend(key for key in entries if key not in self._pending)
         self._pending.update(entries)
-        self._sorted = None
 
     def _merged(self, start: bytes | None, end: bytes | None, reverse: bool) -> Iterator[tuple[bytes, bytes]]:
-        if self._sorted is None:
-            self._sorted = sorted(self._pending)
-        keys = self._sorted
+        keys = self._in_order()
         low = 0 if start is None else bisect_left(keys, start)
         high = len(keys) if end is None else bisect_left(keys, end)
         mine = keys[low:high]
@@ -153,13 +156,33 @@ class KVStore:
         previous = pending.get(key, _ABSENT)
         self._undo.append((self, key, previous))
         pending[key] = value
-        if previous is _ABSENT:
-            self._sorted = None
+        if previous is _ABSENT and self._sorted is not None:
+            self._added.append(key)
+
+    def _in_order(self) -> list[bytes]:
+        """The pending keys, sorted. What came since the last time is put in its place: a block that iterates after every write must not sort anew."""
+        keys, added = self._sorted, self._added
+        if keys is None:
+            keys = self._sorted = sorted(self._pending)
+        elif len(added) * _FEW < len(keys):
+            for key in added:
+                insort(keys, key)
+        else:
+            keys.extend(added)
+            keys.sort()
+        added.clear()
+        return keys
 
     def _restore(self, key: bytes, previous: object) -> None:
         if previous is _ABSENT:
             del self._pending[key]
-            self._sorted = None
+            if self._added and self._added[-1] == key:  # undone backwards: the last that came
+                self._added.pop()
+            elif self._added:
+                self._sorted = None
+                self._added.clear()
+            elif self._sorted is not None:
+                del self._sorted[bisect_left(self._sorted, key)]
         else:
             self._pending[key] = previous  # type: ignore[assignment]
 
