@@ -28,7 +28,9 @@ class DistributionHooks:
     def after_validator_removed(self, ctx: Context, state: StateWriter, cons: bytes, operator: bytes) -> None:
         """Pay the last commission, leave the rest to the community pool, and forget the validator. It has no delegations any more."""
         keeper = self._keeper
-        outstanding, commission = keeper.outstanding(state, operator), keeper.commission(state, operator)
+        outstanding = keeper.outstanding(state, operator)
+        # What rounding paid delegators too much came out of the commission: no end of a block may stop for it.
+        commission = dec_coins.intersect(keeper.commission(state, operator), outstanding)
         if commission:
             outstanding = less(outstanding, commission)
             whole, rest = dec_coins.truncate(commission)

@@ -46,8 +46,10 @@ MAX_INFLOW_BITS: Final = 200
 MAX_DENOMS: Final = 64
 """Beside wei, of the fees shared out in a block and of a validator's outstanding rewards: every block goes through all of them."""
 MAX_REFERENCES: Final = 3
-STAKE_MARGIN: Final = 3
-"""10^-18 units by which a stake cut slash by slash may exceed the one computed at once."""
+STAKE_MARGIN: Final = ONE
+"""10^-18 units by which a stake that a delegation began with may exceed what its shares are worth now: 1 wei. Whoever undelegates from a slashed
+validator can choose amounts that round up, by half of 10^-18 wei each, at the others' cost. The SDK stops above 3 units, which a dozen of them reach.
+"""
 
 log = structlog.get_logger("distribution")
 
@@ -277,7 +279,11 @@ class DistributionKeeper(Records):
             raise NoCommission
         whole, left = dec_coins.truncate(commission)
         self.set_commission(state, operator, left)
-        self.set_outstanding(state, operator, less(self.outstanding(state, operator), dec_coins.from_coins(whole)))
+        outstanding = self.outstanding(state, operator)
+        if dec_coins.subtract(outstanding, dec_coins.from_coins(whole)) is None:  # rounding paid delegators a part of it
+            whole = dec_coins.truncate(dec_coins.intersect(commission, outstanding))[0]
+            self.set_commission(state, operator, less(commission, dec_coins.from_coins(whole)))
+        self.set_outstanding(state, operator, less(outstanding, dec_coins.from_coins(whole)))
         if whole:
             self.pay(ctx, state, operator, whole)
         events.withdraw_commission(ctx, whole)
@@ -304,8 +310,9 @@ class DistributionKeeper(Records):
         if not int(validator.tokens):
             pool = self.community_pool(state)
             outstanding = self.outstanding(state, operator)
-            self.set_community_pool(state, dec_coins.add(pool, current.rewards))
-            self.set_outstanding(state, operator, less(outstanding, current.rewards))
+            there = dec_coins.intersect(current.rewards, outstanding)  # rounding may have paid a part of it to delegators
+            self.set_community_pool(state, dec_coins.add(pool, there))
+            self.set_outstanding(state, operator, less(outstanding, there))
         before = self.historical(state, operator, current.period - 1)
         self.release(state, operator, current.period - 1)
         self.set_historical(state, operator, current.period, Historical(_ratio_after(before, current, validator), 1))

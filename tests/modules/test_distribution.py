@@ -345,7 +345,7 @@ def test_fees_too_large_for_rewards_stay_with_the_fee_collector() -> None:
     assert world.sound()
 
 
-@pytest.mark.parametrize(("excess", "counts"), [(0, True), (3, True), (4, False)])
+@pytest.mark.parametrize(("excess", "counts"), [(0, True), (3, True), (ONE, True), (ONE + 1, False)])
 def test_a_stake_that_rounding_left_above_the_delegations_worth_counts_as_that_worth(excess: int, counts: bool) -> None:
     world = World()
     validator = world.staking.validator(world.state, world.operator)
