@@ -12,7 +12,7 @@ from chain.codec.registry import message_class
 from chain.context import Context
 from chain.crypto import address as bech32
 from chain.crypto.keys import public_key_from_any
-from chain.dec import DecError, from_wire
+from chain.dec import ONE, DecError, from_wire
 from chain.errors import AppError, InvalidRequest
 from chain.module import GenesisError, Json, ValidatorUpdate
 from chain.store.api import StateReader, StateWriter
@@ -29,6 +29,9 @@ GenesisState: Final = message_class(f"{PACKAGE}.GenesisState")
 PATH: Final = "app_state.staking"
 MAX_TOTAL_POWER: Final = (1 << 63) // 8
 """CometBFT's own bound of all powers together."""
+MAX_STAKE_BITS: Final = 200
+"""Of shares (scaled) and balances: their products with tokens and fractions stay below the 315 bits of a Dec, at which a block would stop."""
+MAX_ID: Final = (1 << 62) - 1
 
 
 class StakingGenesis:
@@ -142,15 +145,16 @@ def _read(section: Json) -> Any:
         raise GenesisError(PATH, error.detail) from None
     with _at(f"{PATH}.params"):
         check_params(genesis.params)
-    operators: dict[str, Any] = {}
+    operators: dict[bytes, Any] = {}
     consensus: set[bytes] = set()
     for at, validator in enumerate(genesis.validators):
         path = f"{PATH}.validators[{at}]"
         with _at(path):
             _check_validator(validator)
-        if validator.operator_address in operators:
+        operator = operator_of(validator)  # not its text: bech32 may be written in capitals, and who joined that way stays written so
+        if operator in operators:
             raise GenesisError(path, f"duplicate validator {validator.operator_address}")
-        operators[validator.operator_address] = validator
+        operators[operator] = validator
         key = public_key_from_any(validator.consensus_pubkey).address
         if key in consensus:
             raise GenesisError(path, f"duplicate validator in genesis state: the consensus key of {validator.operator_address} is another's, too")
@@ -162,11 +166,16 @@ def _read(section: Json) -> Any:
         ("unbonding_delegations", ("validator_address",)),
         ("redelegations", ("validator_src_address", "validator_dst_address")),
     ):
+        known: set[tuple[bytes, ...]] = set()
         for at, record in enumerate(getattr(genesis, name)):
             with _at(f"{PATH}.{name}[{at}]"):
-                _check_entries(record, destinations)
+                _check_entries(record, destinations, known)
+    listed: set[bytes] = set()
     for at, one in enumerate(genesis.last_validator_powers):
-        found = operators.get(one.address)
+        with _at(f"{PATH}.last_validator_powers[{at}]"):
+            operator = bech32.decode(one.address, bech32.VALIDATOR)
+        found = operators.get(operator) if operator not in listed else None
+        listed.add(operator)
         if found is None or found.status != BONDED or one.power <= 0:
             raise GenesisError(
                 f"{PATH}.last_validator_powers[{at}]", f"expected a bonded validator and a positive power, got {one.address}: {one.power}"
@@ -184,9 +193,13 @@ def _check_validator(validator: Any) -> None:
     for name in ("tokens", "min_self_delegation"):
         _not_negative(name, coins.parse_int(getattr(validator, name) or "0"))
     shares = from_wire(validator.delegator_shares).scaled
-    _not_negative("delegator_shares", shares)
+    _bounded("delegator_shares", shares)
     for name in ("rate", "max_rate", "max_change_rate"):
-        _not_negative(name, from_wire(getattr(validator.commission.commission_rates, name)).scaled)
+        rate = from_wire(getattr(validator.commission.commission_rates, name))
+        if not 0 <= rate.scaled <= ONE:
+            raise InvalidRequest(f"commission: {name} must be from 0 to 1, got {rate}")
+    for unbonding_id in validator.unbonding_ids:
+        _check_id(unbonding_id)
     _not_negative("unbonding_height", validator.unbonding_height)
     if validator.jailed and validator.status == BONDED:
         raise InvalidRequest("validator is bonded and jailed in genesis state")
@@ -196,36 +209,50 @@ def _check_validator(validator: Any) -> None:
         raise InvalidRequest("tokens and delegator_shares must be given")
 
 
-def _check_delegations(genesis: Any, operators: dict[str, Any]) -> None:
+def _check_delegations(genesis: Any, operators: dict[bytes, Any]) -> None:
     sums = dict.fromkeys(operators, 0)
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[bytes, bytes]] = set()
     for at, delegation in enumerate(genesis.delegations):
         path = f"{PATH}.delegations[{at}]"
         with _at(path):
-            bech32.decode(delegation.delegator_address)
+            pair = bech32.decode(delegation.delegator_address), bech32.decode(delegation.validator_address, bech32.VALIDATOR)
             shares = from_wire(delegation.shares).scaled
-        pair = delegation.delegator_address, delegation.validator_address
         if pair[1] not in sums or pair in seen or shares <= 0:
-            raise GenesisError(path, f"expected positive shares of a validator, once for each delegator, got {delegation.shares} of {pair[1]}")
+            got = f"{delegation.shares} of {delegation.validator_address}"
+            raise GenesisError(path, f"expected positive shares of a validator, once for each delegator, got {got}")
         seen.add(pair)
         sums[pair[1]] += shares
-    for at, (address, total) in enumerate(sums.items()):
-        if total != from_wire(operators[address].delegator_shares).scaled:
+    for at, (operator, total) in enumerate(sums.items()):
+        if total != from_wire(operators[operator].delegator_shares).scaled:
             raise GenesisError(f"{PATH}.validators[{at}].delegator_shares", "must be the sum of its delegations' shares")
 
 
-def _check_entries(record: Any, validators: Sequence[str]) -> None:
-    bech32.decode(record.delegator_address)
-    for name in validators:
-        bech32.decode(getattr(record, name), bech32.VALIDATOR)
+def _check_entries(record: Any, validators: Sequence[str], known: set[tuple[bytes, ...]]) -> None:
+    addresses = bech32.decode(record.delegator_address), *(bech32.decode(getattr(record, name), bech32.VALIDATOR) for name in validators)
+    if addresses in known:
+        raise InvalidRequest("there is another record of these addresses")
+    known.add(addresses)
     if not record.entries:
         raise InvalidRequest("expected at least one entry")
     for entry in record.entries:
-        _not_negative("initial_balance", coins.parse_int(entry.initial_balance))
+        _bounded("initial_balance", coins.parse_int(entry.initial_balance))
         if hasattr(entry, "balance"):
-            _not_negative("balance", coins.parse_int(entry.balance))
+            _bounded("balance", coins.parse_int(entry.balance))
         else:
-            _not_negative("shares_dst", from_wire(entry.shares_dst).scaled)
+            _bounded("shares_dst", from_wire(entry.shares_dst).scaled)
+        _check_id(entry.unbonding_id)
+
+
+def _check_id(unbonding_id: int) -> None:
+    """The next id is counted from the highest."""
+    if unbonding_id > MAX_ID:
+        raise InvalidRequest(f"an unbonding id is at most {MAX_ID}, got {unbonding_id}")
+
+
+def _bounded(name: str, value: int) -> None:
+    _not_negative(name, value)
+    if value.bit_length() > MAX_STAKE_BITS:
+        raise InvalidRequest(f"{name} has at most {MAX_STAKE_BITS} bits, got {value.bit_length()}")
 
 
 def _not_negative(name: str, value: int) -> None:

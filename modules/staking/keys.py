@@ -52,8 +52,11 @@ def by_consensus_address(address: bytes) -> bytes:
 
 
 def by_power(power: int, operator: bytes) -> bytes:
-    """``23 | power, 8 bytes | length | operator with every bit inverted`` → operator: iterating backwards gives the strongest first."""
-    return BY_POWER + power.to_bytes(8, "big") + bytes([len(operator)]) + bytes(byte ^ 0xFF for byte in operator)
+    """``23 | power, 8 bytes | length | operator with every bit inverted`` → operator: iterating backwards gives the strongest first.
+
+    OverflowError for a power of more than 63 bits, which fails the message that would lead to it.
+    """
+    return BY_POWER + power.to_bytes(8, "big", signed=True) + bytes([len(operator)]) + bytes(byte ^ 0xFF for byte in operator)
 
 
 def power_in(key: bytes) -> int:

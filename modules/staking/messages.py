@@ -205,6 +205,7 @@ def handlers(keeper: StakingKeeper, key_types: KeyTypes) -> Mapping[str, Message
     def update_params(ctx: Context, state: StateWriter, message: Any) -> Any:
         require_gov(message.authority)
         check_params(message.params)
+        _require_same_denom(keeper, state, message.params.bond_denom)
         params = type(message.params)()
         params.CopyFrom(message.params)
         params.DiscardUnknownFields()
@@ -306,22 +307,34 @@ def _check_new(message: Any) -> Coin:
     if not any(getattr(message.commission, name) for name in _RATES):
         raise InvalidRequest("empty commission")
     rate, most, change = _rates(message.commission)
-    if most < Dec(0) or rate < Dec(0):
+    _require_given(message.commission, "max_rate")
+    if most < Dec(0):
         raise CommissionNegative
     if most > dec_of(1):
         raise CommissionHuge
+    _require_given(message.commission, "rate")
+    if rate < Dec(0):
+        raise CommissionNegative
     if rate > most:
         raise CommissionAboveMax
+    _require_given(message.commission, "max_change_rate")
     if change < Dec(0):
         raise CommissionChangeNegative
     if change > most:
         raise CommissionChangeAboveMax
-    least = coins.parse_int(message.min_self_delegation or "0")
+    _require_given(message, "min_self_delegation")
+    least = coins.parse_int(message.min_self_delegation)
     if least <= 0:
         raise InvalidRequest("minimum self delegation must be a positive integer")
     if amount.amount < least:
         raise SelfDelegationBelowMinimum
     return amount
+
+
+def _require_given(message: Any, name: str) -> None:
+    """Raise PanicError (undefined/111222), as the SDK panics, for a number that is not there."""
+    if not getattr(message, name):
+        raise PanicError(f"{name} is not given")
 
 
 def _rates(commission: Any) -> tuple[Dec, Dec, Dec]:
@@ -350,6 +363,12 @@ def _require_denom(keeper: StakingKeeper, state: StateReader, amount: Coin) -> N
     denom = keeper.bond_denom(state)
     if amount.denom != denom:
         raise InvalidRequest(f"invalid coin denomination: got {amount.denom}, expected {denom}")
+
+
+def _require_same_denom(keeper: StakingKeeper, state: StateReader, denom: str) -> None:
+    """Raise UndefinedError for another denom while there is stake: the pools could not pay it out, and the next change of the set would stop the chain."""
+    if denom != keeper.bond_denom(state) and (keeper.total_bonded(state) or keeper.total_not_bonded(state)):
+        raise UndefinedError(f"bond denom cannot become {denom} while there is stake in {keeper.bond_denom(state)}")
 
 
 def _positive(coin: Any, problem: str) -> Coin:

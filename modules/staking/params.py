@@ -32,6 +32,8 @@ def check_params(params: Any) -> None:
         raise UndefinedError("bond denom cannot be blank")
     if not coins.is_denom(params.bond_denom):
         raise UndefinedError(f"invalid denom: {params.bond_denom[:128]}")
+    if not params.min_commission_rate:
+        raise UndefinedError("minimum commission rate cannot be nil")
     rate = from_wire(params.min_commission_rate)
     if rate.scaled < 0:
         raise UndefinedError(f"minimum commission rate cannot be negative: {rate}")
