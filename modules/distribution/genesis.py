@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -146,11 +147,40 @@ def _read(section: Json) -> Any:
             path = f"{PATH}.validator_slash_events[{at}]"
             _operator(record)
             _check_amount(record.validator_slash_event.fraction, ONE.bit_length(), "fraction")
+            if from_wire(record.validator_slash_event.fraction).scaled > ONE:
+                raise GenesisError(path, "a fraction is at most 1")
+            if record.period != record.validator_slash_event.validator_period:
+                raise GenesisError(path, f"period is {record.period}, of the event itself {record.validator_slash_event.validator_period}")
             if record.height > MAX_HEIGHT:
                 raise GenesisError(path, f"a height is at most {MAX_HEIGHT}, got {record.height}")
     except (AppError, DecError) as error:
         raise GenesisError(path, error.detail if isinstance(error, AppError) else str(error)) from None
+    _check_references(genesis)
     return genesis
+
+
+def _check_references(genesis: Any) -> None:
+    """Every ended period is kept for as many records as it says: the one that runs after it, delegations, slashes. Else a block would stop one day."""
+    needed: Counter[tuple[bytes, int]] = Counter()
+    running: dict[bytes, int] = {}
+    for at, record in enumerate(genesis.validator_current_rewards):
+        operator, period = _operator(record), record.rewards.period
+        if not period or operator in running:
+            raise GenesisError(f"{PATH}.validator_current_rewards[{at}]", "expected a period above 0, once for each validator")
+        running[operator] = period
+        needed[operator, period - 1] += 1
+    for record in genesis.delegator_starting_infos:
+        needed[_operator(record), record.starting_info.previous_period] += 1
+    for record in genesis.validator_slash_events:
+        needed[_operator(record), record.period] += 1
+    for at, record in enumerate(genesis.validator_historical_rewards):
+        found, expected = record.rewards.reference_count, needed.pop((_operator(record), record.period), 0)
+        if found != expected:
+            problem = f"period {record.period} of {record.validator_address} is kept for {found} records, {expected} refer to it"
+            raise GenesisError(f"{PATH}.validator_historical_rewards[{at}]", problem)
+    for operator, period in needed:
+        problem = f"period {period} of {bech32.encode(operator, bech32.VALIDATOR)} is missing, and other records refer to it"
+        raise GenesisError(f"{PATH}.validator_historical_rewards", problem)
 
 
 def _coins_of(record: Any) -> Any:

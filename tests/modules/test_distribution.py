@@ -462,6 +462,25 @@ BAD_SECTIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "withdraw address": (lambda made: made["delegator_withdraw_infos"][0].update(withdraw_address=""), r"delegator_withdraw_infos\[0\]"),
     "stake": (lambda made: made["delegator_starting_infos"][0]["starting_info"].update(stake="-1.0"), "stake must not be negative"),
     "fraction": (lambda made: made["validator_slash_events"][0]["validator_slash_event"].update(fraction="9.0"), "fraction must not be negative"),
+    "fraction above 1": (
+        lambda made: made["validator_slash_events"][0]["validator_slash_event"].update(fraction="1.000000000000000001"),
+        r"validator_slash_events\[0\]: a fraction is at most 1",
+    ),
+    "period of a slash": (lambda made: made["validator_slash_events"][0].update(period="99"), r"validator_slash_events\[0\]: period is 99"),
+    "no period": (lambda made: made["validator_current_rewards"][0]["rewards"].update(period="0"), r"validator_current_rewards\[0\]"),
+    "two periods": (
+        lambda made: made["validator_current_rewards"].append(made["validator_current_rewards"][0]),
+        "once for each validator",
+    ),
+    "a missing period": (lambda made: made["validator_historical_rewards"].pop(), "is missing, and other records refer to it"),
+    "a period for nobody": (
+        lambda made: made["validator_historical_rewards"][0]["rewards"].update(reference_count=9),
+        r"validator_historical_rewards\[0\]: period [0-9]+ of .* is kept for 9 records",
+    ),
+    "a delegation since never": (
+        lambda made: made["delegator_starting_infos"][0]["starting_info"].update(previous_period="77"),
+        r"validator_historical_rewards",
+    ),
     "height": (lambda made: made["validator_slash_events"][0].update(height=str((1 << 64) - 1)), "a height is at most"),
     "ratio": (
         lambda made: made["validator_historical_rewards"][0]["rewards"].update(cumulative_reward_ratio=[{"denom": "wei", "amount": f"{1 << 250}.0"}]),
