@@ -446,7 +446,7 @@ class Application:
         info = BlockInfo(self.chain_id, request.height, time_ns, request.proposer_address, max_gas)
         hashes = [_hash(raw) for raw in request.txs]
         results = self._run_block(state, info, request.txs, hashes)
-        state.meter = InfiniteGasMeter()
+        state.meter = ctx.gas  # without a limit; hooks that bound their work see what it has cost
         events += [encode_event(event, (("mode", "EndBlock"),)) for event in self._run_hooks(self._end, ctx, state)]
         updates = [update for ask in self._validator_updates for update in ask(ctx, state)]
         self._check_invariants(request.height, state)

@@ -51,6 +51,10 @@ log = structlog.get_logger("staking")
 
 MAX_FINISHED: Final = 10_000
 """Entries of each queue that one block finishes. No block of ordinary load has as many; after a halt of the chain the rest comes block by block."""
+MAX_FINISHED_GAS: Final = 400_000_000
+"""What finishing the entries of one queue may cost a block, by the gas that a transaction would pay: some 27,000 each. Only accounts with thousands
+of vesting periods, which are read and written as a whole, cost so much more that this counts.
+"""
 
 
 class Delegations(ValidatorSet):
@@ -252,31 +256,32 @@ class Delegations(ValidatorSet):
     # --- when the time has come ---------------------------------------------------------------------------------------
 
     def finish_unbondings(self, ctx: Context, state: StateWriter) -> None:
-        """Pay out every unbonding delegation whose time has come, and free what was redelegated: MAX_FINISHED of each, the rest one block later."""
-        for pair in self._due(state, keys.UNBONDING_QUEUE, keys.unbondings_ending(ctx.time_ns), Pairs, "pairs"):
-            self._attempt(ctx, state, self._finish_unbonding_delegation, pair)
-        for triplet in self._due(state, keys.REDELEGATION_QUEUE, keys.redelegations_ending(ctx.time_ns), Triplets, "triplets"):
-            self._attempt(ctx, state, self._finish_redelegation, triplet)
+        """Pay out every unbonding delegation whose time has come, and free what was redelegated: as many of each as a block has room for, in order,
+        the rest in the blocks that follow.
+        """
+        self._finish(ctx, state, keys.UNBONDING_QUEUE, keys.unbondings_ending(ctx.time_ns), Pairs, "pairs", self._finish_unbonding_delegation)
+        self._finish(ctx, state, keys.REDELEGATION_QUEUE, keys.redelegations_ending(ctx.time_ns), Triplets, "triplets", self._finish_redelegation)
 
-    @staticmethod
-    def _due(state: StateWriter, queue: bytes, last: bytes, kind: Any, name: str) -> list[Any]:
-        """Take what a queue holds up to ``last`` out of it, in order, at most MAX_FINISHED."""
+    def _finish(self, ctx: Context, state: StateWriter, queue: bytes, last: bytes, kind: Any, name: str, finish: Any) -> None:
+        """Take what a queue holds up to ``last`` out of it, and finish it: at most MAX_FINISHED entries and MAX_FINISHED_GAS."""
         store = state.store(keys.STORE)
-        due: list[Any] = []
         slices: list[tuple[bytes, list[Any]]] = []
+        room, gas_end = MAX_FINISHED, ctx.gas.consumed + MAX_FINISHED_GAS
         for key, raw in store.iterate(queue, last + b"\x00"):
-            queued = getattr(kind.FromString(raw), name)
-            taken = queued[: MAX_FINISHED - len(due)]
-            due.extend(taken)
-            slices.append((key, queued[len(taken) :]))
-            if len(due) == MAX_FINISHED:
+            slices.append((key, list(getattr(kind.FromString(raw), name))))
+            room -= len(slices[-1][1])
+            if room <= 0:
                 break
-        for key, left in slices:
-            if left:
-                store.set(key, encode(kind(**{name: left})))
-            else:
-                store.delete(key)
-        return due
+        room = MAX_FINISHED
+        for key, queued in slices:
+            done = 0
+            while done < len(queued) and room and ctx.gas.consumed < gas_end:
+                self._attempt(ctx, state, finish, queued[done])
+                done, room = done + 1, room - 1
+            if done < len(queued):
+                store.set(key, encode(kind(**{name: queued[done:]})))
+                break
+            store.delete(key)
 
     @staticmethod
     def _attempt(ctx: Context, state: StateWriter, finish: Any, queued: Any) -> None:

@@ -563,6 +563,22 @@ def test_a_denied_validator_in_capitals_is_denied() -> None:
         assert (refused.value.codespace, refused.value.code) == ("sdk", 4)
 
 
+def test_hooks_at_the_end_of_a_block_see_what_they_cost() -> None:
+    """By it they bound what users queued."""
+    net, seen = Net(), list[int]()
+    app: Any = net.driver.apps[0]
+
+    def hook(ctx: Any, state: Any) -> None:
+        before = ctx.gas.consumed
+        state.store("staking").get(b"\x51")
+        seen.append(ctx.gas.consumed - before)
+
+    app._end.append(hook)
+    net.wait()
+    assert len(seen) == 1
+    assert seen[0] > 1000
+
+
 def test_the_denom_that_is_staked_stays_while_there_is_stake() -> None:
     """Another denom would leave the pools without a coin of it: the next validator that joins or leaves the set would stop the chain."""
     book = stake.Ledger()

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chain.codec.registry import message_class
 from chain.coins import Coin
 from chain.context import Context, Mode
 from chain.crypto.address import VALIDATOR, decode, module_address
@@ -20,6 +21,7 @@ from chain.errors import AppError, LogicError
 from chain.store.api import StateWriter
 from chain.store.state import EmptyView, State
 from modules.auth.genesis import AuthGenesis
+from modules.auth.keeper import Account
 from modules.bank.genesis import BankGenesis
 from modules.staking import shares
 from modules.staking.genesis import StakingGenesis
@@ -459,6 +461,40 @@ def test_a_block_finishes_a_bounded_number_of_entries_in_order_and_the_next_ones
     assert told == [everybody[:4], everybody[4:], [], []]
     assert not list(book.keeper.unbondings(book.state))
     assert not list(book.keeper.redelegations(book.state))
+    assert not list(book.state.store("staking").iterate(b"\x41", b"\x43"))
+    assert book.broken() == []
+
+
+def test_entries_of_accounts_with_thousands_of_vesting_periods_make_no_block_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue bomb: an entry of an account with 10,000 periods costs 26 ms, and 10,000 of them may mature at once for the price of undelegations."""
+    monkeypatch.setattr("modules.staking.delegations.MAX_FINISHED_GAS", 10_000_000)
+    count, periods = 20, 1_000
+    book = Ledger(count + 2)
+    book.create(1)
+    account_of = message_class("cosmos.vesting.v1beta1.PeriodicVestingAccount")(start_time=1)
+    account_of.base_vesting_account.end_time = 1 << 40
+    account_of.base_vesting_account.original_vesting.add(denom="wei", amount=str(periods * 10**20))
+    for _ in range(periods):
+        account_of.vesting_periods.add(length=10**8, amount=[{"denom": "wei", "amount": str(10**20)}])
+    for number in range(3, count + 3):
+        account_of.base_vesting_account.base_account.CopyFrom(book.auth.get_account(book.ctx, book.state, person(number)).message)
+        book.auth.set_account(book.ctx, book.state, Account(account_of))
+        book.delegate(number, 1, 2 * UNIT)
+    book.block()
+    for number in range(3, count + 3):
+        book.undelegate(number, 1, UNIT)
+    book.block(UNBONDING_S)
+    done: list[str] = []
+    blocks = 0
+    while len(done) < count:
+        book.state.meter = book.ctx.gas  # as in a block of the application
+        told = [pairs["delegator"] for kind, pairs in book.block() if kind == "complete_unbonding"]
+        assert 0 < len(told) <= 12
+        done.extend(told)
+        blocks += 1
+    assert done == [account(number) for number in range(3, count + 3)], "in order, and nobody is left out"
+    assert blocks >= 2
+    assert not list(book.keeper.unbondings(book.state))
     assert not list(book.state.store("staking").iterate(b"\x41", b"\x43"))
     assert book.broken() == []
 
