@@ -40,6 +40,14 @@ def encode(message: Message) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
+def known(message: Any) -> Any:
+    """A copy of what the schema names. A message may bring non-critical fields beside it, which mean nothing: no state may hold them."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    copy.DiscardUnknownFields()
+    return copy
+
+
 def fill(message: Message) -> Message:
     """Set every non-nullable part that is absent (recursively); returns ``message``."""
     filler = _filler(message.DESCRIPTOR)

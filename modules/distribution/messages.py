@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from chain import coins
 from chain.authority import require_gov
+from chain.codec.canonical import known
 from chain.codec.registry import message_class
 from chain.coins import Coins
 from chain.context import Context
@@ -63,7 +64,7 @@ def handlers(keeper: DistributionKeeper, bank: Bank) -> Mapping[str, MessageHand
     def update_params(ctx: Context, state: StateWriter, message: Any) -> Any:
         require_gov(message.authority)
         params.check_update(message.params)
-        keeper.set_params(state, message.params)
+        keeper.set_params(state, known(message.params))
         return response("UpdateParams")()
 
     return {

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from chain.authority import require_gov
+from chain.codec.canonical import known
 from chain.codec.registry import message_class
 from chain.context import Context
 from chain.crypto import address as bech32
@@ -33,7 +34,7 @@ def handlers(keeper: SlashingKeeper) -> Mapping[str, MessageHandler]:
     def update_params(ctx: Context, state: StateWriter, message: Any) -> Any:
         require_gov(message.authority)
         check_params(message.params)
-        keeper.set_params(state, message.params)
+        keeper.set_params(state, known(message.params))
         return params_response()
 
     return {

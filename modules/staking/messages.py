@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from chain import coins
 from chain.authority import require_gov
+from chain.codec.canonical import known
 from chain.codec.registry import message_class
 from chain.codec.times import NANOS
 from chain.coins import Coin
@@ -89,10 +90,11 @@ def handlers(keeper: StakingKeeper, key_types: KeyTypes) -> Mapping[str, Message
             tokens="0",
             delegator_shares="0",
             description=message.description,
-            min_self_delegation=message.min_self_delegation,
+            min_self_delegation=str(coins.parse_int(message.min_self_delegation)),
         )
         set_ns(validator.unbonding_time, 0)
-        validator.commission.commission_rates.CopyFrom(message.commission)
+        for name, value in zip(_RATES, rates, strict=True):
+            setattr(validator.commission.commission_rates, name, str(value.scaled))
         set_ns(validator.commission.update_time, ctx.time_ns)
         validator.DiscardUnknownFields()
         keeper.add_validator(ctx, state, validator)
@@ -206,10 +208,7 @@ def handlers(keeper: StakingKeeper, key_types: KeyTypes) -> Mapping[str, Message
         require_gov(message.authority)
         check_params(message.params)
         _require_same_denom(keeper, state, message.params.bond_denom)
-        params = type(message.params)()
-        params.CopyFrom(message.params)
-        params.DiscardUnknownFields()
-        keeper.set_params(state, params)
+        keeper.set_params(state, known(message.params))
         return params_response()
 
     named: dict[str, tuple[Execute, CheckStateless]] = {

@@ -348,6 +348,14 @@ def test_a_number_that_is_not_on_the_wire_is_the_sdks_panic(absent: Any) -> None
     book.create(1, commission={"rate": "0", "max_rate": "0", "max_change_rate": "0"})
 
 
+def test_numbers_are_kept_without_leading_zeros() -> None:
+    book = stake.Ledger()
+    book.create(1, commission={"rate": "007", "max_rate": "00100", "max_change_rate": "01"}, min_self_delegation="02")
+    found = book.validator(1)
+    rates = found.commission.commission_rates
+    assert (rates.rate, rates.max_rate, rates.max_change_rate, found.min_self_delegation) == ("7", "100", "1", "2")
+
+
 def test_a_duration_of_more_than_64_bits_does_not_decode() -> None:
     with pytest.raises(TxDecodeError, match="duration out of range"):
         Net().raw(2, message("MsgUpdateParams", authority=text(KEYS[2]), params={"unbonding_time": {"seconds": 10**11}}))
