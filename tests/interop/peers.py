@@ -71,7 +71,7 @@ def cosmjs() -> Path:
     """A folder with CosmJS installed from the lock file beside it."""
     folder = tools_folder() / "cosmjs"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "package-lock.json", ".npmrc", "check.mjs"):
+    for name in ("package.json", "package-lock.json", ".npmrc", "check.mjs", "drive.mjs"):
         shutil.copy(HERE / "cosmjs" / name, folder / name)
     if not (folder / "node_modules").exists():
         subprocess.run(["npm", "ci", "--silent"], cwd=folder, check=True)
