@@ -24,7 +24,7 @@ from chain.cli.testnet import SHORT_EVIDENCE, Account, Node, fill_keyring, make_
 from chain.comet import CometError, ensure_comet
 from chain.config import ConfigError, Home
 from chain.module import GenesisError
-from tools.nodes import Blocks, Folder, attend, last_lines, new_accounts, show
+from tools.nodes import STCHAIND, Blocks, Folder, attend, last_lines, new_accounts, show
 
 CHAIN_ID = "stratos-local-1"
 COMMAND = "make localnet"
@@ -42,6 +42,8 @@ class Localnet:
         self.folder = Folder(folder, "localnet", COMMAND)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._written_before: dict[str, int] = {}
+        self.programs: dict[str, Sequence[str]] = {}
+        """What runs instead of stchaind, by node: a module and its arguments."""
         try:
             self.net = self.folder.load(lambda: make(self.folder.path, ports, **making), reset, self._moved)
         except BaseException:
@@ -73,7 +75,7 @@ class Localnet:
             if not self.is_running(name):
                 log = self.log(name)
                 self._written_before[name] = log.stat().st_size if log.exists() else 0
-                self._processes[name] = self.folder.start(str(self._home(name)), log)
+                self._processes[name] = self.folder.start(str(self._home(name)), log, self.programs.get(name, STCHAIND))
         self.refresh()
 
     def stop(self, *names: str, number: int = signal.SIGTERM) -> None:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from chain.config import ConfigError, Home
 _PR_SET_PDEATHSIG = 1
 _libc: Any = ctypes.CDLL(None)
 TICK_S = 0.3
+STCHAIND = ("chain.cli.main",)
 ACCOUNTS = (("alice", "eth_secp256k1"), ("bob", "eth_secp256k1"), ("carol", "secp256k1"), ("dave", "secp256k1"))
 
 
@@ -82,9 +83,9 @@ class Folder:
             self.save(found)
         return found
 
-    def start(self, home: str, log: Path) -> subprocess.Popen[bytes]:
-        """A node of the folder as a child that ends with this process."""
-        command = [sys.executable, "-m", "chain.cli.main", "start", "--home", home]
+    def start(self, home: str, log: Path, program: Sequence[str] = STCHAIND) -> subprocess.Popen[bytes]:
+        """A node of the folder as a child that ends with this process. ``program``: what follows ``python -m``, for a build of a test's own."""
+        command = [sys.executable, "-m", *program, "start", "--home", home]
         with log.open("ab") as output:
             # A process group of its own: Ctrl-C reaches this script alone, which then stops the node in order.
             return subprocess.Popen(

@@ -14,16 +14,20 @@ delay_ms = 200          # what else a step takes
 [random]
 gap_s = 5               # from one step's recovery to the next step
 weights = { kill = 3, pause = 2 }
+most = { upgrade = 2 }  # of a step in one run
 """
 
 from __future__ import annotations
 
 import random
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from chain.codec.times import parse_go_duration
 
 
 class ManifestError(Exception):
@@ -51,6 +55,12 @@ class Manifest:
     steps: tuple[Step, ...] = ()
     gap_s: float = 0.0
     weights: dict[str, int] = field(default_factory=dict)
+    most: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def block_s(self) -> float:
+        """The least time of a block."""
+        return parse_go_duration(self.block_time) / 10**9
 
     def names(self) -> list[str]:
         return [*(f"node{at}" for at in range(self.validators)), *(f"full{at}" for at in range(self.full_nodes))]
@@ -58,8 +68,11 @@ class Manifest:
     def draw(self, choose: random.Random) -> Iterator[Step]:
         """The steps in order; with ``weights`` any number of drawn ones."""
         yield from self.steps
+        drawn: Counter[str] = Counter()
         while self.weights:
-            [name] = choose.choices(list(self.weights), list(self.weights.values()))
+            weights = {name: weight for name, weight in self.weights.items() if drawn[name] < self.most.get(name, drawn[name] + 1)}
+            [name] = choose.choices(list(weights), list(weights.values()))
+            drawn[name] += 1
             yield Step(
                 name,
                 for_s=round(choose.uniform(1, 8), 1),
@@ -76,9 +89,11 @@ def load(path: Path, known: dict[str, Any]) -> Manifest:
     drawn = document.pop("random", {})
     steps = tuple(_step(path, at, one, known) for at, one in enumerate(document.pop("step", [])))
     weights = drawn.get("weights", {})
+    most = drawn.get("most", {})
     _require_known(path, "random.weights", weights, known)
+    _require_known(path, "random.most", most, known)
     try:
-        manifest = Manifest(**document, steps=steps, gap_s=drawn.get("gap_s", 0.0), weights=weights)
+        manifest = Manifest(**document, steps=steps, gap_s=drawn.get("gap_s", 0.0), weights=weights, most=most)
     except TypeError as error:
         raise ManifestError(f"{path}: {str(error).rpartition('argument ')[2]} is no setting") from None
     for step in steps:

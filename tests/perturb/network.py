@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from chain import config
+import httpx
+
+from chain import config, nodekeys
 from chain.api.comet import CometClient, CometRefused, CometUnavailable
 from chain.cli.testnet import Account
+from chain.codec.json import to_json
 from chain.config import Home
+from chain.crypto import address as bech32
+from chain.crypto.keys import public_key_message
 from chain.light.validators import Validator, ValidatorSet
+from tests import builds
 from tests.perturb.links import Links
-from tests.perturb.load import TIMEOUT_S
+from tests.perturb.load import TIMEOUT_S, Wire
 from tests.perturb.manifest import Manifest
-from tests.support import Devnet, free_ports
+from tests.support import Devnet, ask_until, free_ports, stchaind
 from tools.localnet import PORTS_PER_NODE, Localnet
+from tools.nodes import ACCOUNTS
 
 SAMPLE = 40
 """How many transactions are looked up on every node after a step; the headers, whose data hash covers all, are compared at every height."""
+
+VOTING_S = 8
+PARAMS = {"gov.voting_period": f"{VOTING_S}s", "gov.expedited_voting_period": "4s", "slashing.downtime_jail_duration": "5s"}
+FEES = ("--fees", "1000000gwei", "--gas", "1000000")
+DEPOSIT = "100stos"
+STAKE = "1000stos"
+PLAYERS = tuple(name for name, _ in ACCOUNTS)
 
 
 class Broken(Exception):
@@ -40,11 +55,21 @@ class Network:
             validators=manifest.validators,
             full_nodes=manifest.full_nodes,
             more_accounts=senders,
+            params=PARAMS,
         )
         self.links = Links({node["name"]: int(node["p2p"].rpartition(":")[2]) for node in self.local.net["nodes"]}, seed)
         self._away: set[str] = set()
         self.double_signers: dict[str, int] = {}
         """Name → height of the block that took the evidence."""
+        self.unjailed = 0
+        self.operators = {name: name for name in self.validator_names}
+        """Key that operates a validator → its node."""
+        self.moves = 0
+        self.block_s = manifest.block_s
+        self._highest = 0
+        self.build = 0
+        """What the chain is upgraded to (tests/builds.py), and what each node runs."""
+        self.builds = dict.fromkeys(self.local.names, 0)
         self.compared = 0
         self.looked_up = 0
         for node in self.local.net["nodes"]:
@@ -85,14 +110,21 @@ class Network:
 
     def heights(self) -> dict[str, int]:
         """Of every node; 0 where it does not answer."""
-        return {name: self.node(name).height() for name in self.local.names}
+        found = {}
+        for node in self.local.net["nodes"]:
+            wire = Wire(node["rpc"])
+            found[node["name"]] = wire.height()
+            wire.close()
+        return found
 
     def recover(self, limit_s: float, catch_up_limit_s: float) -> tuple[float, float]:
         """Seconds until a block is made, and until every node has it and one more. Raises Broken after the limits."""
         begun = time.monotonic()
-        before = max(self.heights().values())
+        # Where every node was down, none tells yet how far it was.
+        before = self._highest = max(self._highest, *self.heights().values())
         on_s = 0.0
         while True:
+            self.switch()
             heights = self.heights()
             passed_s = time.monotonic() - begun
             if not on_s and max(heights.values()) > before:
@@ -104,6 +136,136 @@ class Network:
             if passed_s > catch_up_limit_s:
                 raise Broken(f"a node is not back after {catch_up_limit_s} s: {heights}")
             time.sleep(0.1)
+
+    def use(self, name: str, build: int) -> None:
+        """What a node runs from its next start on."""
+        self.builds[name] = build
+        self.local.programs[name] = builds.program(build)
+
+    def upgrade_info(self, name: str) -> Any:
+        """What a node says it has to be upgraded to; None where it never halted for that."""
+        path = Home(Path(self.local.node(name)["home"])).upgrade_info
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def waits(self, name: str, height: int) -> bool:
+        """Whether a node has halted for an upgrade at ``height``: it says so, and its application has the block before and answers."""
+        info = self.upgrade_info(name)
+        if info is None or info["height"] != height:
+            return False
+        return int(self.node(name).rpc("abci_info")["response"]["last_block_height"]) == height - 1
+
+    def switch(self) -> None:
+        """Do cosmovisor's work: a node that waits for an upgrade goes on with the build that begins with it. One that joins from genesis does so for
+        each upgrade there was.
+        """
+        due = {}
+        for name in self.local.names:
+            info = self.upgrade_info(name) if self.local.is_running(name) else None
+            if info is not None and self.builds[name] < builds.number(info["name"]) <= self.build:
+                due[name] = builds.number(info["name"])
+        if due:
+            self.local.stop(*due)
+            for name, build in due.items():
+                self.use(name, build)
+            self.local.start(*due)
+
+    def offer(self, by: str, *arguments: str) -> str:
+        """``stchaind tx ARGUMENTS`` by a key of the first node's home, sent to a node that answers; the transaction's hash. Raises Broken."""
+        rpc = next(iter(self.rpcs().values()))
+        sent = ("--from", by, *FEES, "-y", "-o", "json", "--keyring-backend", "test", "--node", rpc)
+        code, out, err = stchaind(Path(self.local.net["home"]), "tx", *arguments, *sent)
+        answer = json.loads(out) if out else {"code": code, "raw_log": err}
+        if code or answer["code"]:
+            raise Broken(f"{' '.join(arguments)} by {by} is refused: {answer['raw_log']}")
+        return str(answer["txhash"])
+
+    def result(self, hash_: str) -> Any:
+        """Result of a transaction that was offered, once it is in a block. Raises Broken where it fails, TimeoutError."""
+        node = Devnet({"rpc": next(iter(self.rpcs().values()))}, self.local.process(self.local.names[0]))
+        found = ask_until(lambda: node.rpc("tx", hash=base64.b64encode(bytes.fromhex(hash_)).decode()))["tx_result"]
+        if found["code"]:
+            raise Broken(f"{hash_} failed: {found['log']}")
+        return found
+
+    def transact(self, by: str, *arguments: str) -> Any:
+        """``offer``, and its ``result``."""
+        return self.result(self.offer(by, *arguments))
+
+    def decide(self, title: str, *messages: dict[str, Any]) -> str:
+        """A proposal that all validators vote for, once it has passed; its number. Raises Broken."""
+        file = self.local.folder.path / "proposal.json"
+        file.write_text(json.dumps({"messages": messages, "deposit": DEPOSIT, "title": title, "summary": title}))
+        events = self.transact(self.validator_names[0], "gov", "submit-proposal", str(file))["events"]
+        number = next(one["value"] for event in events for one in event["attributes"] if one["key"] == "proposal_id")
+        for hash_ in [self.offer(name, "gov", "vote", number, "yes") for name in self.validator_names]:
+            self.result(hash_)
+        ended = ("PROPOSAL_STATUS_PASSED", "PROPOSAL_STATUS_REJECTED", "PROPOSAL_STATUS_FAILED")
+        status = ask_until(lambda: (found := self.rest(f"/cosmos/gov/v1/proposals/{number}")["proposal"]["status"]) in ended and found)
+        if status != ended[0]:
+            raise Broken(f"proposal {number} ({title}) has ended as {status}")
+        return number
+
+    def rest(self, path: str, name: str = "") -> Any:
+        """What a node (default: one that can be relied on) answers over REST."""
+        node = self.local.node(name or next(iter(self.rpcs())))
+        return httpx.get(node["rest"] + path, timeout=10, trust_env=False).json()
+
+    def create_validator(self, by: str, name: str) -> None:
+        """A node becomes a validator with STAKE of the account ``by``."""
+        key = nodekeys.validator_key(Home(Path(self.local.node(name)["home"])))
+        file = self.local.folder.path / "validator.json"
+        commission = {"commission-rate": "0.1", "commission-max-rate": "0.2", "commission-max-change-rate": "0.01"}
+        pubkey = {"@type": key.type_url, **to_json(public_key_message(key))}
+        file.write_text(json.dumps({"pubkey": pubkey, "amount": STAKE, "moniker": by, "min-self-delegation": "1", **commission}))
+        self.transact(by, "staking", "create-validator", str(file))
+        self.operators[by] = name
+        ask_until(lambda: self.power(by))
+
+    def leave(self, by: str) -> str:
+        """An operator unbonds all, and is out of CometBFT's set; how much that was, in wei."""
+        held = self.rest(f"/cosmos/staking/v1beta1/validators/{self.valoper(by)}/delegations/{self._account(by)}")
+        stake = str(held["delegation_response"]["balance"]["amount"])
+        self.transact(by, "staking", "unbond", self.valoper(by), f"{stake}wei")
+        ask_until(lambda: not self.power(by))
+        return stake
+
+    def join_again(self, by: str, stake: str) -> None:
+        """Who left delegates ``stake`` again, unjails, for the self-delegation was less than its least, and is in CometBFT's set."""
+        self.transact(by, "staking", "delegate", self.valoper(by), f"{stake}wei")
+        self.transact(by, "slashing", "unjail")
+        ask_until(lambda: self.power(by))
+
+    def unjail(self) -> None:
+        """What operators do whose validator was down for too long."""
+        found = self.rest("/cosmos/staking/v1beta1/validators?pagination.limit=100")["validators"]
+        for by in (one["description"]["moniker"] for one in found if one["jailed"]):
+            if by in self.double_signers:
+                continue
+            # Refused as long as the time in jail is not over.
+            ask_until(lambda by=by: self._is_unjailed(by), 30)
+            self.unjailed += 1
+
+    def _is_unjailed(self, by: str) -> bool:
+        try:
+            self.transact(by, "slashing", "unjail")
+        except Broken as error:
+            if "still jailed" not in str(error):
+                raise
+            return False
+        return True
+
+    def _account(self, name: str) -> str:
+        return str(next(one["address"] for one in self.local.net["accounts"] if one["name"] == name))
+
+    def valoper(self, by: str) -> str:
+        return bech32.encode(bech32.decode(self._account(by)), bech32.VALIDATOR)
+
+    def power(self, by: str) -> int:
+        """Voting power, in CometBFT's newest set, of the validator that ``by`` operates; 0 outside it."""
+        address = nodekeys.validator_key(Home(Path(self.local.node(self.operators[by])["home"]))).address
+        node = Devnet({"rpc": next(iter(self.rpcs().values()))}, self.local.process(self.local.names[0]))
+        # The set of the block that is made now has what the block before the last changed.
+        return next((one.power for one in self.validators(node.height()) if one.address == address), 0)
 
     def compare(self, committed: dict[str, int]) -> None:
         """Raise Broken unless every node has the same headers, and so the same app hash and transactions, and finds ``committed`` (hash → height)."""

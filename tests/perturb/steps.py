@@ -1,7 +1,4 @@
-"""The troubles there are. Each does its harm, waits, mends it, and answers with the nodes that have to come back.
-
-A step that needs a module (an upgrade, a validator that joins or leaves) is one more function in STEPS.
-"""
+"""The troubles there are. Each does its harm, waits, and mends it; the runner then sees that the chain goes on and every node comes back."""
 
 from __future__ import annotations
 
@@ -10,15 +7,21 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from chain.api import blocks as rpc_json
 from chain.light.headers import time_ns_of
 from chain.testing import blocks
 from chain.testing.validators import ValidatorKey
+from tests import builds
 from tests.perturb.manifest import Step
-from tests.perturb.network import Network
-from tests.support import Cli, ask_until
+from tests.perturb.network import PLAYERS, VOTING_S, Broken, Network
+from tests.support import GOV, Cli, ask_until
+
+Check: TypeAlias = Callable[[], None]
+"""What must hold once the network is back; raises Broken."""
+MARGIN = 12
+"""Blocks between the end of the vote, at the fastest, and the upgrade: what it takes to propose and vote."""
 
 
 def kill(net: Network, name: str, step: Step) -> None:
@@ -82,6 +85,8 @@ def join(net: Network, name: str, step: Step) -> None:
         signed = (home / "data" / "priv_validator_state.json").read_bytes()
         Cli(home).ok("comet", "unsafe-reset-all", "--keep-addr-book")
         (home / "data" / "priv_validator_state.json").write_bytes(signed)
+        # The first block is the first version's: Network.switch brings it through the upgrades.
+        net.use(name, 0)
         time.sleep(step.for_s)
         net.local.start(name)
 
@@ -98,7 +103,50 @@ def double_sign(net: Network, name: str, step: Step) -> None:
     ask_until(lambda: all(one.address != key.address for one in net.validators(witness.height())), 20)
 
 
-STEPS: Final[dict[str, Callable[[Network, str, Step], None]]] = {
+def upgrade(net: Network, name: str, step: Step) -> Check:
+    """The validators agree on an upgrade; all nodes halt at its height, stay for ``for_s``, and are started with the build that begins with it."""
+    number = net.build + 1
+    height = max(net.heights().values()) + int(VOTING_S / net.block_s) + MARGIN
+    plan = {"name": builds.name(number), "height": str(height), "info": "a test build"}
+    net.decide(f"upgrade {number}", {"@type": "/cosmos.upgrade.v1beta1.MsgSoftwareUpgrade", "authority": GOV, "plan": plan})
+    ask_until(lambda: all(net.waits(one, height) for one in net.local.names), 120)
+    time.sleep(step.for_s)
+    if not all(net.waits(one, height) for one in net.local.names):
+        raise Broken(f"a node went on beyond the upgrade's height {height}")
+    net.build = number
+    net.switch()
+
+    def check() -> None:
+        for one in net.local.names:
+            if net.rest(f"/cosmos/upgrade/v1beta1/applied_plan/{plan['name']}", one) != {"height": str(height)}:
+                raise Broken(f"{one} did not apply the upgrade at {height}")
+
+    return check
+
+
+def validators(net: Network, name: str, step: Step) -> None:
+    """The set changes: the full node becomes a validator, or that one leaves and comes back; stake moves to ``name``, on to another, and off;
+    ``name`` leaves for ``for_s`` and comes back.
+    """
+    joined = PLAYERS[0]
+    if joined in net.operators:
+        net.join_again(joined, net.leave(joined))
+    else:
+        net.create_validator(joined, next(node["name"] for node in net.local.net["nodes"] if not node["validator"]))
+    net.moves += 1
+    mover = PLAYERS[1 + net.moves % (len(PLAYERS) - 1)]
+    other = next(one for one in net.validator_names if one != name and one not in net.double_signers)
+    before = net.power(name)
+    net.transact(mover, "staking", "delegate", net.valoper(name), "100stos")
+    ask_until(lambda: net.power(name) > before)
+    net.transact(mover, "staking", "redelegate", net.valoper(name), net.valoper(other), "90stos")
+    net.transact(mover, "staking", "unbond", net.valoper(other), "80stos")
+    stake = net.leave(name)
+    time.sleep(step.for_s)
+    net.join_again(name, stake)
+
+
+STEPS: Final[dict[str, Callable[[Network, str, Step], Check | None]]] = {
     "kill": kill,
     "kill-comet": kill_comet,
     "restart": restart,
@@ -107,4 +155,6 @@ STEPS: Final[dict[str, Callable[[Network, str, Step], None]]] = {
     "slow": slow,
     "join": join,
     "double-sign": double_sign,
+    "validators": validators,
+    "upgrade": upgrade,
 }
