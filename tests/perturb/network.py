@@ -64,6 +64,8 @@ class Network:
         self.unjailed = 0
         self.operators = {name: name for name in self.validator_names}
         """Key that operates a validator → its node."""
+        self.first_sender = len(self.local.net["accounts"]) - len(senders)
+        """Account number of the first of ``senders``."""
         self.moves = 0
         self.block_s = manifest.block_s
         self._highest = 0

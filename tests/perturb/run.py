@@ -50,8 +50,7 @@ def perturb(path: Path, seed: int, tell: Any = print) -> dict[str, Any]:
 def _run(net: Network, manifest: manifests.Manifest, senders: list[Account], choose: random.Random, tell: Any) -> dict[str, Any]:
     net.start()
     recipient = bech32.encode(RECIPIENT)
-    first_number = len(net.local.net["accounts"]) - len(senders)
-    load = loading.Load(net.local.net["chain_id"], senders, first_number, recipient, manifest.rate, net.rpcs)
+    load = loading.Load(net.local.net["chain_id"], senders, net.first_sender, recipient, manifest.rate, net.rpcs)
     load.start()
     done: Counter[str] = Counter()
     on_s: list[float] = []
@@ -84,7 +83,7 @@ def _run(net: Network, manifest: manifests.Manifest, senders: list[Account], cho
         raise Broken(f"{waiting} sends are not committed {DRAIN_S} s after the last trouble")
     net.recover(LIMIT_S, CATCH_UP_LIMIT_S)
     net.compare(dict(load.committed))
-    received = _balance(net, recipient)
+    received = balance(net, recipient)
     if not received == len(load.committed) == load.counts.offered:
         raise Broken(f"{load.counts.offered} sends of 1 wei were made, {len(load.committed)} found in blocks, {received} wei arrived")
     return {
@@ -115,7 +114,8 @@ def _candidates(net: Network, do: str) -> list[str]:
     return net.local.names
 
 
-def _balance(net: Network, address: str) -> int:
+def balance(net: Network, address: str) -> int:
+    """In wei, by the state of the first node."""
     node = net.node(net.local.names[0])
     client = CometClient(node.net["rpc"])
     try:
