@@ -67,8 +67,8 @@ class Counts:
 class Wire:
     """One connection to a node's RPC, for one thread: several calls in a request, and a fifth of what httpx costs."""
 
-    def __init__(self, rpc: str) -> None:
-        self._connection = http.client.HTTPConnection(rpc.rpartition("/")[2], timeout=TIMEOUT_S)
+    def __init__(self, rpc: str, timeout_s: float = TIMEOUT_S) -> None:
+        self._connection = http.client.HTTPConnection(rpc.rpartition("/")[2], timeout=timeout_s)
 
     def call(self, *calls: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
         """An answer to each of at most BATCH calls, with ``result`` or ``error``. Raises CometUnavailable."""
@@ -81,6 +81,10 @@ class Wire:
             raise CometUnavailable(f"no answer: {type(error).__name__}") from None
         # CometBFT answers a request of one call without a list.
         return sorted(found, key=lambda one: int(one["id"])) if isinstance(found, list) else [found]
+
+    def call_many(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+        """``call``, for any number of calls."""
+        return [answer for at in range(0, len(calls), BATCH) for answer in self.call(*calls[at : at + BATCH])]
 
     def height(self) -> int:
         """Of the newest block; 0 without an answer."""

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 
 from chain import config, nodekeys
-from chain.api.comet import CometClient, CometRefused, CometUnavailable
 from chain.cli.testnet import Account
 from chain.codec.json import to_json
 from chain.config import Home
@@ -31,9 +30,10 @@ from tools.nodes import ACCOUNTS
 SAMPLE = 40
 """How many transactions are looked up on every node after a step; the headers, whose data hash covers all, are compared at every height."""
 
-VOTING_S = 8
+VOTING_S = 10
 PARAMS = {"gov.voting_period": f"{VOTING_S}s", "gov.expedited_voting_period": "4s", "slashing.downtime_jail_duration": "5s"}
-FEES = ("--fees", "1000000gwei", "--gas", "1000000")
+SNAPSHOT_INTERVAL = 20
+FEES = ("--fees", "5000000gwei", "--gas", "1000000")
 DEPOSIT = "100stos"
 STAKE = "1000stos"
 PLAYERS = tuple(name for name, _ in ACCOUNTS)
@@ -56,6 +56,7 @@ class Network:
             full_nodes=manifest.full_nodes,
             more_accounts=senders,
             params=PARAMS,
+            app={"state-sync.snapshot-interval": SNAPSHOT_INTERVAL},
         )
         self.links = Links({node["name"]: int(node["p2p"].rpartition(":")[2]) for node in self.local.net["nodes"]}, seed)
         self._away: set[str] = set()
@@ -270,34 +271,48 @@ class Network:
         return next((one.power for one in self.validators(node.height()) if one.address == address), 0)
 
     def compare(self, committed: dict[str, int]) -> None:
-        """Raise Broken unless every node has the same headers, and so the same app hash and transactions, and finds ``committed`` (hash → height)."""
+        """Raise Broken unless every node has the same headers, and so the same app hash and transactions, and finds ``committed`` (hash → height).
+
+        A node that joined by state sync has them from its snapshot on.
+        """
         height = min(self.heights().values())
-        clients = {node["name"]: CometClient(node["rpc"], timeout_s=TIMEOUT_S * 3) for node in self.local.net["nodes"]}
+        wires = {node["name"]: Wire(node["rpc"], TIMEOUT_S * 3) for node in self.local.net["nodes"]}
         try:
+            first = {name: self._first_height(wire) for name, wire in wires.items()}
+            headers = {}
+            for name, wire in wires.items():
+                heights = range(max(self.compared + 1, first[name]), height + 1)
+                answers = wire.call_many([("header", {"height": str(at)}) for at in heights])
+                headers[name] = {at: answer["result"]["header"] for at, answer in zip(heights, answers, strict=True)}
             for at in range(self.compared + 1, height + 1):
-                headers = {name: client.call("header", height=str(at))["header"] for name, client in clients.items()}
-                if len({str(header) for header in headers.values()}) != 1:
-                    raise Broken(f"block {at} differs: { {name: header['app_hash'] for name, header in headers.items()} }")
+                here = {name: found[at] for name, found in headers.items() if at in found}
+                if len({str(header) for header in here.values()}) != 1:
+                    raise Broken(f"block {at} differs: { {name: header['app_hash'] for name, header in here.items()} }")
             new = [hash_ for hash_, at in committed.items() if self.compared < at <= height]
-            for hash_ in new[:: max(1, len(new) // SAMPLE)]:
-                for name, client in clients.items():
-                    self._find(name, client, hash_)
-                    self.looked_up += 1
+            for name, wire in wires.items():
+                wanted = [hash_ for hash_ in new[:: max(1, len(new) // SAMPLE)] if committed[hash_] >= first[name]]
+                self._find(name, wire, wanted)
+                self.looked_up += len(wanted)
             self.compared = height
         finally:
-            for client in clients.values():
-                client.close()
+            for wire in wires.values():
+                wire.close()
 
-    def _find(self, name: str, client: CometClient, hash_: str) -> None:
+    @staticmethod
+    def _first_height(wire: Wire) -> int:
+        return int(wire.call(("status", {}))[0]["result"]["sync_info"]["earliest_block_height"])
+
+    @staticmethod
+    def _find(name: str, wire: Wire, hashes: list[str]) -> None:
         until = time.monotonic() + 10
         while True:
-            try:
-                client.call("tx", hash=base64.b64encode(bytes.fromhex(hash_)).decode())
+            answers = wire.call_many([("tx", {"hash": base64.b64encode(bytes.fromhex(hash_)).decode()}) for hash_ in hashes])
+            hashes = [hash_ for hash_, answer in zip(hashes, answers, strict=True) if "result" not in answer]
+            if not hashes:
                 return
-            except (CometRefused, CometUnavailable) as error:
-                # The index is written a moment after the block.
-                if time.monotonic() > until:
-                    raise Broken(f"{name} does not find the committed transaction {hash_}: {error}") from None
+            # The index is written a moment after the block.
+            if time.monotonic() > until:
+                raise Broken(f"{name} does not find the committed transaction {hashes[0]}, and {len(hashes) - 1} others")
             time.sleep(0.1)
 
     def validators(self, height: int) -> ValidatorSet:

@@ -89,6 +89,7 @@ def _run(net: Network, manifest: manifests.Manifest, senders: list[Account], cho
     return {
         "seconds": round(seconds),
         "steps": dict(sorted(done.items())),
+        "recoveries": len(on_s),
         "recovery_max_s": round(max(on_s), 1),
         "recovery_mean_s": round(statistics.mean(on_s), 2),
         "all_back_max_s": round(max(back_s), 1),
@@ -111,7 +112,8 @@ def _candidates(net: Network, do: str) -> list[str]:
         return []
     if do in ("double-sign", "validators"):
         return [name for name in net.validator_names if name not in net.double_signers]
-    return net.local.names
+    # Blocks from the first on stay with the validators, for who joins.
+    return [name for name in net.local.names if do != "sync" or name not in net.validator_names]
 
 
 def balance(net: Network, address: str) -> int:

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from chain import config
 from chain.api import blocks as rpc_json
+from chain.config import Home
 from chain.light.headers import time_ns_of
 from chain.testing import blocks
 from chain.testing.validators import ValidatorKey
@@ -80,15 +82,44 @@ def slow(net: Network, name: str, step: Step) -> None:
 def join(net: Network, name: str, step: Step) -> None:
     """The node loses everything but its keys and what they signed, and joins again from the first block."""
     with net.away(name):
-        net.local.stop(name)
-        home = Path(net.local.node(name)["home"])
-        signed = (home / "data" / "priv_validator_state.json").read_bytes()
-        Cli(home).ok("comet", "unsafe-reset-all", "--keep-addr-book")
-        (home / "data" / "priv_validator_state.json").write_bytes(signed)
+        _empty(net, name)
         # The first block is the first version's: Network.switch brings it through the upgrades.
         net.use(name, 0)
         time.sleep(step.for_s)
         net.local.start(name)
+
+
+def sync(net: Network, name: str, step: Step) -> Check:
+    """As ``join``, but by a snapshot of another node, with the version that the chain has now."""
+    home = Home(Path(net.local.node(name)["home"]))
+    others = [node for node in net.local.net["nodes"] if node["name"] != name]
+    with net.away(name):
+        _empty(net, name)
+        net.use(name, net.build)
+        ask_until(lambda: any(found for other in others for found in Home(Path(other["home"])).snapshots.glob("*/*/metadata.json")))
+        trusted = net.node(others[0]["name"]).rpc("commit")["signed_header"]["commit"]
+        servers = ",".join(other["rpc"] for other in others[:2])
+        trust = {"trust_height": int(trusted["height"]), "trust_hash": trusted["block_id"]["hash"]}
+        settings = {"enable": True, "rpc_servers": servers, "discovery_time": "5s", **trust}
+        config.update(home.comet_config, {f"statesync.{key}": value for key, value in settings.items()})
+        time.sleep(step.for_s)
+        told_before = net.local.log(name).stat().st_size
+        net.local.start(name)
+
+    def check() -> None:
+        config.update(home.comet_config, {"statesync.enable": False})
+        if b"restored a snapshot" not in net.local.log(name).read_bytes()[told_before:]:
+            raise Broken(f"{name} is back, but not by state sync")
+
+    return check
+
+
+def _empty(net: Network, name: str) -> None:
+    net.local.stop(name)
+    home = Home(Path(net.local.node(name)["home"]))
+    signed = home.validator_state.read_bytes()
+    Cli(home.root).ok("comet", "unsafe-reset-all", "--keep-addr-book")
+    home.validator_state.write_bytes(signed)
 
 
 def double_sign(net: Network, name: str, step: Step) -> None:
@@ -154,6 +185,7 @@ STEPS: Final[dict[str, Callable[[Network, str, Step], Check | None]]] = {
     "disconnect": disconnect,
     "slow": slow,
     "join": join,
+    "sync": sync,
     "double-sign": double_sign,
     "validators": validators,
     "upgrade": upgrade,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import random
 import socket
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from tests.perturb.run import HERE, perturb
 from tests.perturb.steps import STEPS
 
 
-@pytest.mark.timeout(360)
+@pytest.mark.timeout(480)
 def test_a_network_survives_every_trouble_once() -> None:
     figures = perturb(HERE / "ci.toml", seed=1)
     assert figures["steps"] == dict.fromkeys(sorted(STEPS), 1)
@@ -33,6 +36,7 @@ def test_a_network_survives_every_trouble_once() -> None:
         ('[[step]]\ndo = "burn"', "step[0].do: 'burn' is no step: expected one of kill, "),
         ('[[step]]\ndo = "kill"\nnode = "node9"', "there is no node 'node9': expected one of node0, node1"),
         ("seconds = 5\n[random]\nweights = { burn = 1 }", "random.weights: 'burn' is no step"),
+        ("seconds = 5\n[random]\nweights = { kill = 1 }\nmost = { burn = 1 }", "random.most: 'burn' is no step"),
         ("[random]\nweights = { kill = 1 }", "seconds and [random] weights go together"),
     ],
 )
@@ -47,6 +51,15 @@ def test_a_manifest_that_cannot_be_used_says_why(tmp_path: Path, text: str, told
 def test_the_manifests_here_can_be_used() -> None:
     assert len(manifest.load(HERE / "ci.toml", STEPS).steps) == len(STEPS)
     assert manifest.load(HERE / "long.toml", STEPS).seconds == 1800
+
+
+def test_a_seed_draws_the_same_steps_and_none_more_often_than_it_may() -> None:
+    given = manifest.load(HERE / "long.toml", STEPS)
+    first, again, other = (list(itertools.islice(given.draw(random.Random(seed)), 400)) for seed in (5, 5, 6))
+    assert first == again != other
+    drawn = Counter(step.do for step in first)
+    assert set(drawn) == set(STEPS)
+    assert {name: drawn[name] for name in given.most} == given.most
 
 
 def test_a_link_carries_is_slowed_down_and_cut() -> None:
