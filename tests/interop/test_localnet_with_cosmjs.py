@@ -132,10 +132,16 @@ class Net:
 
     def cli(self, node: str, *arguments: str) -> Any:
         """The result in a block of ``stchaind tx …``, typed at ``node``'s machine."""
+        return self.committed(self.broadcast(node, *arguments))
+
+    def broadcast(self, node: str, *arguments: str) -> str:
+        """The same without waiting for the block: the hash in base64."""
         options = ("--node", self.local.node(node)["rpc"], "--keyring-backend", "test", "-y", "-o", "json")
         code, out, err = stchaind(self.home(node).root, "tx", *arguments, *options)
         assert code == 0, err
-        hash_ = base64.b64encode(bytes.fromhex(json.loads(out)["txhash"])).decode()
+        return base64.b64encode(bytes.fromhex(json.loads(out)["txhash"])).decode()
+
+    def committed(self, hash_: str) -> Any:
         return ask_until(lambda: self.rpc("tx", hash=hash_))
 
     def signing_info(self, name: str) -> Any:
@@ -368,6 +374,11 @@ def test_cosmjs_withdraws_rewards_and_reads_them(net: Net, story: Story) -> None
         same_as_the_chain(net, query, arguments, path, picks)
 
 
+def proposal_id(result: Any) -> str:
+    attributes = [one for event in result["events"] if event["type"] == "submit_proposal" for one in event["attributes"]]
+    return str(next(one["value"] for one in attributes if one["key"] == "proposal_id"))
+
+
 @pytest.fixture(scope="module")
 def voted(net: Net, story: Story) -> Story:
     """Carol proposes as gov v1, Dave as v1beta1; all vote on Dave's. His vote is paid by Carol."""
@@ -377,22 +388,15 @@ def voted(net: Net, story: Story) -> Story:
     first = message("gov.v1.MsgSubmitProposal", proposer=carol, initialDeposit=deposit, messages=[], **texts)
     content = wrapped("gov.v1beta1.TextProposal", title="Dave's", description="that <nothing> & nobody changes")
     second = message("gov.v1beta1.MsgSubmitProposal", proposer=dave, initialDeposit=deposit, content=content)
-    for who, signer, proposal in (("carol", "direct", first), ("dave", "amino", second)):
-        result = js.call(who, signer, "signAndBroadcast", net.accounts[who], [proposal], FEE)
-        ids = [
-            one["value"]
-            for event in result["events"]
-            if event["type"] == "submit_proposal"
-            for one in event["attributes"]
-            if one["key"] == "proposal_id"
-        ]
-        story.proposals[who] = ids[0]
-    of_carol, of_dave = ({"$bigint": story.proposals[who]} for who in ("carol", "dave"))
-    for name in OTHERS:
-        assert net.cli("node0", "gov", "vote", story.proposals["dave"], "yes", "--from", name, "--fees", "200000gwei")["tx_result"]["code"] == 0
+    story.proposals["carol"] = proposal_id(js.call("carol", "direct", "signAndBroadcast", carol, [first], FEE))
     allowance = wrapped("feegrant.v1beta1.BasicAllowance", spendLimit=[wei(ALLOWANCE)])
     granted = message("feegrant.v1beta1.MsgGrantAllowance", granter=carol, grantee=dave, allowance=allowance)
-    js.call("carol", "direct", "signAndBroadcast", carol, [granted, message("gov.v1.MsgVote", proposalId=of_carol, voter=carol, option=YES)], FEE)
+    vote = message("gov.v1.MsgVote", proposalId={"$bigint": story.proposals["carol"]}, voter=carol, option=YES)
+    js.call("carol", "direct", "signAndBroadcast", carol, [granted, vote], FEE)
+    story.proposals["dave"] = proposal_id(js.call("dave", "amino", "signAndBroadcast", dave, [second], FEE))
+    of_dave = {"$bigint": story.proposals["dave"]}
+    votes = [net.broadcast("node0", "gov", "vote", story.proposals["dave"], "yes", "--from", name, "--fees", "200000gwei") for name in OTHERS]
+    assert [net.committed(hash_)["tx_result"]["code"] for hash_ in votes] == [0, 0, 0]
     balances = net.balance("carol"), net.balance("dave")
     vote = message("gov.v1beta1.MsgVote", proposalId=of_dave, voter=dave, option=NO)
     js.call("dave", "amino", "signAndBroadcast", dave, [vote], {**FEE, "granter": carol})
