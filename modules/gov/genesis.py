@@ -20,7 +20,6 @@ from modules.gov.params import all_at_least, check_params, default_params
 
 GenesisState: Final = message_class("cosmos.gov.v1.GenesisState")
 PATH: Final = "app_state.gov"
-_MAX_ID: Final = (1 << 64) - 1
 
 
 class GovGenesis:
