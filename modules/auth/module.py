@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chain.authority import require_gov
+from chain.codec.canonical import known
 from chain.codec.registry import message_class
 from chain.context import Context
 from chain.module import MessageHandler, Module
@@ -22,7 +23,7 @@ def auth_module(keeper: AuthKeeper) -> Module:
     def update_params(ctx: Context, state: StateWriter, message: Any) -> Any:
         require_gov(message.authority)
         check_params(message.params)
-        keeper.set_params(state, message.params)
+        keeper.set_params(state, known(message.params))
         return response()
 
     return Module(

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from chain import coins
 from chain.authority import require_gov
+from chain.codec.canonical import known
 from chain.codec.registry import message_class
 from chain.coins import Coins
 from chain.context import Context
@@ -73,7 +74,7 @@ def handlers(keeper: BankMint) -> Mapping[str, MessageHandler]:
         require_gov(message.authority)
         if message.params.send_enabled:
             raise UndefinedError("use of send_enabled in params is no longer supported: use MsgSetSendEnabled")
-        keeper.set_params(state, message.params)
+        keeper.set_params(state, known(message.params))
         return params_response()
 
     return {

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from chain import coins
 from chain.authority import require_gov
+from chain.codec.canonical import known
 from chain.codec.json import from_json, to_json
 from chain.codec.registry import message_class
 from chain.context import Context
@@ -34,7 +35,7 @@ def crisis_module(keeper: CrisisKeeper) -> Module:
     def update_params(ctx: Context, state: StateWriter, message: Any) -> Any:
         require_gov(message.authority)
         _check_fee(message.constant_fee)
-        keeper.set_constant_fee(state, message.constant_fee)
+        keeper.set_constant_fee(state, known(message.constant_fee))
         return message_class(f"{PACKAGE}.MsgUpdateParamsResponse")()
 
     return Module(

@@ -22,7 +22,7 @@ from modules.gov.tally import tally
 log = structlog.get_logger("gov")
 
 WORK_PER_BLOCK: Final = 10_000
-"""Proposals, deposits and votes that one block deals with. The proposal that reaches it is finished; the next ones wait, open, for the next block."""
+"""Proposals, deposits, votes and voters' delegations that one block deals with. The proposal that reaches it is finished; the next ones wait, open, for the next block."""
 
 
 def end_block(keeper: GovKeeper, ctx: Context, state: StateWriter) -> None:
@@ -74,7 +74,7 @@ def _end_voting_period(keeper: GovKeeper, ctx: Context, state: StateWriter, prop
         return count
     counted = tally(keeper, state, proposal)
     keeper.delete_votes(state, proposal.id)
-    count = counted.votes
+    count = counted.entries
     if counted.passes or not proposal.expedited:
         count += (keeper.burn_deposits if counted.burn else keeper.refund)(ctx, state, proposal.id)
     keeper.unqueue_active(state, proposal)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from chain.authority import GOV_ADDRESS, require_gov
+from chain.codec.canonical import known
 from chain.codec.registry import message_class, pack_any, unpack_any
 from chain.codec.times import NANOS
 from chain.codec.unknown_fields import implements
@@ -138,7 +139,7 @@ def handlers(keeper: GovKeeper) -> Mapping[str, MessageHandler]:
     def update_params(ctx: Context, state: StateWriter, message: Any) -> Any:
         require_gov(message.authority)
         check_params(message.params)
-        keeper.set_params(state, message.params)
+        keeper.set_params(state, known(message.params))
         return _response("UpdateParams")()
 
     return {

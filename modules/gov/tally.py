@@ -15,12 +15,12 @@ OPTIONS: Final = (YES, ABSTAIN, NO, NO_WITH_VETO)
 
 
 class Tally(NamedTuple):
-    """What came of the votes. ``burn``: the deposits are burned. ``votes``: how many there were."""
+    """What came of the votes. ``burn``: the deposits are burned. ``entries``: how many votes and delegations were read."""
 
     passes: bool
     burn: bool
     result: Any
-    votes: int
+    entries: int
 
 
 @dataclass(slots=True)
@@ -59,6 +59,7 @@ def tally(keeper: GovKeeper, state: StateReader, proposal: Any) -> Tally:
         if own is not None:
             own.vote = options
         for delegation in keeper.stake.delegations_of(state, voter):
+            count += 1
             validator = by_text.get(delegation.validator_address)
             if validator is not None:
                 shares = from_wire(delegation.shares).scaled

@@ -89,7 +89,7 @@ def handlers(keeper: StakingKeeper, key_types: KeyTypes) -> Mapping[str, Message
             status=UNBONDED,
             tokens="0",
             delegator_shares="0",
-            description=message.description,
+            description=known(message.description),
             min_self_delegation=str(coins.parse_int(message.min_self_delegation)),
         )
         set_ns(validator.unbonding_time, 0)
