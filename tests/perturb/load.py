@@ -38,8 +38,11 @@ GAS = 200_000
 @dataclass
 class Sent:
     raw: bytes
+    sequence: int
     first_s: float
     last_s: float
+    told: str = ""
+    """Why a node refused it last."""
 
 
 @dataclass
@@ -73,14 +76,24 @@ class Wire:
     def call(self, *calls: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
         """An answer to each of at most BATCH calls, with ``result`` or ``error``. Raises CometUnavailable."""
         body = json.dumps([{"jsonrpc": "2.0", "id": at, "method": method, "params": params} for at, (method, params) in enumerate(calls)])
+        was_open = self._connection.sock is not None
         try:
-            self._connection.request("POST", "/", body, {"content-type": "application/json"})
-            found = json.loads(self._connection.getresponse().read())
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            self._connection.close()
-            raise CometUnavailable(f"no answer: {type(error).__name__}") from None
+            found = self._post(body)
+        except CometUnavailable as error:
+            # CometBFT closes a connection that nothing came over for a while; a call that is made twice does no harm.
+            if not was_open or isinstance(error.__cause__, TimeoutError):
+                raise
+            found = self._post(body)
         # CometBFT answers a request of one call without a list.
         return sorted(found, key=lambda one: int(one["id"])) if isinstance(found, list) else [found]
+
+    def _post(self, body: str) -> Any:
+        try:
+            self._connection.request("POST", "/", body, {"content-type": "application/json"})
+            return json.loads(self._connection.getresponse().read())
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self._connection.close()
+            raise CometUnavailable(f"no answer: {type(error).__name__}") from error
 
     def call_many(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
         """``call``, for any number of calls."""
@@ -100,7 +113,7 @@ class Wire:
 class Door(threading.Thread):
     """Hands one node the sends it is given, in order, until ``shut``. ``answered`` is told each answer: the node's, or None for none."""
 
-    def __init__(self, name: str, rpc: str, answered: Callable[[dict[str, Any] | None], None]) -> None:
+    def __init__(self, name: str, rpc: str, answered: Callable[[bytes, dict[str, Any] | None], None]) -> None:
         super().__init__(name=f"load {name}", daemon=True)
         self._wire, self._answered = Wire(rpc), answered
         self._waiting: deque[bytes] = deque()
@@ -125,8 +138,8 @@ class Door(threading.Thread):
                     answers: list[Any] = self._wire.call(*(("broadcast_tx_sync", {"tx": base64.b64encode(raw).decode()}) for raw in raws))
                 except CometUnavailable:
                     answers = [None] * len(raws)
-                for answer in answers:
-                    self._answered(answer)
+                for raw, answer in zip(raws, answers, strict=True):
+                    self._answered(raw, answer)
         self._wire.close()
 
 
@@ -186,6 +199,15 @@ class Load:
             raise self.error
         return self._pending()
 
+    def stuck(self) -> dict[str, list[tuple[int, str, str]]]:
+        """What is not committed: by account, each send's sequence, hash, and what a node said of it last."""
+        with self._lock:
+            return {
+                one.account.address: [(sent.sequence, hash_[:8], sent.told) for hash_, sent in one.pending.items()]
+                for one in self._senders
+                if one.pending
+            }
+
     def _pending(self) -> int:
         return sum(len(sender.pending) for sender in self._senders)
 
@@ -219,7 +241,7 @@ class Load:
                 now = time.monotonic()
                 hash_ = hashlib.sha256(raw).hexdigest().upper()
                 with self._lock:
-                    sender.pending[hash_], self._owners[hash_] = Sent(raw, now, now), sender
+                    sender.pending[hash_], self._owners[hash_] = Sent(raw, sender.sequence, now, now), sender
                 sender.sequence += 1
                 self.counts.offered += 1
                 self._broadcast(sender, raw, rpcs)
@@ -243,7 +265,7 @@ class Load:
             self._doors[name].start()
         self._doors[name].give(raw)
 
-    def _answered(self, answer: dict[str, Any] | None) -> None:
+    def _answered(self, raw: bytes, answer: dict[str, Any] | None) -> None:
         if answer is None:
             why = "no answer"
         elif "error" in answer:
@@ -252,9 +274,13 @@ class Load:
         elif answer["result"]["code"]:
             why = f"{answer['result']['codespace']}/{answer['result']['code']}"
         else:
-            return
+            why = ""
+        hash_ = hashlib.sha256(raw).hexdigest().upper()
         with self._lock:
-            self.counts.refused[why] = self.counts.refused.get(why, 0) + 1
+            if why:
+                self.counts.refused[why] = self.counts.refused.get(why, 0) + 1
+            if hash_ in self._owners:
+                self._owners[hash_].pending[hash_].told = why or "taken"
 
     def _follow(self, rpcs: dict[str, str]) -> None:
         """Read the blocks that are new at any node that answers."""

@@ -30,7 +30,7 @@ from tools.nodes import ACCOUNTS
 SAMPLE = 40
 """How many transactions are looked up on every node after a step; the headers, whose data hash covers all, are compared at every height."""
 
-VOTING_S = 10
+VOTING_S = 6
 PARAMS = {"gov.voting_period": f"{VOTING_S}s", "gov.expedited_voting_period": "4s", "slashing.downtime_jail_duration": "5s"}
 SNAPSHOT_INTERVAL = 20
 FEES = ("--fees", "5000000gwei", "--gas", "1000000")

@@ -80,7 +80,9 @@ def _run(net: Network, manifest: manifests.Manifest, senders: list[Account], cho
         time.sleep(manifest.gap_s)
     seconds = time.monotonic() - begun
     if waiting := load.drain(DRAIN_S):
-        raise Broken(f"{waiting} sends are not committed {DRAIN_S} s after the last trouble")
+        raise Broken(
+            f"{waiting} sends are not committed {DRAIN_S} s after the last trouble: {load.stuck()}, {load.counts.failed_in_blocks} failed in blocks"
+        )
     net.recover(LIMIT_S, CATCH_UP_LIMIT_S)
     net.compare(dict(load.committed))
     received = balance(net, recipient)

@@ -22,7 +22,7 @@ from tests.support import GOV, Cli, ask_until
 
 Check: TypeAlias = Callable[[], None]
 """What must hold once the network is back; raises Broken."""
-MARGIN = 12
+MARGIN = 10
 """Blocks between the end of the vote, at the fastest, and the upgrade: what it takes to propose and vote."""
 
 

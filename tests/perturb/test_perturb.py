@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from chain.api.comet import CometUnavailable
 from tests.perturb import manifest
 from tests.perturb.links import RETRANSMIT_S, Links
+from tests.perturb.load import Wire
 from tests.perturb.run import HERE, perturb
 from tests.perturb.steps import STEPS
 
@@ -51,6 +53,35 @@ def test_a_manifest_that_cannot_be_used_says_why(tmp_path: Path, text: str, told
 def test_the_manifests_here_can_be_used() -> None:
     assert len(manifest.load(HERE / "ci.toml", STEPS).steps) == len(STEPS)
     assert manifest.load(HERE / "long.toml", STEPS).seconds == 1800
+
+
+def test_a_wire_whose_connection_was_closed_meanwhile_asks_again_and_one_that_gets_no_answer_says_so() -> None:
+    """Each of the server's connections is good for one answer, as an idle one of CometBFT's."""
+    answer = b'{"jsonrpc": "2.0", "id": 0, "result": {"sync_info": {"latest_block_height": "7"}}}'
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def serve() -> None:
+            for _ in range(2):
+                peer, _ = server.accept()
+                with peer:
+                    peer.recv(1 << 16)
+                    peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(answer), answer))
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        wire = Wire(f"http://127.0.0.1:{server.getsockname()[1]}", timeout_s=0.3)
+        assert wire.height() == 7
+        time.sleep(0.1)
+        assert wire.height() == 7
+        thread.join(5)
+        time.sleep(0.1)
+        begun = time.monotonic()
+        with pytest.raises(CometUnavailable):
+            wire.call(("status", {}))
+        assert time.monotonic() - begun < 2
+        wire.close()
 
 
 def test_a_seed_draws_the_same_steps_and_none_more_often_than_it_may() -> None:
