@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import shutil
 import signal
 import socket
@@ -47,6 +48,8 @@ CHAIN_ID = "test-1"
 FEE: Coins = (Coin("wei", 200_000 * 10**9),)
 GAS = 200_000
 FUNDS_WEI = 10**24
+FIRST_OUTGOING_PORT = 32768
+"""Linux's ``ip_local_port_range`` begins here unless somebody changed it."""
 GOV = bech32.encode(GOV_ADDRESS)
 """The account of the gov module: the authority over parameters."""
 
@@ -146,16 +149,17 @@ def stchaind(home: Path, *arguments: str, stdin: str = "") -> tuple[int, str, st
 
 
 def free_ports(count: int) -> int:
-    """The first of ``count`` neighbouring free ports."""
+    """The first of ``count`` neighbouring free ports.
+
+    They are below those that the system gives to outgoing connections: one of these could take a port while the node that has it is down.
+    """
     for _ in range(50):
+        base = random.SystemRandom().randrange(10_000, FIRST_OUTGOING_PORT - count)
         with contextlib.ExitStack() as stack:
-            first = stack.enter_context(socket.socket())
-            first.bind(("127.0.0.1", 0))
-            base: int = first.getsockname()[1]
             try:
-                for at in range(1, count):
+                for at in range(count):
                     stack.enter_context(socket.socket()).bind(("127.0.0.1", base + at))
-            except (OSError, OverflowError):
+            except OSError:
                 continue
             return base
     raise OSError("no free neighbouring ports")
