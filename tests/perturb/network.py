@@ -60,6 +60,7 @@ class Network:
         )
         self.links = Links({node["name"]: int(node["p2p"].rpartition(":")[2]) for node in self.local.net["nodes"]}, seed)
         self._away: set[str] = set()
+        self._returning: set[str] = set()
         self.double_signers: dict[str, int] = {}
         """Name → height of the block that took the evidence."""
         self.unjailed = 0
@@ -100,12 +101,13 @@ class Network:
 
     @contextlib.contextmanager
     def away(self, name: str) -> Iterator[None]:
-        """While a node cannot be relied on, the load goes elsewhere."""
+        """While a node cannot be relied on, and until ``recover`` finds that it keeps up again, the load goes elsewhere."""
         self._away.add(name)
+        self._returning.discard(name)
         try:
             yield
         finally:
-            self._away.discard(name)
+            self._returning.add(name)
 
     def rpcs(self) -> dict[str, str]:
         """Where the load goes now."""
@@ -130,9 +132,15 @@ class Network:
             self.switch()
             heights = self.heights()
             passed_s = time.monotonic() - begun
-            if not on_s and max(heights.values()) > before:
+            newest = max(heights.values())
+            for name in [name for name in self._returning if heights[name] >= max(newest - 1, before)]:
+                self._returning.discard(name)
+                self._away.discard(name)
+            if not on_s and newest > before:
                 on_s = passed_s
             if min(heights.values()) > before + 1:
+                self._away -= self._returning
+                self._returning.clear()
                 return on_s, passed_s
             if not on_s and passed_s > limit_s:
                 raise Broken(f"no block after {before} for {limit_s} s: {heights}")

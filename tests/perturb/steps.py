@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -145,7 +146,10 @@ def upgrade(net: Network, name: str, step: Step) -> Check:
     if not all(net.waits(one, height) for one in net.local.names):
         raise Broken(f"a node went on beyond the upgrade's height {height}")
     net.build = number
-    net.switch()
+    with contextlib.ExitStack() as stack:
+        for one in net.local.names:
+            stack.enter_context(net.away(one))
+        net.switch()
 
     def check() -> None:
         for one in net.local.names:
