@@ -14,7 +14,7 @@ from chain.crypto import address as bech32
 from tests import builds
 from tests.perturb.load import Load
 from tests.perturb.manifest import Manifest
-from tests.perturb.network import VOTING_S, Network
+from tests.perturb.network import Network
 from tests.perturb.run import RECIPIENT, balance
 from tests.support import GOV, Cli, ask_until
 
@@ -62,7 +62,7 @@ def _change_a_parameter(net: Network) -> None:
 
 def _schedule(net: Network) -> int:
     """The height that the second proposal, passed, has the chain halt at."""
-    height = max(net.heights().values()) + int(VOTING_S / net.block_s) + MARGIN
+    height = max(net.heights().values()) + net.voting_blocks + MARGIN
     plan = {"name": NAME, "height": str(height), "info": "the next one"}
     net.decide("Next version", {"@type": "/cosmos.upgrade.v1beta1.MsgSoftwareUpgrade", "authority": GOV, "plan": plan})
     assert max(net.heights().values()) < height, "the vote was too slow for the margin"

@@ -1,6 +1,6 @@
 """What a run does, read from TOML::
 
-validators = 4          # and full_nodes = 1, block_time = "500ms"
+validators = 4          # and full_nodes = 1, block_time = "500ms", voting_s = 8 (of a proposal)
 rate = 20               # sends offered a second
 senders = 40            # accounts that send them
 seconds = 0             # with [random]: how long steps are drawn; without: the steps below, once each
@@ -49,6 +49,7 @@ class Manifest:
     validators: int = 4
     full_nodes: int = 1
     block_time: str = "500ms"
+    voting_s: int = 8
     rate: float = 20.0
     senders: int = 40
     seconds: float = 0.0

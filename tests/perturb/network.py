@@ -30,8 +30,7 @@ from tools.nodes import ACCOUNTS
 SAMPLE = 40
 """How many transactions are looked up on every node after a step; the headers, whose data hash covers all, are compared at every height."""
 
-VOTING_S = 6
-PARAMS = {"gov.voting_period": f"{VOTING_S}s", "gov.expedited_voting_period": "4s", "slashing.downtime_jail_duration": "5s"}
+PARAMS = {"gov.expedited_voting_period": "4s", "slashing.downtime_jail_duration": "5s"}
 SNAPSHOT_INTERVAL = 20
 FEES = ("--fees", "5000000gwei", "--gas", "1000000")
 DEPOSIT = "100stos"
@@ -55,7 +54,7 @@ class Network:
             validators=manifest.validators,
             full_nodes=manifest.full_nodes,
             more_accounts=senders,
-            params=PARAMS,
+            params={**PARAMS, "gov.voting_period": f"{manifest.voting_s}s"},
             app={"state-sync.snapshot-interval": SNAPSHOT_INTERVAL},
         )
         self.links = Links({node["name"]: int(node["p2p"].rpartition(":")[2]) for node in self.local.net["nodes"]}, seed)
@@ -69,7 +68,8 @@ class Network:
         self.first_sender = len(self.local.net["accounts"]) - len(senders)
         """Account number of the first of ``senders``."""
         self.moves = 0
-        self.block_s = manifest.block_s
+        self.voting_blocks = int(manifest.voting_s / manifest.block_s)
+        """How many blocks a vote takes at most."""
         self._highest = 0
         self.build = 0
         """What the chain is upgraded to (tests/builds.py), and what each node runs."""

@@ -18,7 +18,7 @@ from chain.testing import blocks
 from chain.testing.validators import ValidatorKey
 from tests import builds
 from tests.perturb.manifest import Step
-from tests.perturb.network import PLAYERS, VOTING_S, Broken, Network
+from tests.perturb.network import PLAYERS, Broken, Network
 from tests.support import GOV, Cli, ask_until
 
 Check: TypeAlias = Callable[[], None]
@@ -138,7 +138,7 @@ def double_sign(net: Network, name: str, step: Step) -> None:
 def upgrade(net: Network, name: str, step: Step) -> Check:
     """The validators agree on an upgrade; all nodes halt at its height, stay for ``for_s``, and are started with the build that begins with it."""
     number = net.build + 1
-    height = max(net.heights().values()) + int(VOTING_S / net.block_s) + MARGIN
+    height = max(net.heights().values()) + net.voting_blocks + MARGIN
     plan = {"name": builds.name(number), "height": str(height), "info": "a test build"}
     net.decide(f"upgrade {number}", {"@type": "/cosmos.upgrade.v1beta1.MsgSoftwareUpgrade", "authority": GOV, "plan": plan})
     ask_until(lambda: all(net.waits(one, height) for one in net.local.names), 120)
