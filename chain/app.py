@@ -124,7 +124,7 @@ def build_application(
         auth_module(auth),
         bank_module(bank, auth),
         vesting_module(auth, bank),
-        staking_module(staking, bank, consensus.key_types),
+        staking_module(staking, bank, consensus),
         distribution_module(distribution, auth, bank, staking),
         mint_module(MintKeeper(bank, staking), auth),
         slashing_module(slashing, staking),
@@ -133,7 +133,7 @@ def build_application(
         evidence_module(EvidenceKeeper(staking, slashing, consensus)),
         authz_module(authz),
         feegrant_module(feegrant),
-        consensus_module(consensus),
+        consensus_module(consensus, staking.most_validators),
         upgrade_module(upgrade),
         crisis_module(crisis),
     ]

@@ -1,12 +1,15 @@
 """Consensus parameters: kept in store ``consensus`` under the key ``Consensus``, as SDK 0.50 keeps them.
 
 They come with InitChain, change by MsgUpdateParams from the gov account, and are answered to CometBFT with every block. The bounds are
-CometBFT v0.38's own (types/params.go), checked here so that a bad value never reaches it.
+CometBFT v0.38's own (types/params.go), checked here so that a bad value never reaches it, and what it accepts but stops for (types/block.go:
+MaxDataBytes; state/execution.go: the keys of validator updates).
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
 
 from chain.authority import require_gov
 from chain.codec.canonical import encode
@@ -22,6 +25,19 @@ KEY: Final = b"Consensus"
 ConsensusParams: Final = message_class("tendermint.types.ConsensusParams")
 MAX_BLOCK_BYTES: Final = 100 << 20
 KEY_TYPES: Final = ("ed25519", "secp256k1")
+HEADER_BYTES: Final = 11 + 626 + 94
+"""Of a block without transactions and evidence at most: its frame, its header, and its commit without signatures."""
+SIGNATURE_BYTES: Final = 111
+"""Of one validator's in the commit, at most."""
+LEAST_DATA_BYTES: Final = 1 << 14
+LEAST_GAS: Final = 500_000
+"""What a block must hold for transactions, so that a proposal can take an update back."""
+
+
+class ValidatorCount(Protocol):
+    """How many validators a block's commit may have to hold."""
+
+    def __call__(self, state: StateReader) -> int: ...
 
 
 class ConsensusKeeper:
@@ -33,14 +49,31 @@ class ConsensusKeeper:
 
     def key_types(self, ctx: Context, state: StateReader) -> tuple[str, ...]:
         """Kinds of validator keys that CometBFT accepts. Takes no gas: the SDK has the parameters at hand in every context."""
-        consumed = ctx.gas.consumed
-        kinds = tuple(self.get(state).validator.pub_key_types)
-        ctx.gas.consumed = consumed
-        return kinds
+        with uncharged(ctx):
+            return tuple(self.get(state).validator.pub_key_types)
+
+    def most_validators(self, ctx: Context, state: StateReader) -> int:
+        """How many validators' signatures a block has room for. Takes no gas: the SDK does not ask."""
+        with uncharged(ctx):
+            params = self.get(state)
+        return (_limit(params.block) - int(params.evidence.max_bytes) - LEAST_DATA_BYTES - HEADER_BYTES) // SIGNATURE_BYTES
 
     def set(self, state: StateWriter, params: Any) -> None:
         """Write parameters that ``check_params`` accepts."""
         state.store(STORE).set(KEY, encode(params))
+
+
+@contextmanager
+def uncharged(ctx: Context) -> Iterator[None]:
+    """Reads that cost no gas."""
+    consumed = ctx.gas.consumed
+    yield
+    ctx.gas.consumed = consumed
+
+
+def _limit(block: Any) -> int:
+    """Bytes of a whole block."""
+    return MAX_BLOCK_BYTES if block.max_bytes == -1 else int(block.max_bytes)
 
 
 def check_params(params: Any) -> None:
@@ -55,13 +88,31 @@ def check_params(params: Any) -> None:
     age = evidence.max_age_duration
     if not 0 <= age.nanos < NANOS or not 0 < age.seconds * NANOS + age.nanos < 1 << 63:
         raise UndefinedError(f"evidence.max_age_duration must be positive and fit 63 bits of nanoseconds, got {age.seconds} s and {age.nanos} ns")
-    limit = MAX_BLOCK_BYTES if block.max_bytes == -1 else block.max_bytes
+    limit = _limit(block)
     if not 0 <= evidence.max_bytes <= limit:
         raise UndefinedError(f"evidence.max_bytes must be from 0 to block.max_bytes ({limit}), got {evidence.max_bytes}")
     if params.abci.vote_extensions_enable_height < 0:
         raise UndefinedError("abci.vote_extensions_enable_height must not be negative")
     if not params.validator.pub_key_types or any(kind not in KEY_TYPES for kind in params.validator.pub_key_types):
         raise UndefinedError(f"validator.pub_key_types must be some of {', '.join(KEY_TYPES)}, got {list(params.validator.pub_key_types)}")
+
+
+def check_goes_on(params: Any, key_types: Sequence[str], validators: int) -> None:
+    """Raise UndefinedError for parameters that CometBFT accepts and the chain stops for: where commit and evidence leave a block no room its
+    proposer panics, and a validator whose kind of key (``key_types``: accepted until now) is no longer accepted ends the block that changes
+    its power. ``validators``: the most that may sign.
+    """
+    least = HEADER_BYTES + SIGNATURE_BYTES * validators + params.evidence.max_bytes + LEAST_DATA_BYTES
+    if _limit(params.block) < least:
+        raise UndefinedError(
+            f"block.max_bytes must be at least {least}, to hold {validators} signatures, evidence of {params.evidence.max_bytes} bytes and "
+            f"{LEAST_DATA_BYTES} bytes of transactions, got {params.block.max_bytes}"
+        )
+    if 0 < params.block.max_gas < LEAST_GAS:
+        raise UndefinedError(f"block.max_gas must be -1, 0 (both: no limit) or at least {LEAST_GAS}, got {params.block.max_gas}")
+    missing = [kind for kind in key_types if kind not in params.validator.pub_key_types]
+    if missing:
+        raise UndefinedError(f"validator.pub_key_types must keep {', '.join(missing)}: validators may have such keys")
 
 
 def check_extensions(now: int, wanted: int, height: int) -> None:
@@ -86,7 +137,7 @@ def go_text(message: Any) -> str:
     return "".join(parts)
 
 
-def consensus_module(keeper: ConsensusKeeper) -> Module:
+def consensus_module(keeper: ConsensusKeeper, validator_count: ValidatorCount) -> Module:
     """Declare the module over its ``keeper``."""
     query_response = message_class("cosmos.consensus.v1.QueryParamsResponse")
     update_response = message_class("cosmos.consensus.v1.MsgUpdateParamsResponse")
@@ -102,11 +153,14 @@ def consensus_module(keeper: ConsensusKeeper) -> Module:
         given = ConsensusParams(block=message.block, evidence=message.evidence, validator=message.validator, version={})
         if message.HasField("abci"):
             given.abci.CopyFrom(message.abci)
-        extended_from = updated.abci.vote_extensions_enable_height
+        key_types, extended_from = tuple(updated.validator.pub_key_types), updated.abci.vote_extensions_enable_height
         for part in ("block", "evidence", "validator", "abci"):
             if given.HasField(part):
                 getattr(updated, part).CopyFrom(getattr(given, part))
         check_params(updated)
+        with uncharged(ctx):
+            validators = validator_count(state)
+        check_goes_on(updated, key_types, validators)
         check_extensions(extended_from, updated.abci.vote_extensions_enable_height, ctx.height)
         for part in (updated.version, updated.abci):
             part.SetInParent()

@@ -22,8 +22,11 @@ class Bank(Protocol):
     def burn(self, ctx: Context, state: StateWriter, module: str, amount: Coins) -> None: ...
 
 
-class KeyTypes(Protocol):
-    """Which keys CometBFT accepts of validators."""
+class Consensus(Protocol):
+    """What CometBFT accepts of validators. Neither takes gas."""
 
-    def __call__(self, ctx: Context, state: StateReader) -> Sequence[str]:
-        """Names as ``ed25519``; takes no gas."""
+    def key_types(self, ctx: Context, state: StateReader) -> Sequence[str]:
+        """Kinds of keys, named as ``ed25519``."""
+
+    def most_validators(self, ctx: Context, state: StateReader) -> int:
+        """How many a block has room for."""

@@ -40,7 +40,7 @@ from modules.staking.errors import (
     ValidatorJailed,
     WrongKeyType,
 )
-from modules.staking.expected import KeyTypes
+from modules.staking.expected import Consensus
 from modules.staking.keeper import StakingKeeper
 from modules.staking.params import MAX_DURATION_NS, check_params
 from modules.staking.records import PACKAGE, POWER_REDUCTION, UNBONDED, UNBONDING, Validator, ns_of, set_ns
@@ -58,7 +58,7 @@ def _response(name: str) -> Any:
     return message_class(f"{PACKAGE}.{name}Response")
 
 
-def handlers(keeper: StakingKeeper, key_types: KeyTypes) -> Mapping[str, MessageHandler]:
+def handlers(keeper: StakingKeeper, consensus: Consensus) -> Mapping[str, MessageHandler]:
     """The module's message handlers over ``keeper``."""
     delegate_response, undelegate_response = _response("MsgDelegate"), _response("MsgUndelegate")
     redelegate_response, cancel_response = _response("MsgBeginRedelegate"), _response("MsgCancelUnbondingDelegation")
@@ -80,7 +80,7 @@ def handlers(keeper: StakingKeeper, key_types: KeyTypes) -> Mapping[str, Message
             raise ConsensusKeyTaken
         _require_denom(keeper, state, amount)
         _require_lengths(message.description)
-        kind, kinds = KEY_TYPES.get(key.type_url, key.type_url), key_types(ctx, state)
+        kind, kinds = KEY_TYPES.get(key.type_url, key.type_url), consensus.key_types(ctx, state)
         if kind not in kinds:
             raise WrongKeyType(f"got: {kind}, expected: [{' '.join(kinds)}]")
         validator = Validator(
@@ -207,6 +207,9 @@ def handlers(keeper: StakingKeeper, key_types: KeyTypes) -> Mapping[str, Message
     def update_params(ctx: Context, state: StateWriter, message: Any) -> Any:
         require_gov(message.authority)
         check_params(message.params)
+        most, room = message.params.max_validators, consensus.most_validators(ctx, state)
+        if most > room and most > keeper.params(state).max_validators:
+            raise UndefinedError(f"max validators can be at most {room}, whose signatures a block of the consensus parameters holds, got {most}")
         _require_same_denom(keeper, state, message.params.bond_denom)
         keeper.set_params(state, known(message.params))
         return params_response()

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from chain.module import Module
 from modules.staking import errors, keys, messages, queries
-from modules.staking.expected import Bank, KeyTypes
+from modules.staking.expected import Bank, Consensus
 from modules.staking.genesis import StakingGenesis
 from modules.staking.invariants import invariants
 from modules.staking.keeper import StakingKeeper
 from modules.staking.records import BONDED_POOL, NOT_BONDED_POOL
 
 
-def staking_module(keeper: StakingKeeper, bank: Bank, key_types: KeyTypes) -> Module:
-    """Declare staking over its ``keeper``, the bank that holds its pools, and the keys that CometBFT accepts."""
+def staking_module(keeper: StakingKeeper, bank: Bank, consensus: Consensus) -> Module:
+    """Declare staking over its ``keeper``, the bank that holds its pools, and what CometBFT accepts of validators."""
     return Module(
         name="staking",
         stores=(keys.STORE,),
-        messages=messages.handlers(keeper, key_types),
+        messages=messages.handlers(keeper, consensus),
         queries=queries.handlers(keeper),
         genesis=StakingGenesis(keeper, bank),
         account_permissions={BONDED_POOL: ("burner", "staking"), NOT_BONDED_POOL: ("burner", "staking")},

@@ -150,6 +150,10 @@ class StakingStore:
         found = state.store(keys.STORE).iterate(keys.LAST_POWERS, prefix_end(keys.LAST_POWERS))
         return {key[2:]: int(Power.FromString(raw).value) for key, raw in found}
 
+    def most_validators(self, state: StateReader) -> int:
+        """How many validators may sign a block: ``max_validators``, or as many as do while there are more."""
+        return max(int(self.params(state).max_validators), len(self.last_powers(state)))
+
     def set_last_power(self, state: StateWriter, operator: bytes, power: int) -> None:
         state.store(keys.STORE).set(keys.last_power(operator), encode(Power(value=power)))
 

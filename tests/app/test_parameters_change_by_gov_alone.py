@@ -119,6 +119,62 @@ def test_what_would_halt_the_chain_or_mean_nothing_is_refused(message: Any, code
     assert not any(state.net_changes().values())
 
 
+def least_bytes(validators: int) -> int:
+    """What CometBFT v0.38 sets aside in a block (types/block.go), and room to take the update back."""
+    return 11 + 626 + 94 + (109 + 2) * validators + EVIDENCE["max_bytes"] + 16_384
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            {"block": {"max_bytes": least_bytes(100) - 1, "max_gas": -1}},
+            f"block.max_bytes must be at least {least_bytes(100)}, to hold 100 signatures",
+        ),
+        ({"block": {"max_bytes": least_bytes(100), "max_gas": -1}}, ""),
+        ({"block": {"max_bytes": 1, "max_gas": -1}, "evidence": {**EVIDENCE, "max_bytes": 1}}, "block.max_bytes must be at least"),
+        ({"block": {"max_bytes": -1, "max_gas": -1}, "evidence": {**EVIDENCE, "max_bytes": 100 << 20}}, "block.max_bytes must be at least"),
+        ({"block": {"max_bytes": -1, "max_gas": 0}}, ""),
+        ({"block": {"max_bytes": -1, "max_gas": 1}}, "block.max_gas must be -1, 0 (both: no limit) or at least 500000, got 1"),
+        ({"validator": {"pub_key_types": ["secp256k1"]}}, "validator.pub_key_types must keep ed25519"),
+        ({"validator": {"pub_key_types": ["secp256k1", "ed25519"]}}, ""),
+    ],
+)
+def test_what_cometbft_accepts_and_stops_for_is_refused(change: dict[str, Any], told: str) -> None:
+    app: Any = chain().apps[0]
+    state = State(app.store.latest(), app.store.names)
+    if told:
+        with pytest.raises(AppError) as caught:
+            execute(app, state, made(CONSENSUS, **{**ALL, **change}))
+        assert (caught.value.codespace, caught.value.code) == ("undefined", 1)
+        assert told in str(caught.value)
+        assert not any(state.net_changes().values())
+    else:
+        execute(app, state, made(CONSENSUS, **{**ALL, **change}))
+
+
+def test_more_validators_than_a_block_can_hold_signatures_of_are_refused() -> None:
+    app: Any = chain().apps[0]
+    state = State(app.store.latest(), app.store.names)
+    execute(app, state, made(CONSENSUS, **{**ALL, "block": {"max_bytes": least_bytes(120), "max_gas": -1}}))
+    params = from_json(
+        message_class("cosmos.staking.v1beta1.Params"), next(one for one in app.modules if one.name == "staking").genesis.default()["params"]
+    )
+    message = made("cosmos.staking.v1beta1.MsgUpdateParams", params=params)
+    message.params.max_validators = 121
+    with pytest.raises(AppError, match="max validators can be at most 120"):
+        execute(app, state, message)
+    message.params.max_validators = 120
+    execute(app, state, message)
+    # Whoever has left the set of tomorrow signs today.
+    message.params.max_validators = 1
+    execute(app, state, message)
+    for number in range(7):
+        state.store("staking").set(b"\x11\x14" + bytes([number]) * 20, b"\x08\x01")
+    with pytest.raises(AppError, match=r"to hold 8 signatures"):
+        execute(app, state, made(CONSENSUS, **{**ALL, "block": {"max_bytes": least_bytes(6), "max_gas": -1}}))
+
+
 @pytest.mark.parametrize(
     ("now", "wanted", "fine"),
     [(0, 0, True), (0, 11, True), (20, 0, True), (20, 30, True), (5, 5, True), (5, 0, False), (5, 30, False), (20, 9, False)],
@@ -161,7 +217,7 @@ def test_cometbft_is_told_new_consensus_parameters_and_blocks_obey_them() -> Non
 
 @pytest.mark.parametrize("module", ["mint", "distribution", "slashing", "staking", "auth", "bank", "gov"])
 def test_what_a_message_brings_beyond_the_schema_is_no_parameter(module: str) -> None:
-    driver = chain(blocks=0)
+    driver = chain()
     app: Any = driver.apps[0]
     state = State(app.store.latest(), app.store.names)
     params = next(one for one in app.modules if one.name == module).genesis.default()["params"]

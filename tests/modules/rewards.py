@@ -39,6 +39,7 @@ from modules.staking.module import staking_module
 from modules.staking.params import default_params as staking_params
 from modules.staking.records import BONDED
 from modules.staking.store import cons_of
+from tests.modules.stake import AnyConsensus
 
 DENOM = "wei"
 
@@ -255,7 +256,7 @@ class History:
         self.reference = Reference(self.staking)
         self.staking.set_hooks((self.reference, DistributionHooks(self.distribution)))
         modules = (
-            staking_module(self.staking, self.bank, lambda ctx, state: ("ed25519",)),
+            staking_module(self.staking, self.bank, AnyConsensus()),
             distribution_module(self.distribution, accounts, self.bank, self.staking),
         )
         self.handlers = {name: handler for module in modules for name, handler in module.messages.items()}
