@@ -126,11 +126,88 @@ def messages() -> dict[str, Any]:
         "slashing params, empty": _new("slashing.v1beta1.MsgUpdateParams", authority=GOV),
         "evidence": _new("evidence.v1beta1.MsgSubmitEvidence", submitter=text(ALICE), evidence=pack_any(equivocation)),
         **_governance(),
+        **_rewards(),
+        **_grants(),
         "evidence, none": _new("evidence.v1beta1.MsgSubmitEvidence", submitter=text(ALICE)),
     }
     for one in out.values():
         encode(one)
     return out
+
+
+def _rewards() -> dict[str, Any]:
+    wei = _coins(("aaa", 1), ("wei", 5))
+    pair = {"delegator_address": text(ALICE), "validator_address": OPERATOR}
+    rates = {"community_tax": str(2 * 10**16), "base_proposer_reward": "0", "bonus_proposer_reward": "0"}
+    curve = {"inflation_rate_change": "1", "inflation_max": str(2 * 10**17), "inflation_min": "0", "goal_bonded": str(10**18)}
+    plan = {"name": "v2 <&>", "height": 7, "info": '{"binaries":{}}'}
+    return {
+        "withdraw address": _new("distribution.v1beta1.MsgSetWithdrawAddress", delegator_address=text(ALICE), withdraw_address=text(BOB)),
+        "withdraw rewards": _new("distribution.v1beta1.MsgWithdrawDelegatorReward", **pair),
+        "withdraw commission": _new("distribution.v1beta1.MsgWithdrawValidatorCommission", validator_address=OPERATOR),
+        "fund the pool": _new("distribution.v1beta1.MsgFundCommunityPool", amount=wei, depositor=text(ALICE)),
+        "fund the pool with nothing": _new("distribution.v1beta1.MsgFundCommunityPool", depositor=text(ALICE)),
+        "spend the pool": _new("distribution.v1beta1.MsgCommunityPoolSpend", authority=GOV, recipient=text(BOB), amount=wei),
+        "spend nothing": _new("distribution.v1beta1.MsgCommunityPoolSpend", authority=GOV, recipient=text(BOB)),
+        "deposit rewards": _new("distribution.v1beta1.MsgDepositValidatorRewardsPool", depositor=text(ALICE), validator_address=OPERATOR, amount=wei),
+        "distribution params": _new("distribution.v1beta1.MsgUpdateParams", authority=GOV, params={**rates, "withdraw_addr_enabled": True}),
+        "distribution params, no withdrawals": _new("distribution.v1beta1.MsgUpdateParams", authority=GOV, params=rates),
+        "mint params": _new("mint.v1beta1.MsgUpdateParams", authority=GOV, params={"mint_denom": "wei", **curve, "blocks_per_year": 2**63}),
+        "upgrade": _new("upgrade.v1beta1.MsgSoftwareUpgrade", authority=GOV, plan=plan),
+        "upgrade, empty": _new("upgrade.v1beta1.MsgSoftwareUpgrade", authority=GOV),
+        "cancel upgrade": _new("upgrade.v1beta1.MsgCancelUpgrade", authority=GOV),
+        "invariant": _new("crisis.v1beta1.MsgVerifyInvariant", sender=text(ALICE), invariant_module_name="bank", invariant_route="total-supply"),
+        "crisis params": _new("crisis.v1beta1.MsgUpdateParams", authority=GOV, constant_fee=_coins(("wei", 5))[0]),
+        "crisis params, empty": _new("crisis.v1beta1.MsgUpdateParams", authority=GOV),
+    }
+
+
+def _grants() -> dict[str, Any]:
+    wei = _coins(("wei", 5))
+    end = {"seconds": 1_800_000_000, "nanos": 50}
+    pair, names = {"granter": text(ALICE), "grantee": text(BOB)}, {"address": [OPERATOR, OTHER_OPERATOR]}
+    send = _new("bank.v1beta1.MsgSend", from_address=text(ALICE), to_address=text(BOB), amount=wei)
+    vote = _new("gov.v1.MsgVote", proposal_id=7, voter=text(ALICE), option=1)
+    authorizations = {
+        "generic": _new("authz.v1beta1.GenericAuthorization", msg="/cosmos.gov.v1.MsgVote"),
+        "send": _new("bank.v1beta1.SendAuthorization", spend_limit=wei, allow_list=[text(BOB)]),
+        "send, no list": _new("bank.v1beta1.SendAuthorization", spend_limit=wei),
+        "stake": _new("staking.v1beta1.StakeAuthorization", max_tokens=wei[0], allow_list=names, authorization_type=1),
+        "stake, denied": _new("staking.v1beta1.StakeAuthorization", deny_list=names, authorization_type=3),
+    }
+    basic = _new("feegrant.v1beta1.BasicAllowance", spend_limit=wei, expiration=end)
+    periodic = _new(
+        "feegrant.v1beta1.PeriodicAllowance",
+        basic={"spend_limit": wei},
+        period={"seconds": 3600},
+        period_spend_limit=wei,
+        period_can_spend=wei,
+        period_reset={"seconds": 1_700_000_000},
+    )
+    allowances = {
+        "basic": basic,
+        "basic, empty": _new("feegrant.v1beta1.BasicAllowance"),
+        "periodic": periodic,
+        "allowed messages": _new(
+            "feegrant.v1beta1.AllowedMsgAllowance", allowance=pack_any(periodic), allowed_messages=["/cosmos.gov.v1.MsgVote", "/<&>"]
+        ),
+    }
+    return {
+        **{
+            f"grant, {name}": _new("authz.v1beta1.MsgGrant", **pair, grant={"authorization": pack_any(one), "expiration": end})
+            for name, one in authorizations.items()
+        },
+        "grant without end": _new("authz.v1beta1.MsgGrant", **pair, grant={"authorization": pack_any(authorizations["generic"])}),
+        "exec": _new("authz.v1beta1.MsgExec", grantee=text(ALICE), msgs=[pack_any(send), pack_any(vote)]),
+        "exec of an exec": _new(
+            "authz.v1beta1.MsgExec", grantee=text(ALICE), msgs=[pack_any(_new("authz.v1beta1.MsgExec", grantee=text(BOB), msgs=[pack_any(send)]))]
+        ),
+        "exec of nothing": _new("authz.v1beta1.MsgExec", grantee=text(ALICE)),
+        "revoke": _new("authz.v1beta1.MsgRevoke", **pair, msg_type_url="/cosmos.gov.v1.MsgVote"),
+        **{f"allowance, {name}": _new("feegrant.v1beta1.MsgGrantAllowance", **pair, allowance=pack_any(one)) for name, one in allowances.items()},
+        "revoke allowance": _new("feegrant.v1beta1.MsgRevokeAllowance", **pair),
+        "prune allowances": _new("feegrant.v1beta1.MsgPruneAllowances", pruner=text(ALICE)),
+    }
 
 
 def _governance() -> dict[str, Any]:

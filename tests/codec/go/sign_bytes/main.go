@@ -8,15 +8,21 @@ import (
 	"os"
 
 	authv1beta1 "cosmossdk.io/api/cosmos/auth/v1beta1"
+	authzv1beta1 "cosmossdk.io/api/cosmos/authz/v1beta1"
 	bankv1beta1 "cosmossdk.io/api/cosmos/bank/v1beta1"
 	consensusv1 "cosmossdk.io/api/cosmos/consensus/v1"
+	crisisv1beta1 "cosmossdk.io/api/cosmos/crisis/v1beta1"
 	ed25519v1 "cosmossdk.io/api/cosmos/crypto/ed25519"
+	distributionv1beta1 "cosmossdk.io/api/cosmos/distribution/v1beta1"
 	evidencev1beta1 "cosmossdk.io/api/cosmos/evidence/v1beta1"
+	feegrantv1beta1 "cosmossdk.io/api/cosmos/feegrant/v1beta1"
 	govv1 "cosmossdk.io/api/cosmos/gov/v1"
 	govv1beta1 "cosmossdk.io/api/cosmos/gov/v1beta1"
+	mintv1beta1 "cosmossdk.io/api/cosmos/mint/v1beta1"
 	slashingv1beta1 "cosmossdk.io/api/cosmos/slashing/v1beta1"
 	stakingv1beta1 "cosmossdk.io/api/cosmos/staking/v1beta1"
 	txv1beta1 "cosmossdk.io/api/cosmos/tx/v1beta1"
+	upgradev1beta1 "cosmossdk.io/api/cosmos/upgrade/v1beta1"
 	vestingv1beta1 "cosmossdk.io/api/cosmos/vesting/v1beta1"
 	"cosmossdk.io/x/tx/signing"
 	"cosmossdk.io/x/tx/signing/aminojson"
@@ -34,6 +40,8 @@ var _ = []proto.Message{
 	&stakingv1beta1.MsgCreateValidator{}, &vestingv1beta1.MsgCreateVestingAccount{},
 	&slashingv1beta1.MsgUnjail{}, &evidencev1beta1.MsgSubmitEvidence{}, &evidencev1beta1.Equivocation{},
 	&govv1.MsgVote{}, &govv1beta1.MsgVote{},
+	&distributionv1beta1.MsgFundCommunityPool{}, &mintv1beta1.MsgUpdateParams{}, &authzv1beta1.MsgGrant{}, &feegrantv1beta1.MsgGrantAllowance{},
+	&upgradev1beta1.MsgSoftwareUpgrade{}, &crisisv1beta1.MsgVerifyInvariant{},
 }
 
 type question struct {
