@@ -35,16 +35,6 @@ VALIDATORS = 6
 EVIDENCE_AGE_BLOCKS = 15
 FIRST_IMPORT = 5
 """Every history has one import at least, of the block after this one."""
-NO_AMINO = tuple(
-    name.encode()
-    for name in (
-        "cosmos.feegrant.v1beta1.MsgPruneAllowances",
-        "cosmos.gov.v1.MsgCancelProposal",
-        "cosmos.gov.v1.MsgVoteWeighted",
-        "cosmos.gov.v1.MsgUpdateParams",
-    )
-)
-"""What cannot be signed as amino JSON, here as in the SDK: the first two have no amino name, the others decimals that are not scaled integers."""
 _SIGNER = extension("cosmos.msg.v1.signer")
 
 
@@ -189,7 +179,7 @@ class Generator:
         numbers = tuple(signers) or (self.world.someone().number,)
         parts = tuple((one.DESCRIPTOR.full_name, one.SerializeToString(deterministic=True)) for one in messages)
         gas = fields.pop("gas", 1_000_000 * len(parts))
-        amino = self.choose.random() < 0.2 and not any(one in full_name.encode() + raw for full_name, raw in parts for one in NO_AMINO)
+        amino = self.choose.random() < 0.2
         return Operation(name, parts, numbers, gas=gas, amino=amino, granter=self._granter(numbers[0]), **fields)
 
     def _granter(self, payer: int) -> int:
