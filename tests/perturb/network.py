@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,10 @@ from tools.localnet import PORTS_PER_NODE, Localnet
 from tools.nodes import ACCOUNTS
 
 SAMPLE = 40
-"""How many transactions are looked up on every node after a step; the headers, whose data hash covers all, are compared at every height."""
+"""How many transactions are looked up on every node after a step; the headers, whose data hash covers all, are compared at every height, and all
+transactions are looked up at the end."""
+INDEXED_S = 10.0
+"""How long after a block its transactions may be missing in a node's index."""
 
 PARAMS = {"gov.expedited_voting_period": "4s", "slashing.downtime_jail_duration": "5s"}
 SNAPSHOT_INTERVAL = 20
@@ -306,13 +310,30 @@ class Network:
             for wire in wires.values():
                 wire.close()
 
+    def find_all(self, committed: dict[str, int]) -> int:
+        """Look up ``committed`` (hash → height), up to the height that is compared, on every node; how many lookups that took. Raises Broken."""
+
+        def on(node: dict[str, Any]) -> int:
+            wire = Wire(node["rpc"], TIMEOUT_S * 3)
+            try:
+                first = self._first_height(wire)
+                wanted = [hash_ for hash_, at in committed.items() if first <= at <= self.compared]
+                self._find(node["name"], wire, wanted)
+            finally:
+                wire.close()
+            return len(wanted)
+
+        nodes = self.local.net["nodes"]
+        with ThreadPoolExecutor(len(nodes)) as pool:
+            return sum(pool.map(on, nodes))
+
     @staticmethod
     def _first_height(wire: Wire) -> int:
         return int(wire.call(("status", {}))[0]["result"]["sync_info"]["earliest_block_height"])
 
     @staticmethod
     def _find(name: str, wire: Wire, hashes: list[str]) -> None:
-        until = time.monotonic() + 10
+        until = time.monotonic() + INDEXED_S
         while True:
             answers = wire.call_many([("tx", {"hash": base64.b64encode(bytes.fromhex(hash_)).decode()}) for hash_ in hashes])
             hashes = [hash_ for hash_, answer in zip(hashes, answers, strict=True) if "result" not in answer]

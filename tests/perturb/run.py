@@ -85,6 +85,7 @@ def _run(net: Network, manifest: manifests.Manifest, senders: list[Account], cho
         )
     net.recover(LIMIT_S, CATCH_UP_LIMIT_S)
     net.compare(dict(load.committed))
+    found = net.find_all(load.committed)
     received = balance(net, recipient)
     if not received == len(load.committed) == load.counts.offered:
         raise Broken(f"{load.counts.offered} sends of 1 wei were made, {len(load.committed)} found in blocks, {received} wei arrived")
@@ -103,6 +104,7 @@ def _run(net: Network, manifest: manifests.Manifest, senders: list[Account], cho
         "lost": 0,
         "committed_twice": 0,
         "looked_up": net.looked_up,
+        "found": found,
         "rate": manifest.rate,
         **loading.figures(load),
     }

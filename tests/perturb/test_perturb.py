@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import itertools
 import random
@@ -9,14 +10,18 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from chain.api.comet import CometUnavailable
-from tests.perturb import manifest
+from tests.perturb import manifest, network
 from tests.perturb.links import RETRANSMIT_S, Links
-from tests.perturb.load import Wire
+from tests.perturb.load import Load, Wire
 from tests.perturb.run import HERE, perturb
 from tests.perturb.steps import STEPS
 
@@ -28,6 +33,8 @@ def test_a_network_survives_every_trouble_once() -> None:
     assert figures["recovery_max_s"] <= 20
     assert figures["committed"] == figures["offered"] > 200
     assert figures["looked_up"] > 100
+    # The validators have every block; the full node has those since its snapshot.
+    assert 4 * figures["committed"] < figures["found"] <= 5 * figures["committed"]
 
 
 @pytest.mark.parametrize(
@@ -91,6 +98,104 @@ def test_a_seed_draws_the_same_steps_and_none_more_often_than_it_may() -> None:
     drawn = Counter(step.do for step in first)
     assert set(drawn) == set(STEPS)
     assert {name: drawn[name] for name in given.most} == given.most
+
+
+@dataclass
+class Told:
+    """What a node answers: app hashes by height, and the transactions that it finds."""
+
+    hashes: dict[int, str]
+    found: set[str]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Told]:
+    """Five nodes of which no process exists, by RPC address."""
+    nodes = {f"node{at}": Told({height: f"hash {height}" for height in range(1, 6)}, {"AA", "BB"}) for at in range(5)}
+
+    class Wired:
+        def __init__(self, rpc: str, timeout_s: float = 0.0) -> None:
+            self.node = nodes[rpc]
+
+        def call_many(self, calls: Sequence[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+            return [getattr(self, name)(**params) for name, params in calls]
+
+        def call(self, *calls: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
+            return self.call_many(calls)
+
+        def status(self) -> Any:
+            return {"result": {"sync_info": {"earliest_block_height": str(min(self.node.hashes))}}}
+
+        def header(self, height: str) -> Any:
+            return {"result": {"header": {"app_hash": self.node.hashes[int(height)]}}}
+
+        def tx(self, hash: str) -> Any:
+            return {"result": {}} if base64.b64decode(hash).hex().upper() in self.node.found else {"error": {}}
+
+        def height(self) -> int:
+            return max(self.node.hashes, default=0)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(network, "Wire", Wired)
+    monkeypatch.setattr(network, "INDEXED_S", 0.0)
+    return nodes
+
+
+def network_of(told: dict[str, Told]) -> network.Network:
+    net = network.Network.__new__(network.Network)
+    vars(net).update(compared=0, looked_up=0, _highest=0, switch=lambda: None)
+    net.local = SimpleNamespace(net={"nodes": [{"name": name, "rpc": name} for name in told]})  # type: ignore[assignment]
+    return net
+
+
+def test_nodes_that_agree_pass_every_check(told: dict[str, Told]) -> None:
+    net = network_of(told)
+    del told["node4"].hashes[1], told["node4"].hashes[2]  # it joined by state sync
+    told["node4"].found.remove("AA")
+    net.compare({"AA": 2, "BB": 3})
+    assert (net.compared, net.looked_up) == (5, 4 + 5)
+    assert net.find_all({"AA": 2, "BB": 3}) == 4 + 5
+
+
+def test_another_app_hash_is_broken(told: dict[str, Told]) -> None:
+    told["node2"].hashes[4] = "another"
+    with pytest.raises(network.Broken, match="block 4 differs"):
+        network_of(told).compare({})
+
+
+def test_a_transaction_that_a_node_does_not_find_is_broken(told: dict[str, Told]) -> None:
+    told["node3"].found.remove("BB")
+    for look in ("compare", "find_all"):
+        net = network_of(told)
+        net.compared = 5 if look == "find_all" else 0
+        with pytest.raises(network.Broken, match="node3 does not find the committed transaction BB"):
+            getattr(net, look)({"AA": 2, "BB": 3})
+
+
+def test_a_chain_that_stands_still_and_a_node_that_stays_behind_are_broken(told: dict[str, Told]) -> None:
+    with pytest.raises(network.Broken, match=r"no block after 5 for 0\.3 s"):
+        network_of(told).recover(0.3, 9)
+    # All go on but one.
+    net, rounds = network_of(told), itertools.count()
+
+    def switch() -> None:
+        if next(rounds):
+            for name, one in told.items():
+                if name != "node1":
+                    one.hashes[max(one.hashes) + 1] = "more"
+
+    vars(net)["switch"] = switch
+    with pytest.raises(network.Broken, match=r"a node is not back after 0\.4 s"):
+        net.recover(9, 0.4)
+
+
+def test_a_send_that_is_in_two_blocks_is_an_error() -> None:
+    load = Load("net-1", [], 0, "st1", 1, dict)
+    load.committed["AA"] = 4
+    with pytest.raises(AssertionError, match="AA is committed in block 4 and again in block 6"):
+        load._committed("AA", 0, 6)
 
 
 def test_a_link_carries_is_slowed_down_and_cut() -> None:
