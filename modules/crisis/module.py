@@ -78,8 +78,6 @@ def _read(section: Json) -> Any:
         _check_fee(genesis.constant_fee)
     except AppError as error:
         raise GenesisError(f"{PATH}.constant_fee", error.detail) from None
-    if genesis.constant_fee.amount == "0":
-        raise GenesisError(f"{PATH}.constant_fee", "constant fee must be positive, got 0")
     return genesis
 
 

@@ -158,9 +158,22 @@ def test_the_fee_comes_from_genesis_and_goes_back_there() -> None:
     assert app.export()["crisis"] == {"constant_fee": {"denom": "wei", "amount": str(CONSTANT_FEE_WEI)}}
     section = next(module.genesis for module in app.modules if module.name == "crisis")
     assert section is not None
-    for fee in ({"denom": "wei", "amount": "0"}, {"denom": "wei", "amount": "-1"}, {"denom": "!", "amount": "1"}):
+    for fee in ({"denom": "wei", "amount": "-1"}, {"denom": "!", "amount": "1"}):
         with pytest.raises(GenesisError, match=r"app_state\.crisis\.constant_fee: .*fee"):
             section.validate({"constant_fee": fee})
     assert to_json(message_class(f"{PACKAGE}.GenesisState")(constant_fee={"denom": "wei", "amount": "1"})) == {
         "constant_fee": {"denom": "wei", "amount": "1"}
     }
+
+
+def test_a_fee_of_zero_that_gov_has_set_is_exported_and_imported() -> None:
+    app: Application = chain().apps[0]  # type: ignore[assignment]
+    section = next(module.genesis for module in app.modules if module.name == "crisis")
+    assert section is not None
+    state, other = (State(EmptyView(), app.store.names) for _ in range(2))
+    update(app, state, "0")
+    ctx = Context(CHAIN_ID, 3, 0, Mode.FINALIZE)
+    exported = section.export(ctx, state)
+    section.validate(exported)
+    section.load(ctx, other, exported)
+    assert other.store("crisis").get(b"\x01") == state.store("crisis").get(b"\x01")

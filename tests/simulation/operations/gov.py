@@ -82,7 +82,7 @@ def change_parameters(choose: random.Random, world: World) -> Any:
     package = choose.choice([one for one in CHANGES if one.split(".")[1] in world.modules])
     message = message_class(f"{package}.MsgUpdateParams")(authority=GOV)
     if package == "cosmos.crisis.v1beta1":
-        message.constant_fee.CopyFrom(message_class("cosmos.base.v1beta1.Coin")(**coin(choose.randint(1, 10**18))))
+        message.constant_fee.CopyFrom(message_class("cosmos.base.v1beta1.Coin")(**coin(choose.choice((0, 10**18, choose.randint(1, 10**18))))))
         return message
     message.params.CopyFrom(world.ask(f"{package}.Query/Params").params)
     choose.choice(CHANGES[package])(choose, message.params)
