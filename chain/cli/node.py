@@ -49,6 +49,9 @@ _COMET_FLAGS = {
 """Flags that go to CometBFT as they are, and what they mean without a value where that is allowed."""
 
 
+UINT63 = click.IntRange(0, (1 << 63) - 1)
+
+
 def _comet_flags(command: Any) -> Any:
     for flag, alone in reversed(_COMET_FLAGS.items()):
         told: dict[str, Any] = {"is_flag": False, "flag_value": alone} if alone else {}
@@ -78,12 +81,16 @@ class _Heights(click.ParamType[Any]):
 @click.option("--address", default="", help="Where the application listens (default: a unix socket in the home).")
 @click.option("--minimum-gas-prices", default=None, help="As 1000000000wei.")
 @click.option("--pruning", default=None, help="default, nothing, everything or custom.")
-@click.option("--halt-height", type=int, default=None, help="Stop after this block.")
-@click.option("--halt-time", type=int, default=None, help="Stop before the first block after this Unix time in seconds.")
-@click.option("--min-retain-blocks", type=int, default=None)
+@click.option("--pruning-keep-recent", type=UINT63, default=None, help="With --pruning custom: how many recent versions are kept.")
+@click.option("--pruning-interval", type=UINT63, default=None, help="With --pruning custom: prune each so many blocks.")
+@click.option("--halt-height", type=UINT63, default=None, help="Stop after this block.")
+@click.option("--halt-time", type=UINT63, default=None, help="Stop before the first block after this Unix time in seconds.")
+@click.option("--min-retain-blocks", type=UINT63, default=None)
 @click.option("--inv-check-period", type=click.IntRange(0, (1 << 31) - 1), default=None, help="Check the invariants each so many blocks; 0 never.")
 @click.option("--x-crisis-skip-assert-invariants", "skip_invariants", is_flag=True, default=None, help="Do not check them on the genesis state.")
 @click.option("--unsafe-skip-upgrades", type=_Heights(), default=None, help="Heights, comma-separated, at which the upgrade plan is dropped.")
+@click.option("--state-sync.snapshot-interval", "snapshot_interval", type=UINT63, default=None, help="Take a snapshot each so many blocks; 0 never.")
+@click.option("--state-sync.snapshot-keep-recent", "snapshot_keep_recent", type=UINT63, default=None, help="How many snapshots are kept.")
 @click.option("--grpc.address", "grpc_address", default=None)
 @click.option("--grpc.enable", "grpc_enable", type=bool, default=None)
 @click.option("--api.enable", "api_enable", type=bool, default=None)
@@ -104,12 +111,16 @@ def start(ctx: click.Context, /, with_comet: bool, transport: str, address: str,
         for name, option in {
             "minimum-gas-prices": "minimum_gas_prices",
             "pruning": "pruning",
+            "pruning-keep-recent": "pruning_keep_recent",
+            "pruning-interval": "pruning_interval",
             "halt-height": "halt_height",
             "halt-time": "halt_time",
             "min-retain-blocks": "min_retain_blocks",
             "inv-check-period": "inv_check_period",
             "x-crisis-skip-assert-invariants": "skip_invariants",
             "unsafe-skip-upgrades": "unsafe_skip_upgrades",
+            "state-sync.snapshot-interval": "snapshot_interval",
+            "state-sync.snapshot-keep-recent": "snapshot_keep_recent",
             "grpc.address": "grpc_address",
             "grpc.enable": "grpc_enable",
             "api.enable": "api_enable",

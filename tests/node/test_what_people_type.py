@@ -103,6 +103,22 @@ def test_a_self_delegation_is_one_coin(operator: Operator) -> None:
         operator.refused("genesis", "gentx", "val", amount, *KEYRING, told="the self-delegation is one coin")
 
 
+def test_starts_flags_stand_for_the_settings_of_their_names(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr("chain.cli.node.run", lambda options: started.append(options.app_overrides) or 0)
+    operator.ok("start", "--pruning", "custom", "--pruning-keep-recent", "100", "--pruning-interval=10")
+    operator.ok("start", "--state-sync.snapshot-interval", "1000", "--state-sync.snapshot-keep-recent", "3", "--halt-height", "7")
+    assert started == [
+        {"pruning": "custom", "pruning-keep-recent": 100, "pruning-interval": 10},
+        {"state-sync.snapshot-interval": 1000, "state-sync.snapshot-keep-recent": 3, "halt-height": 7},
+    ]
+    for flag in ("--halt-height", "--halt-time", "--min-retain-blocks", "--pruning-interval"):
+        code, _, err = operator.run("start", flag, "-1")
+        assert code == 1
+        assert "-1 is not in the range" in err
+    assert len(started) == 2
+
+
 def test_a_pruning_or_an_archive_that_is_none_is_one_sentence(operator: Operator, tmp_path: Path) -> None:
     operator.refused("prune", "custom", "--pruning-keep-recent", "1", told="pruning-keep-recent must be at least 2, got 1")
     path = tmp_path / "notes"
