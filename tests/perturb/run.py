@@ -104,6 +104,7 @@ def _run(net: Network, manifest: manifests.Manifest, senders: list[Account], cho
         "lost": 0,
         "committed_twice": 0,
         "looked_up": net.looked_up,
+        "unindexed": len(net.unindexed),
         "found": found,
         "rate": manifest.rate,
         **loading.figures(load),

@@ -91,13 +91,16 @@ def join(net: Network, name: str, step: Step) -> None:
 
 
 def sync(net: Network, name: str, step: Step) -> Check:
-    """As ``join``, but by a snapshot of another node, with the version that the chain has now."""
+    """As ``join``, but by a snapshot of another node, with the version that the chain has now. The snapshot is of the last block with evidence or
+    younger: CometBFT checks evidence by the header that it is about, and who joined by a snapshot in between lacks that.
+    """
     home = Home(Path(net.local.node(name)["home"]))
     others = [node for node in net.local.net["nodes"] if node["name"] != name]
     with net.away(name):
         _empty(net, name)
         net.use(name, net.build)
-        ask_until(lambda: any(found for other in others for found in Home(Path(other["home"])).snapshots.glob("*/*/metadata.json")))
+        least = max(net.double_signers.values(), default=1)
+        ask_until(lambda: newest_snapshot(*(Home(Path(other["home"])) for other in others)) >= least, 60)
         trusted = net.node(others[0]["name"]).rpc("commit")["signed_header"]["commit"]
         servers = ",".join(other["rpc"] for other in others[:2])
         trust = {"trust_height": int(trusted["height"]), "trust_hash": trusted["block_id"]["hash"]}
@@ -113,6 +116,11 @@ def sync(net: Network, name: str, step: Step) -> Check:
             raise Broken(f"{name} is back, but not by state sync")
 
     return check
+
+
+def newest_snapshot(*homes: Home) -> int:
+    """Height of the newest snapshot that is whole; 0 without one."""
+    return max((int(found.parts[-3]) for home in homes for found in home.snapshots.glob("*/*/metadata.json")), default=0)
 
 
 def _empty(net: Network, name: str) -> None:

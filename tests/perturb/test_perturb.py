@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import itertools
 import random
 import socket
@@ -11,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +20,12 @@ from typing import Any
 import pytest
 
 from chain.api.comet import CometUnavailable
+from chain.config import Home
 from tests.perturb import manifest, network
 from tests.perturb.links import RETRANSMIT_S, Links
 from tests.perturb.load import Load, Wire
 from tests.perturb.run import HERE, perturb
-from tests.perturb.steps import STEPS
+from tests.perturb.steps import STEPS, newest_snapshot
 
 
 @pytest.mark.timeout(480)
@@ -102,10 +104,11 @@ def test_a_seed_draws_the_same_steps_and_none_more_often_than_it_may() -> None:
 
 @dataclass
 class Told:
-    """What a node answers: app hashes by height, and the transactions that it finds."""
+    """What a node answers: app hashes by height, the transactions that its index has, and those of its blocks in base64."""
 
     hashes: dict[int, str]
     found: set[str]
+    blocks: dict[int, list[str]] = field(default_factory=dict)
 
 
 @pytest.fixture
@@ -132,6 +135,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Told]:
         def tx(self, hash: str) -> Any:
             return {"result": {}} if base64.b64decode(hash).hex().upper() in self.node.found else {"error": {}}
 
+        def block(self, height: str) -> Any:
+            return {"result": {"block": {"data": {"txs": self.node.blocks.get(int(height), [])}}}}
+
         def height(self) -> int:
             return max(self.node.hashes, default=0)
 
@@ -145,7 +151,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, Told]:
 
 def network_of(told: dict[str, Told]) -> network.Network:
     net = network.Network.__new__(network.Network)
-    vars(net).update(compared=0, looked_up=0, _highest=0, switch=lambda: None)
+    vars(net).update(compared=0, looked_up=0, unindexed=set(), _returning=set(), _away=set(), _highest=0, switch=lambda: None)
     net.local = SimpleNamespace(net={"nodes": [{"name": name, "rpc": name} for name in told]})  # type: ignore[assignment]
     return net
 
@@ -174,6 +180,19 @@ def test_a_transaction_that_a_node_does_not_find_is_broken(told: dict[str, Told]
             getattr(net, look)({"AA": 2, "BB": 3})
 
 
+def test_what_a_stopped_node_never_indexed_is_found_in_its_block(told: dict[str, Told]) -> None:
+    hash_ = hashlib.sha256(b"sent").hexdigest().upper()
+    for one in told.values():
+        one.found.add(hash_)
+    told["node3"].found.remove(hash_)
+    told["node3"].blocks[2] = [base64.b64encode(b"sent").decode()]
+    net = network_of(told)
+    net.compare({hash_: 2})
+    assert net.unindexed == {("node3", hash_)}
+    with pytest.raises(network.Broken, match="node3 does not find"):
+        network_of(told).compare({hash_: 3})
+
+
 def test_a_chain_that_stands_still_and_a_node_that_stays_behind_are_broken(told: dict[str, Told]) -> None:
     with pytest.raises(network.Broken, match=r"no block after 5 for 0\.3 s"):
         network_of(told).recover(0.3, 9)
@@ -189,6 +208,17 @@ def test_a_chain_that_stands_still_and_a_node_that_stays_behind_are_broken(told:
     vars(net)["switch"] = switch
     with pytest.raises(network.Broken, match=r"a node is not back after 0\.4 s"):
         net.recover(9, 0.4)
+
+
+def test_only_a_whole_snapshot_counts_and_the_newest_one(tmp_path: Path) -> None:
+    homes = [Home(tmp_path / name) for name in "ab"]
+    assert newest_snapshot(*homes) == 0
+    for home, height, is_whole in ((homes[0], 80, True), (homes[1], 100, True), (homes[1], 120, False)):
+        folder = home.snapshots / str(height) / "1"
+        folder.mkdir(parents=True)
+        if is_whole:
+            (folder / "metadata.json").touch()
+    assert (newest_snapshot(homes[0]), newest_snapshot(*homes)) == (80, 100)
 
 
 def test_a_send_that_is_in_two_blocks_is_an_error() -> None:
