@@ -17,7 +17,7 @@ from chain.errors import AppError, InvalidRequest
 from chain.module import GenesisError, Json, ValidatorUpdate
 from chain.store.api import StateReader, StateWriter
 from modules.staking import keys
-from modules.staking.expected import Bank
+from modules.staking.expected import Bank, Consensus
 from modules.staking.keeper import StakingKeeper
 from modules.staking.params import check_params, default_params
 from modules.staking.records import BONDED, BONDED_POOL, NOT_BONDED_POOL, PACKAGE, STATUS_NAMES, UNBONDING, ns_of
@@ -37,9 +37,8 @@ MAX_ID: Final = (1 << 62) - 1
 class StakingGenesis:
     """Default, check, load and export."""
 
-    def __init__(self, keeper: StakingKeeper, bank: Bank) -> None:
-        self._keeper = keeper
-        self._bank = bank
+    def __init__(self, keeper: StakingKeeper, bank: Bank, consensus: Consensus) -> None:
+        self._keeper, self._bank, self._consensus = keeper, bank, consensus
 
     def default(self) -> Json:
         return to_json(GenesisState(params=default_params(), last_total_power=b"0"))
@@ -49,7 +48,13 @@ class StakingGenesis:
 
     def load(self, ctx: Context, state: StateWriter, section: Json) -> Sequence[ValidatorUpdate]:
         genesis = _read(section)
-        keeper = self._keeper
+        keeper, accepted = self._keeper, self._consensus.key_types(ctx, state)
+        for at, validator in enumerate(genesis.validators):
+            kind = KEY_TYPES[public_key_from_any(validator.consensus_pubkey).type_url]
+            if kind not in accepted:
+                raise GenesisError(
+                    f"{PATH}.validators[{at}].consensus_pubkey", f"consensus.params.validator.pub_key_types is {', '.join(accepted)}, got {kind}"
+                )
         keeper.set_params(state, genesis.params)
         keeper.set_last_total_power(state, coins.parse_int(genesis.last_total_power.decode("ascii") or "0"))
         pools = {BONDED_POOL: 0, NOT_BONDED_POOL: 0}

@@ -18,7 +18,7 @@ def staking_module(keeper: StakingKeeper, bank: Bank, consensus: Consensus) -> M
         stores=(keys.STORE,),
         messages=messages.handlers(keeper, consensus),
         queries=queries.handlers(keeper),
-        genesis=StakingGenesis(keeper, bank),
+        genesis=StakingGenesis(keeper, bank, consensus),
         account_permissions={BONDED_POOL: ("burner", "staking"), NOT_BONDED_POOL: ("burner", "staking")},
         begin_block=keeper.begin_block,
         end_block=keeper.end_block,

@@ -18,6 +18,7 @@ from chain.context import Context, Mode
 from chain.crypto.address import VALIDATOR, decode, module_address
 from chain.dec import ONE, Dec, parse_dec
 from chain.errors import AppError, LogicError
+from chain.module import GenesisError
 from chain.store.api import StateWriter
 from chain.store.state import EmptyView, State
 from modules.auth.genesis import AuthGenesis
@@ -26,7 +27,7 @@ from modules.bank.genesis import BankGenesis
 from modules.staking import shares
 from modules.staking.genesis import StakingGenesis
 from modules.staking.records import BONDED, NOT_BONDED_POOL, UNBONDED, UNBONDING, Validator
-from tests.modules.stake import DAY_S, UNBONDING_S, UNIT, Ledger, account, consensus_key, operator, person
+from tests.modules.stake import DAY_S, UNBONDING_S, UNIT, AnyConsensus, Ledger, account, consensus_key, operator, person
 
 POOL = module_address(NOT_BONDED_POOL)
 
@@ -528,14 +529,27 @@ def imported(book: Ledger) -> Ledger:
     genesis = Context("test-1", 0, book.time_ns, Mode.GENESIS)
     AuthGenesis(fresh.auth).load(genesis, fresh.state, AuthGenesis(book.auth).export(book.ctx, book.state))
     BankGenesis(fresh.bank).load(genesis, fresh.state, BankGenesis(book.bank).export(book.ctx, book.state))
-    updates = StakingGenesis(fresh.keeper, fresh.bank).load(genesis, fresh.state, exported(book))
+    updates = StakingGenesis(fresh.keeper, fresh.bank, AnyConsensus()).load(genesis, fresh.state, exported(book))
     assert {update.public_key: update.power for update in updates} == book.set
     fresh.ctx = Context("test-1", book.height, book.time_ns, Mode.FINALIZE)
     return fresh
 
 
 def exported(book: Ledger) -> Any:
-    return StakingGenesis(book.keeper, book.bank).export(book.ctx, book.state)
+    return StakingGenesis(book.keeper, book.bank, AnyConsensus()).export(book.ctx, book.state)
+
+
+def test_a_genesis_file_whose_validators_have_keys_that_the_chain_does_not_accept_is_refused() -> None:
+    """In SDK 0.50 such a chain begins, and CometBFT halts at the first change of one of their powers."""
+
+    class Others(AnyConsensus):
+        def key_types(self, ctx: Context, state: Any) -> tuple[str, ...]:
+            return ("secp256k1",)
+
+    book = begun()
+    state = State(EmptyView(), ("acc", "bank", "staking"))
+    with pytest.raises(GenesisError, match=r"validators\[0\]\.consensus_pubkey: .*pub_key_types is secp256k1, got ed25519"):
+        StakingGenesis(book.keeper, book.bank, Others()).load(Context("test-1", 0, 0, Mode.GENESIS), state, exported(book))
 
 
 def without_ids(section: Any) -> Any:
