@@ -321,6 +321,13 @@ def test_routes_and_amino_names_are_told_apart() -> None:
     assert len(set(names)) == len(names)
 
 
+def test_amounts_of_our_own_modules_have_their_unit_in_their_name() -> None:
+    amounts = [field for one in own_messages() for field in one.fields if is_int(field) or is_dec(field)]
+    ours = [field for field in amounts if field.containing_type.file.package in ("stratos.settlement.v1", "stratos.grant.v1") or field.number > 100]
+    assert len(ours) > 30
+    assert [field.full_name for field in ours if not {"wei", "noz", "ratio"} & set(field.name.split("_"))] == []
+
+
 REPORT: Final = {
     "wallet_volumes": [
         {"wallet_address": "st1cxmws9w5ej8847q5ycfskhetrccnhruf56rgc0", "volume": "50000"},
