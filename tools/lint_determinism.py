@@ -12,7 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CHECKED = ("modules", "chain/store", "chain/tx", "chain/codec", "chain/coins.py", "chain/dec.py", "chain/gas.py", "chain/application")
+CHECKED = (
+    "modules",
+    "chain/store",
+    "chain/tx",
+    "chain/codec",
+    "chain/coins.py",
+    "chain/dec.py",
+    "chain/gas.py",
+    "chain/ozone.py",
+    "chain/application",
+)
 BANNED_MODULES = {
     "random": "randomness differs between nodes",
     "secrets": "randomness differs between nodes",

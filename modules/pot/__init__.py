@@ -1,0 +1,1 @@
+"""Pot: work is paid. So far its arithmetic alone."""

@@ -1,0 +1,1 @@
+"""Register: deposits of storage nodes. So far its arithmetic alone."""

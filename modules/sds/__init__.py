@@ -1,0 +1,1 @@
+"""Sds: ozone is bought. So far its arithmetic alone."""
