@@ -1,4 +1,5 @@
-"""The original's published numbers and those that its formulas give (tests/vectors/economics.json), to the last unit, with the switchable rules off."""
+"""The original's published numbers and those that its formulas give (tests/vectors/economics.json), to the last unit, with the switchable
+rules off; and the same state with them on (economics_rules_on.json)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ from modules.register.deposits import NodeDeposit, initial_limit_noz, raise_depo
 from modules.sds.pricing import price, purchasable_noz
 from tests.modules.economy import Economy
 
-VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "economics.json").read_text())
+FOLDER = Path(__file__).parent.parent / "vectors"
+VECTORS = json.loads((FOLDER / "economics.json").read_text())
+RULES_ON = json.loads((FOLDER / "economics_rules_on.json").read_text())
 
 
 class Run:
@@ -26,8 +29,8 @@ class Run:
         rate = parse_dec(given["rate"])
         deposit = int(given["deposit_wei"])
         self.economy = Economy(
-            Ozone(deposit, initial_limit_noz(deposit, rate), rate=rate),
-            RewardParams(parse_dec(given["community_tax"])),
+            Ozone(deposit, initial_limit_noz(deposit, rate), rate=rate, solvency=given.get("solvency_rules", False)),
+            RewardParams(parse_dec(given["community_tax"]), mining_cap=parse_dec(given.get("mining_cap_ratio", "0"))),
             int(given["mined_wei"]),
             given["meta_wallets"],
         )
@@ -74,7 +77,7 @@ def texts(value: Any) -> Any:
     return {key: texts(one) for key, one in value.items()} if isinstance(value, dict) else str(value)
 
 
-@pytest.mark.parametrize("given", VECTORS["sets"], ids=lambda one: one["name"])
+@pytest.mark.parametrize("given", VECTORS["sets"] + RULES_ON["sets"], ids=lambda one: one["name"])
 def test_every_number_of_the_set_comes_out_to_the_last_unit(given: dict[str, Any]) -> None:
     run = Run(given)
     start = {**texts(run.seen()), "initial_limit_noz": str(run.economy.pool.remaining_noz)}
