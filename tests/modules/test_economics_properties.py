@@ -232,6 +232,10 @@ def test_parameters_that_let_a_resource_node_gain_are_told() -> None:
     assert capped_too_high(OURS) == ()
     assert capped_too_high(RewardParams()) == DEFAULT_TIERS
     assert capped_too_high(RewardParams(parse_dec("0.01"), mining_cap=parse_dec("0.5"))) == DEFAULT_TIERS[4:]
+    # 10000 ÷ 6250 − 1 = 0.6 without a tax: at that very cap nothing is lost.
+    tier = replace(DEFAULT_TIERS[0], resource_bp=6250, meta_bp=1750)
+    for cap, told in ((Dec(6 * ONE // 10 - 1), ()), (Dec(6 * ONE // 10), (tier,))):
+        assert capped_too_high(RewardParams(Dec(0), (tier,), cap)) == told
 
 
 @EXAMPLES
