@@ -306,3 +306,17 @@ def test_where_the_price_decides_equal_reports_are_paid_less_and_less_and_prepai
         assert economy.pool.prepaid_wei // STOS == (321 if on else 0)
     assert paid_stos[False] == [1140, 1108, 1077, 1047, 1019, 991, 965, 940, 916, 892]
     assert paid_stos[True] == [1010, 1010, 1010, 1010, 1010, 996, 970, 944, 920, 897]
+
+
+def test_who_bought_before_the_price_rose_can_get_more_than_was_paid_from_those_who_bought_later() -> None:
+    """So R <= X, and with it the break-even of a cap, holds for who reports before others buy and while an own deposit counts, not for ever."""
+    pool, noz = prepay(Ozone(69_300 * STOS, 69_300 * STOS // RATE, solvency=True), STOS)
+    later, _ = prepay(pool, 50_000 * STOS)
+    assert (slash_value_wei(pool, noz) * 100 // STOS, slash_value_wei(later, noz) * 100 // STOS) == (99, 172)
+    own = paid(later, [Work("w", noz)]).rewards[1]
+    assert (own.mining_wei + own.traffic_wei) * 100 // STOS == 143
+
+    before = raise_deposit(mainnet(solvency=True), 1_000_000 * STOS)
+    before, noz = prepay(before, 1000 * STOS)
+    after = lower_deposit(before, 1_000_000 * STOS)
+    assert [slash_value_wei(one, noz) // STOS for one in (before, after)] == [999, 1112]
