@@ -62,9 +62,7 @@ def _change_a_parameter(net: Network) -> None:
 
 def _schedule(net: Network) -> int:
     """The height that the second proposal, passed, has the chain halt at."""
-    height = max(net.heights().values()) + net.voting_blocks + MARGIN
-    plan = {"name": NAME, "height": str(height), "info": "the next one"}
-    net.decide("Next version", {"@type": "/cosmos.upgrade.v1beta1.MsgSoftwareUpgrade", "authority": GOV, "plan": plan})
+    height = net.schedule(NUMBER, "the next one", MARGIN)
     assert max(net.heights().values()) < height, "the vote was too slow for the margin"
     for name in net.local.names:
         ask_until(lambda name=name: (net.rest("/cosmos/upgrade/v1beta1/current_plan", name)["plan"] or {}).get("height") == str(height), 10)

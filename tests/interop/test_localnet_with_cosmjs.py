@@ -17,14 +17,14 @@ import pytest
 
 from chain import nodekeys
 from chain.api import blocks as rpc_json
+from chain.api.comet import CometClient
 from chain.codec.times import parse_rfc3339
 from chain.config import Home
 from chain.crypto import address as bech32
 from chain.light.headers import time_ns_of
-from chain.light.validators import Validator, ValidatorSet
-from chain.testing import blocks
 from chain.testing.validators import ValidatorKey
 from genesis import document
+from tests import double_votes
 from tests.interop import peers
 from tests.support import Devnet, ask_until, localnet, node_of, stchaind
 from tools.localnet import Localnet
@@ -537,11 +537,10 @@ def twice(net: Net, voted: Story, back: int, counted: Any) -> Twice:
     net.js.call("dave", "amino", "undelegateTokens", dave, operator, wei(moved), FEE)
     net.js.call("carol", "direct", "signAndBroadcast", net.accounts["carol"], [redelegate(net, "carol", TWICE, "node1", moved)], FEE)
     tokens, supply = {name: int(net.validator(name)["tokens"]) for name in OTHERS}, net.supply()
-    key = ValidatorKey.from_file(net.home(TWICE).root / "config" / "priv_validator_key.json")
-    listed = net.rpc("validators", height=str(at))["validators"]
-    members = ValidatorSet(Validator("ed25519", base64.b64decode(one["pub_key"]["value"]), int(one["voting_power"])) for one in listed)
-    evidence = blocks.duplicate_vote(key, net.chain_id, at, 0, members, net.time_ns(at))
-    net.rpc("broadcast_evidence", evidence=blocks.duplicate_vote_json(evidence))
+    key = ValidatorKey.from_file(net.home(TWICE).validator_key)
+    comet = CometClient(net.rpc_address)
+    double_votes.post(comet, net.chain_id, key, at)
+    comet.close()
     ask_until(lambda: net.validator(TWICE)["jailed"])
     net.wait_for(net.height() + 2)
     height = next(one for one in range(at, net.height() + 1) if TWICE not in net.powers(one)) - 2

@@ -25,7 +25,7 @@ from tests import builds
 from tests.perturb.links import Links
 from tests.perturb.load import TIMEOUT_S, Wire
 from tests.perturb.manifest import Manifest
-from tests.support import Devnet, ask_until, free_ports, stchaind
+from tests.support import GOV, Devnet, ask_until, free_ports, stchaind
 from tools.localnet import PORTS_PER_NODE, Localnet
 from tools.nodes import ACCOUNTS
 
@@ -86,7 +86,7 @@ class Network:
         for node in self.local.net["nodes"]:
             others = [other for other in self.local.net["nodes"] if other is not node]
             peers = ",".join(f"{other['node_id']}@127.0.0.1:{self.links.port(node['name'], other['name'])}" for other in others)
-            config.update(Home(Path(node["home"])).comet_config, {"p2p.persistent_peers": peers})
+            config.update(self.home(node["name"]).comet_config, {"p2p.persistent_peers": peers})
 
     def start(self) -> None:
         self.local.start()
@@ -101,6 +101,14 @@ class Network:
 
     def node(self, name: str) -> Devnet:
         return Devnet(self.local.node(name), self.local.process(name))
+
+    def home(self, name: str) -> Home:
+        return Home(Path(self.local.node(name)["home"]))
+
+    @property
+    def witness(self) -> Devnet:
+        """A node that can be relied on now."""
+        return self.node(next(iter(self.rpcs())))
 
     @property
     def validator_names(self) -> list[str]:
@@ -162,7 +170,7 @@ class Network:
 
     def upgrade_info(self, name: str) -> Any:
         """What a node says it has to be upgraded to; None where it never halted for that."""
-        path = Home(Path(self.local.node(name)["home"])).upgrade_info
+        path = self.home(name).upgrade_info
         return json.loads(path.read_text()) if path.exists() else None
 
     def waits(self, name: str, height: int) -> bool:
@@ -189,7 +197,7 @@ class Network:
 
     def offer(self, by: str, *arguments: str) -> str:
         """``stchaind tx ARGUMENTS`` by a key of the first node's home, sent to a node that answers; the transaction's hash. Raises Broken."""
-        rpc = next(iter(self.rpcs().values()))
+        rpc = self.witness.net["rpc"]
         sent = ("--from", by, *FEES, "-y", "-o", "json", "--keyring-backend", "test", "--node", rpc)
         code, out, err = stchaind(Path(self.local.net["home"]), "tx", *arguments, *sent)
         answer = json.loads(out) if out else {"code": code, "raw_log": err}
@@ -199,7 +207,7 @@ class Network:
 
     def result(self, hash_: str) -> Any:
         """Result of a transaction that was offered, once it is in a block. Raises Broken where it fails, TimeoutError."""
-        node = Devnet({"rpc": next(iter(self.rpcs().values()))}, self.local.process(self.local.names[0]))
+        node = self.witness
         found = ask_until(lambda: node.rpc("tx", hash=base64.b64encode(bytes.fromhex(hash_)).decode()))["tx_result"]
         if found["code"]:
             raise Broken(f"{hash_} failed: {found['log']}")
@@ -223,14 +231,23 @@ class Network:
             raise Broken(f"proposal {number} ({title}) has ended as {status}")
         return number
 
+    def schedule(self, build: int, info: str, margin: int) -> int:
+        """The height of an upgrade to ``build`` that a proposal has scheduled: ``margin`` blocks after the vote's end at the earliest, in which
+        it is proposed and voted for.
+        """
+        height = max(self.heights().values()) + self.voting_blocks + margin
+        plan = {"name": builds.name(build), "height": str(height), "info": info}
+        self.decide(f"upgrade {build}", {"@type": "/cosmos.upgrade.v1beta1.MsgSoftwareUpgrade", "authority": GOV, "plan": plan})
+        return height
+
     def rest(self, path: str, name: str = "") -> Any:
         """What a node (default: one that can be relied on) answers over REST."""
-        node = self.local.node(name or next(iter(self.rpcs())))
-        return httpx.get(node["rest"] + path, timeout=10, trust_env=False).json()
+        node = self.node(name) if name else self.witness
+        return httpx.get(node.net["rest"] + path, timeout=10, trust_env=False).json()
 
     def create_validator(self, by: str, name: str) -> None:
         """A node becomes a validator with STAKE of the account ``by``."""
-        key = nodekeys.validator_key(Home(Path(self.local.node(name)["home"])))
+        key = nodekeys.validator_key(self.home(name))
         file = self.local.folder.path / "validator.json"
         commission = {"commission-rate": "0.1", "commission-max-rate": "0.2", "commission-max-change-rate": "0.01"}
         pubkey = {"@type": key.type_url, **to_json(public_key_message(key))}
@@ -280,10 +297,9 @@ class Network:
 
     def power(self, by: str) -> int:
         """Voting power, in CometBFT's newest set, of the validator that ``by`` operates; 0 outside it."""
-        address = nodekeys.validator_key(Home(Path(self.local.node(self.operators[by])["home"]))).address
-        node = Devnet({"rpc": next(iter(self.rpcs().values()))}, self.local.process(self.local.names[0]))
+        address = nodekeys.validator_key(self.home(self.operators[by])).address
         # The set of the block that is made now has what the block before the last changed.
-        return next((one.power for one in self.validators(node.height()) if one.address == address), 0)
+        return next((one.power for one in self.validators(self.witness.height()) if one.address == address), 0)
 
     def compare(self, committed: dict[str, int]) -> None:
         """Raise Broken unless every node has the same headers, and so the same app hash and transactions, and finds ``committed`` (hash → height).

@@ -7,19 +7,16 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, TypeAlias
 
 from chain import config
-from chain.api import blocks as rpc_json
+from chain.api.comet import CometClient
 from chain.config import Home
-from chain.light.headers import time_ns_of
-from chain.testing import blocks
 from chain.testing.validators import ValidatorKey
-from tests import builds
+from tests import builds, double_votes
 from tests.perturb.manifest import Step
 from tests.perturb.network import PLAYERS, Broken, Network
-from tests.support import GOV, Cli, ask_until
+from tests.support import Cli, ask_until
 
 Check: TypeAlias = Callable[[], None]
 """What must hold once the network is back; raises Broken."""
@@ -94,13 +91,13 @@ def sync(net: Network, name: str, step: Step) -> Check:
     """As ``join``, but by a snapshot of another node, with the version that the chain has now. The snapshot is of the last block with evidence or
     younger: CometBFT checks evidence by the header that it is about, and who joined by a snapshot in between lacks that.
     """
-    home = Home(Path(net.local.node(name)["home"]))
+    home = net.home(name)
     others = [node for node in net.local.net["nodes"] if node["name"] != name]
     with net.away(name):
         _empty(net, name)
         net.use(name, net.build)
         least = max(net.double_signers.values(), default=1)
-        ask_until(lambda: newest_snapshot(*(Home(Path(other["home"])) for other in others)) >= least, 60)
+        ask_until(lambda: newest_snapshot(*(net.home(other["name"]) for other in others)) >= least, 60)
         trusted = net.node(others[0]["name"]).rpc("commit")["signed_header"]["commit"]
         servers = ",".join(other["rpc"] for other in others[:2])
         trust = {"trust_height": int(trusted["height"]), "trust_hash": trusted["block_id"]["hash"]}
@@ -125,7 +122,7 @@ def newest_snapshot(*homes: Home) -> int:
 
 def _empty(net: Network, name: str) -> None:
     net.local.stop(name)
-    home = Home(Path(net.local.node(name)["home"]))
+    home = net.home(name)
     signed = home.validator_state.read_bytes()
     Cli(home.root).ok("comet", "unsafe-reset-all", "--keep-addr-book")
     home.validator_state.write_bytes(signed)
@@ -133,12 +130,12 @@ def _empty(net: Network, name: str) -> None:
 
 def double_sign(net: Network, name: str, step: Step) -> None:
     """Two precommits for one height, signed with the validator's key file: the evidence gets into a block, and the validator out of the set."""
-    key = ValidatorKey.from_file(Path(net.local.node(name)["home"]) / "config" / "priv_validator_key.json")
+    key = ValidatorKey.from_file(net.home(name).validator_key)
     witness = net.node(next(other for other in net.local.names if other != name))
     height = witness.height() - 2
-    time_ns = time_ns_of(rpc_json.block(witness.rpc("block", height=str(height))["block"]).header.time)
-    evidence = blocks.duplicate_vote(key, net.local.net["chain_id"], height, 0, net.validators(height), time_ns)
-    witness.rpc("broadcast_evidence", evidence=blocks.duplicate_vote_json(evidence))
+    comet = CometClient(witness.net["rpc"])
+    double_votes.post(comet, net.local.net["chain_id"], key, height)
+    comet.close()
     net.double_signers[name] = ask_until(lambda: net.evidence_height(height, key.address), 20)
     ask_until(lambda: all(one.address != key.address for one in net.validators(witness.height())), 20)
 
@@ -146,9 +143,7 @@ def double_sign(net: Network, name: str, step: Step) -> None:
 def upgrade(net: Network, name: str, step: Step) -> Check:
     """The validators agree on an upgrade; all nodes halt at its height, stay for ``for_s``, and are started with the build that begins with it."""
     number = net.build + 1
-    height = max(net.heights().values()) + net.voting_blocks + MARGIN
-    plan = {"name": builds.name(number), "height": str(height), "info": "a test build"}
-    net.decide(f"upgrade {number}", {"@type": "/cosmos.upgrade.v1beta1.MsgSoftwareUpgrade", "authority": GOV, "plan": plan})
+    height = net.schedule(number, "a test build", MARGIN)
     ask_until(lambda: all(net.waits(one, height) for one in net.local.names), 120)
     time.sleep(step.for_s)
     if not all(net.waits(one, height) for one in net.local.names):
@@ -161,7 +156,7 @@ def upgrade(net: Network, name: str, step: Step) -> Check:
 
     def check() -> None:
         for one in net.local.names:
-            if net.rest(f"/cosmos/upgrade/v1beta1/applied_plan/{plan['name']}", one) != {"height": str(height)}:
+            if net.rest(f"/cosmos/upgrade/v1beta1/applied_plan/{builds.name(number)}", one) != {"height": str(height)}:
                 raise Broken(f"{one} did not apply the upgrade at {height}")
 
     return check
