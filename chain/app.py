@@ -46,8 +46,18 @@ from modules.feegrant.module import feegrant_module
 from modules.genutil.module import deliver_with, genutil_module
 from modules.gov.keeper import GovKeeper
 from modules.gov.module import gov_module
+from modules.grant.keeper import GrantKeeper
+from modules.grant.module import grant_module
 from modules.mint.keeper import MintKeeper
 from modules.mint.module import mint_module
+from modules.pot.keeper import PotKeeper
+from modules.pot.module import pot_module
+from modules.register.keeper import RegisterKeeper
+from modules.register.module import register_module
+from modules.sds.keeper import SdsKeeper
+from modules.sds.module import sds_module
+from modules.settlement.keeper import SettlementKeeper
+from modules.settlement.module import settlement_module
 from modules.slashing.hooks import SlashingHooks
 from modules.slashing.keeper import SlashingKeeper
 from modules.slashing.module import slashing_module
@@ -64,15 +74,15 @@ PRE_BLOCK: Final = ("upgrade",)
 # fmt: off
 BEGIN_BLOCK: Final = (
     "mint", "distribution", "slashing", "evidence", "staking", "auth", "bank", "gov", "crisis", "genutil",
-    "authz", "feegrant", "vesting", "consensus",
+    "authz", "feegrant", "vesting", "consensus", "register", "pot", "sds", "settlement", "grant",
 )
 END_BLOCK: Final = (
-    "crisis", "gov", "staking", "auth", "bank", "distribution", "slashing", "mint", "genutil", "evidence",
-    "authz", "feegrant", "upgrade", "vesting", "consensus",
+    "crisis", "gov", "staking", "register", "sds", "auth", "bank", "distribution", "slashing", "mint", "genutil", "evidence",
+    "authz", "feegrant", "pot", "settlement", "grant", "upgrade", "vesting", "consensus",
 )
 GENESIS: Final = (
     "auth", "bank", "distribution", "staking", "slashing", "gov", "mint", "genutil", "evidence", "authz",
-    "feegrant", "upgrade", "vesting", "consensus", "crisis",
+    "feegrant", "upgrade", "vesting", "consensus", "register", "pot", "sds", "settlement", "grant", "crisis",
 )
 # fmt: on
 
@@ -83,6 +93,18 @@ MODULE_ACCOUNTS: Final[dict[str, tuple[str, ...]]] = {
     BONDED_POOL: ("burner", "staking"),
     NOT_BONDED_POOL: ("burner", "staking"),
     "gov": ("burner",),
+    "register": ("burner", "minter"),
+    "resource_node_bonded_pool": ("minter",),
+    "resource_node_not_bonded_pool": ("minter",),
+    "meta_node_bonded_pool": ("minter",),
+    "meta_node_not_bonded_pool": ("minter",),
+    "total_unissued_prepay": ("minter",),
+    "pot": ("minter",),
+    "foundation_account": ("burner", "minter"),
+    "total_reward_pool": (),
+    "sds": (),
+    "settlement": (),
+    "grant": (),
 }
 MAY_RECEIVE: Final = ("fee_collector", "distribution")
 """Module accounts that a user may send to (reference stratos-chain.md 1.8)."""
@@ -120,6 +142,12 @@ def build_application(
     staking.set_hooks((DistributionHooks(distribution), SlashingHooks(slashing, staking)))
     authz = AuthzKeeper(auth, bank, router, {**BANK_AUTHORIZATIONS, **STAKING_AUTHORIZATIONS})
     feegrant = FeegrantKeeper(auth, bank)
+    register = RegisterKeeper(bank, distribution)
+    sds = SdsKeeper(bank, register)
+    grant = GrantKeeper(bank, sds)
+    settlement = SettlementKeeper(bank, distribution, register, grant)
+    pot = PotKeeper(bank, distribution, register, settlement, staking)
+    settlement.set_pot(pot)
     modules: list[Module] = [
         auth_module(auth),
         bank_module(bank, auth),
@@ -135,6 +163,11 @@ def build_application(
         feegrant_module(feegrant),
         consensus_module(consensus, staking.most_validators),
         upgrade_module(upgrade),
+        register_module(register),
+        sds_module(sds),
+        grant_module(grant),
+        settlement_module(settlement),
+        pot_module(pot),
         crisis_module(crisis),
     ]
     router.fill({name: handler for module in modules for name, handler in module.messages.items()})

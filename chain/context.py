@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Any
 
 from chain.events import EventList
 from chain.gas import GasMeter, InfiniteGasMeter
@@ -47,6 +48,8 @@ class Context:
     """Block header facts, the gas meter and the event list of the running execution.
 
     ``time_ns`` is the block time in Unix nanoseconds (the only clock consensus code has). ``app_hash`` is that of the block before.
+    ``next_message`` is the message that the transaction itself runs after this one, or None: for the last one, and for every message that another
+    one carries (authz, gov).
     """
 
     chain_id: str
@@ -62,3 +65,4 @@ class Context:
     last_commit: tuple[Vote, ...] = ()
     misbehavior: tuple[Misbehavior, ...] = ()
     tx_hash: bytes = b""
+    next_message: Any = None

@@ -9,6 +9,7 @@ Every module may ask for the router; ``chain/app.py`` fills it once all modules 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -50,7 +51,7 @@ class MessageRouter:
             raise UnknownRequest(f"no message handler found for /{message.DESCRIPTOR.full_name}")
         handler.check_stateless(message)
         ctx.gas.consume(CIRCUIT_LOOKUP_COST, "Has")
-        return handler.execute(ctx, state, message)
+        return handler.execute(ctx if ctx.next_message is None else replace(ctx, next_message=None), state, message)
 
     def attempt(self, ctx: Context, state: StateWriter, messages: Sequence[Any]) -> tuple[list[Any], int, Exception | None]:
         """Execute all ``messages`` or none: (responses, how many ran, None), or ([], index of the one that failed, its error) with every

@@ -7,7 +7,7 @@ mark 0 ─► ante ─► mark 1 (after ante) ─► message 0 ─► message 1 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import structlog
@@ -149,8 +149,9 @@ class Executor:
         for at, message in enumerate(tx.messages):
             mark = ctx.events.mark()
             ctx.gas.consume(CIRCUIT_LOOKUP_COST, "Has")
+            own = replace(ctx, next_message=tx.messages[at + 1]) if at + 1 < len(tx.messages) else ctx
             try:
-                responses.append(pack_any(self._handler(message).execute(ctx, state, message)))
+                responses.append(pack_any(self._handler(message).execute(own, state, message)))
             except AppError as error:
                 raise with_detail(error, f"failed to execute message; message index: {at}: {error.detail}") from error
             emitted = ctx.events.events[mark:]

@@ -1,0 +1,1 @@
+"""Free ozone: pools, campaigns and claims."""

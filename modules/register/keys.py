@@ -1,0 +1,7 @@
+"""Store ``register``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+STORE: Final = "register"

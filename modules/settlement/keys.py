@@ -1,0 +1,7 @@
+"""Store ``settlement``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+STORE: Final = "settlement"
