@@ -22,6 +22,7 @@ WANTED = (
     "docs/node.md",
     "docs/validators.md",
     "docs/wallets.md",
+    "docs/economics.md",
     "docs/modules.md",
     "docs/architecture.md",
     "docs/cli.md",

@@ -1,8 +1,10 @@
-"""Does it pay to buy one's own traffic? ``python -m tools.economics [--json]``
+"""Does it pay to buy one's own traffic? ``python -m tools.economics [--json | --write]``
 
 An attacker buys ozone, reports all of it as served by his own resource node, and gets back a part of what he paid and of what is mined. The tables
 are computed by the modules' own functions, for the original's rules and for ours (storage-protocol.md 1.3 and 1.5):
 
+- prices: what sales, deposits, a report and a leaving do to the price
+- tiers: what an epoch mines at most, and who gets it
 - example: an epoch of 1 TB on the mainnet's genesis state after 10,101 stos of sales (vectors' set B)
 - ratios: what comes back per wei paid for 1 TB, at worst: nobody else has bought, so R = X (without a cap it is the more the less is bought)
 - break-even: κ from which on the attacker does not lose
@@ -10,26 +12,36 @@ are computed by the modules' own functions, for the original's rules and for our
 
 Roles: a resource node alone; with one of seven meta nodes; with one of seven equal validators too (mainnet's genesis had seven of each, and its
 distribution module takes no tax); everything, which cannot be made to lose. Ratios are rounded down to four places.
+
+``--write`` puts the tables into docs/economics.md, between the marks that are there, and draws docs/economics.svg anew.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
 from chain.dec import ONE, Dec, parse_dec
 from chain.ozone import Ozone
 from modules.pot.rewards import Distribution, RewardParams, Work, break_even_cap, distribute
 from modules.pot.tiers import BASIS_POINTS, DEFAULT_TIERS, STOS_WEI, Tier
-from modules.register.deposits import raise_deposit
-from modules.sds.pricing import claim, cost_wei, prepay
+from modules.register.deposits import lower_deposit, raise_deposit, return_ozone
+from modules.sds.pricing import claim, cost_wei, prepay, price
+from tools import svg
 
+DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
+PAGE: Final = DOCS / "economics.md"
+PICTURE: Final = DOCS / "economics.svg"
+MARKED: Final = re.compile(r"(<!-- tools/economics\.py: (\w+) -->\n```text\n).*?(```\n<!-- end -->)", re.DOTALL)
 META_NODES: Final = 7
 VALIDATORS: Final = 7
-EPOCH_NOZ: Final = 10**12
+NOZ_PER_OZ: Final = 10**9
+EPOCH_NOZ: Final = 1000 * NOZ_PER_OZ
 DEPOSIT_WEI: Final = 69_300 * STOS_WEI
 FOUNDATION_WEI: Final = 40_000_000 * STOS_WEI
 MINED_WEI: Final = 1_000_000 * STOS_WEI
@@ -102,6 +114,48 @@ def epoch(pool: Ozone, role: Role, params: RewardParams, mined_wei: int, work: W
     return distribute(pool, mined_wei, FOUNDATION_WEI, [work], role.meta_wallets, params)
 
 
+def prices() -> Iterator[dict[str, Any]]:
+    """One step after the other, by our rules."""
+    pool, joined = untouched(True), 30_000 * STOS_WEI
+
+    def told(what: str) -> dict[str, Any]:
+        wei = price(pool).truncate()
+        return {
+            "what": what,
+            "deposit_wei": str(pool.deposit_wei),
+            "remaining_noz": str(pool.remaining_noz),
+            "prepaid_wei": str(pool.prepaid_wei),
+            "price_wei": str(wei),
+            "noz_per_stos": str(STOS_WEI // wei),
+        }
+
+    yield told("seven meta nodes, nothing sold")
+    for stos in (1, 100, 10_000):
+        pool, _ = prepay(pool, stos * STOS_WEI)
+        yield told(f"{stos:,} stos buy ozone")
+    pool = raise_deposit(pool, joined)
+    yield told("a deposit of 30,000 stos")
+    volume = pool.outstanding_noz // 2
+    paid = epoch(pool, ROLES[0], RULES[-1].params, MINED_WEI, Work(OWN, volume))
+    pool = return_ozone(replace(pool, prepaid_wei=pool.prepaid_wei - paid.spent_wei), volume)
+    yield told("half of what is sold is reported")
+    pool = lower_deposit(pool, joined)
+    yield told("that deposit has left")
+
+
+def tiers() -> Iterator[dict[str, Any]]:
+    for number, tier in enumerate(DEFAULT_TIERS, 1):
+        yield {
+            "tier": number,
+            "start_wei": str(tier.start_wei),
+            "end_wei": str(tier.end_wei),
+            "reward_wei": str(tier.reward_wei),
+            "chain_bp": tier.chain_bp,
+            "resource_bp": tier.resource_bp,
+            "meta_bp": tier.meta_bp,
+        }
+
+
 def example() -> Iterator[dict[str, Any]]:
     """An attacker who buys 1 TB of traffic at the price of the state after sales and serves it himself."""
     for rules in RULES:
@@ -164,6 +218,8 @@ def grants() -> Iterator[dict[str, Any]]:
 def tables() -> dict[str, Any]:
     return {
         "tax": _places(TAX.scaled, ONE),
+        "prices": list(prices()),
+        "tiers": list(tiers()),
         "example": list(example()),
         "ratios": list(ratios()),
         "break_even": list(break_evens()),
@@ -181,32 +237,90 @@ def _stos(wei_text: str) -> str:
     return f"{'-' if wei < 0 else ''}{abs(wei) // STOS_WEI}.{abs(wei) % STOS_WEI // 10**14:04d}"
 
 
-def text(found: dict[str, Any]) -> str:
-    names = [role.name for role in ROLES]
-    lines = ["One epoch of 1 TB of the attacker's own traffic, mainnet genesis after sales, tier 1; stos", ""]
-    lines.append(f"{'rules (cap)':12}{'role':22}{'paid':>10}{'R':>10}{'mining':>10}{'back':>10}{'gain':>10}")
-    for row in found["example"]:
-        figures = [_stos(row[key]) for key in ("paid_wei", "traffic_value_wei", "mining_wei", "back_wei", "gain_wei")]
-        lines.append(f"{row['rules']:12}{row['role']:22}" + "".join(f"{one:>10}" for one in figures))
-    lines += ["", "Back per wei paid, at worst (all that is prepaid is the attacker's)", ""]
-    lines.append(f"{'tier':6}{'rules (cap)':12}" + "".join(f"{name:>22}" for name in names))
-    for at in range(0, len(found["ratios"]), len(ROLES)):
-        row = found["ratios"][at : at + len(ROLES)]
-        lines.append(f"{row[0]['tier']:<6}{row[0]['rules']:12}" + "".join(f"{one['back_per_paid']:>22}" for one in row))
-    for title, key, column in (
-        ("Cap from which on the attacker does not lose", "break_even", "cap"),
-        ("Back per wei of grants that the attacker gets all himself", "grants", "back_per_paid"),
-    ):
-        lines += ["", title, "", f"{'tier':18}" + "".join(f"{name:>22}" for name in names)]
-        for at in range(0, len(found[key]), len(ROLES)):
-            row = found[key][at : at + len(ROLES)]
-            lines.append(f"{row[0]['tier']:<18}" + "".join(f"{one[column]:>22}" for one in row))
+TITLES: Final = {
+    "prices": "How the price moves, from mainnet's genesis on; S and Pt in stos, ozone in oz (1 oz is about 1 GB)",
+    "tiers": "Mining; stos",
+    "example": "One epoch of 1 TB of the attacker's own traffic, mainnet genesis after sales, tier 1; stos",
+    "ratios": "Back per wei paid, at worst (all that is prepaid is the attacker's)",
+    "break_even": "Cap from which on the attacker does not lose",
+    "grants": "Back per wei of grants that the attacker gets all himself",
+}
+
+
+def printed(table: str, rows: list[dict[str, Any]]) -> str:
+    """A table as text, without its title."""
+    if table == "prices":
+        lines = [f"{'':34}{'S':>10}{'Lt':>12}{'Pt':>10}{'wei per noz':>13}{'oz per stos':>13}"]
+        for row in rows:
+            deposit, limit, prepaid = (
+                int(row["deposit_wei"]) // STOS_WEI,
+                int(row["remaining_noz"]) // NOZ_PER_OZ,
+                int(row["prepaid_wei"]) // STOS_WEI,
+            )
+            lines.append(f"{row['what']:34}{deposit:>10}{limit:>12}{prepaid:>10}{row['price_wei']:>13}{int(row['noz_per_stos']) // NOZ_PER_OZ:>13}")
+        return "\n".join(lines)
+    if table == "tiers":
+        lines = [f"{'tier':6}{'mined from':>12}{'to':>12}{'per epoch at most':>19}{'chain':>8}{'resource nodes':>16}{'meta nodes':>12}"]
+        for row in rows:
+            start, end = int(row["start_wei"]) // STOS_WEI, int(row["end_wei"]) // STOS_WEI
+            parts = [f"{row[key] // 100} %" for key in ("chain_bp", "resource_bp", "meta_bp")]
+            lines.append(f"{row['tier']:<6}{start:>12}{end:>12}{_stos(row['reward_wei'])[:-3]:>19}{parts[0]:>8}{parts[1]:>16}{parts[2]:>12}")
+        return "\n".join(lines)
+    if table == "example":
+        lines = [f"{'rules (cap)':12}{'role':22}{'paid':>10}{'R':>10}{'mining':>10}{'back':>10}{'gain':>10}"]
+        for row in rows:
+            figures = [_stos(row[key]) for key in ("paid_wei", "traffic_value_wei", "mining_wei", "back_wei", "gain_wei")]
+            lines.append(f"{row['rules']:12}{row['role']:22}" + "".join(f"{one:>10}" for one in figures))
+        return "\n".join(lines)
+    column = "cap" if table == "break_even" else "back_per_paid"
+    lines = [f"{'tier':6}{'rules (cap)' if table == 'ratios' else '':12}" + "".join(f"{role.name:>22}" for role in ROLES)]
+    for at in range(0, len(rows), len(ROLES)):
+        of = rows[at : at + len(ROLES)]
+        lines.append(f"{of[0]['tier']:<6}{of[0].get('rules', ''):12}" + "".join(f"{one[column]:>22}" for one in of))
     return "\n".join(lines)
+
+
+def text(found: dict[str, Any]) -> str:
+    return "\n\n".join(f"{title}\n\n{printed(table, found[table])}" for table, title in TITLES.items())
+
+
+def page(found: dict[str, Any], written: str) -> str:
+    """The page ``written`` with each marked table as it is now."""
+    return MARKED.sub(lambda mark: f"{mark[1]}{printed(mark[2], found[mark[2]])}\n{mark[3]}", written)
+
+
+def picture() -> str:
+    """SVG: what a resource node alone gets back by cap, a line for each tier, where all that is prepaid is its own."""
+    pool = untouched(True)
+    paid_wei = cost_wei(pool, EPOCH_NOZ)
+    pool, noz = prepay(pool, paid_wei)
+
+    def back(tier: Tier, cap: Dec) -> int:
+        alone = ROLES[0]
+        return alone.back_wei(epoch(pool, alone, RewardParams(TAX, mining_cap=cap), tier.start_wei, Work(OWN, noz))) * PLACES // paid_wei
+
+    lines = []
+    for number, tier in enumerate(DEFAULT_TIERS, 1):
+        points = [(percent * PLACES // 100, back(tier, Dec(percent * ONE // 100))) for percent in range(5, 101, 5)]
+        uncapped = back(tier, Dec(0))
+        lines.append(svg.Line(f"tier {number} (no cap: {uncapped // PLACES}.{uncapped % PLACES // 100:02d})", points))
+    return svg.chart(
+        "Back per stos spent on traffic that one's own resource node serves",
+        svg.Axis("mining cap κ: mining per stos of paid traffic", 0, PLACES, PLACES // 10),
+        svg.Axis("stos back per stos spent", PLACES // 2, PLACES * 3 // 2, PLACES // 10),
+        lines,
+        svg.Border("above: self-dealing pays", PLACES),
+        svg.Border("κ = 0.4", PLACES * 4 // 10),
+    )
 
 
 def main() -> int:
     found = tables()
-    print(json.dumps(found, indent=1) if "--json" in sys.argv[1:] else text(found))
+    if "--write" in sys.argv[1:]:
+        PAGE.write_text(page(found, PAGE.read_text()))
+        PICTURE.write_text(picture())
+    else:
+        print(json.dumps(found, indent=1) if "--json" in sys.argv[1:] else text(found))
     return 0
 
 

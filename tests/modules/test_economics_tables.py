@@ -1,12 +1,15 @@
-"""The tables of tools/economics.py say what the decisions about mining and grants say (storage-protocol.md 1.3, 1.5), and print as text and JSON."""
+"""The tables of tools/economics.py say what the decisions about mining and grants say (storage-protocol.md 1.3, 1.5), print as text and JSON, and are
+those of docs/economics.md."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -64,3 +67,39 @@ def test_the_command_prints_text_and_json_alike() -> None:
     assert json.loads(told[1]) == TABLES
     for one in TABLES["ratios"]:
         assert one["back_per_paid"] in told[0]
+
+
+def test_the_page_and_the_picture_are_what_the_script_makes() -> None:
+    written = economics.PAGE.read_text()
+    marked = [found[2] for found in economics.MARKED.finditer(written)]
+    assert sorted(marked) == sorted(economics.TITLES)
+    assert economics.page(TABLES, written) == written, "python -m tools.economics --write makes them anew"
+    assert economics.PICTURE.read_text() == economics.picture()
+    assert f"]({economics.PICTURE.name})" in written
+
+
+def test_a_page_with_other_figures_is_not_what_the_script_makes() -> None:
+    written = economics.PAGE.read_text()
+    assert "48.5933" in written
+    assert economics.page(TABLES, written.replace("48.5933", "48.5934")) == written
+
+
+def test_the_picture_is_well_formed_and_has_a_line_for_each_tier() -> None:
+    root = ElementTree.fromstring(economics.picture())
+    lines = root.findall("{http://www.w3.org/2000/svg}polyline")
+    assert len(lines) == 6
+    assert all(len(one.get("points", "").split()) == 20 for one in lines)
+
+
+def test_the_page_says_which_roles_gain_with_the_default_cap() -> None:
+    gains = [
+        (one["tier"], one["role"], one["back_per_paid"]) for one in TABLES["ratios"] if one["rules"] == "0.4" and float(one["back_per_paid"]) > 1
+    ]
+    assert [one for one in gains if one[1] != "everything"] == [(5, "+ 1 of 7 validators", "1.0090"), (6, "+ 1 of 7 validators", "1.0328")]
+    assert "(0.9 % and 3.3 % of what he spends)" in economics.PAGE.read_text()
+
+
+def test_the_price_rises_by_sales_and_by_a_leaving_and_falls_by_deposits_and_reports() -> None:
+    prices = [int(one["price_wei"]) for one in TABLES["prices"]]
+    assert prices[0] == 10**6
+    assert [after > before for before, after in pairwise(prices)] == [True, True, True, False, False, True]
