@@ -92,7 +92,7 @@ class Draft:
 
 
 def draft_of(given: Any) -> Draft:
-    """The draft in JSON. Wallets are sorted as the signers expect them; roots that are left out are those of empty trees.
+    """The draft in JSON. Volumes and lines are put in order, so every signer signs the same; roots that are left out are those of empty trees.
 
     Raises InvalidRequest, InvalidAddress, and what ``from_json`` raises, naming the field.
     """
@@ -120,6 +120,9 @@ def draft_of(given: Any) -> Draft:
     for name in ROOTS:
         if roots[name] is None:
             setattr(commitment.roots, name, EMPTY_ROOT)
+    lines = sorted(commitment.lines, key=lambda line: (bech32.decode(line.wallet), line.traffic_class, line.fund))
+    del commitment.lines[:]
+    commitment.lines.extend(lines)
     report = from_json(
         message_class("stratos.pot.v1.MsgVolumeReport"),
         {name: given[name] for name in ("wallet_volumes", "reporter", "reporter_owner")} | {"epoch": str(given["epoch"])},

@@ -19,10 +19,16 @@ from chain.cli import (
     feegrant,
     genesis,
     gov,
+    grant,
     keys,
     maintain,
+    metakeys,
     node,
+    pot,
     query,
+    register,
+    sds,
+    settlement,
     sign,
     slashing,
     snapshots,
@@ -141,6 +147,7 @@ for _command in (
     genesis.init,
     genesis.genesis,
     keys.keys,
+    metakeys.meta_keys,
     node.start,
     node.status,
     node.version,
@@ -164,6 +171,11 @@ tx.tx.add_command(upgrade.crisis)
 tx.tx.add_command(distribution.distribution)
 tx.tx.add_command(authz.authz)
 tx.tx.add_command(feegrant.feegrant)
+tx.tx.add_command(register.register)
+tx.tx.add_command(sds.sds)
+tx.tx.add_command(pot.pot)
+tx.tx.add_command(settlement.settlement)
+tx.tx.add_command(grant.grant)
 for _name, _signing in sign.COMMANDS.items():
     tx.tx.add_command(_signing, _name)
 node.comet.add_command(bootstrap.bootstrap_state)

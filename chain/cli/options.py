@@ -11,12 +11,15 @@ import click
 
 from chain.cli.keyring import setting
 from chain.cli.text import yaml
+from chain.codec.json import loads
 from chain.config import Home, default_home
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 UINT64: Final = click.IntRange(0, (1 << 64) - 1)
 """What fits protobuf's uint64."""
+MAX_FILE_BYTES: Final = 16 << 20
+"""Of a JSON file that a command reads."""
 
 
 def home_of(ctx: click.Context) -> Home:
@@ -44,3 +47,19 @@ def show(value: Any, output: str | None = None, *, indent: bool = False) -> None
         click.echo(json.dumps(value, separators=None if indent else (",", ":"), indent=2 if indent else None, ensure_ascii=False))
     else:
         click.echo(yaml(value))
+
+
+def json_of(file: Any, shape: str) -> dict[str, Any]:
+    """The JSON object in an open file. Raises ClickException saying that ``shape`` was expected, and what ``loads`` raises."""
+    text = file.read(MAX_FILE_BYTES + 1)
+    if len(text) > MAX_FILE_BYTES:
+        raise click.ClickException(f"{file.name} has more than {MAX_FILE_BYTES} bytes")
+    given = loads(text)
+    if not isinstance(given, dict):
+        raise click.ClickException(f"{file.name} is no JSON object: expected {shape}")
+    return given
+
+
+def yes_or_no(flag: str, **attributes: Any) -> Callable[[F], F]:
+    """An option as Go's commands have switches: ``--flag`` and ``--flag=true`` are yes, ``--flag=false`` is no."""
+    return click.option(flag, type=click.BOOL, is_flag=False, flag_value="true", **attributes)

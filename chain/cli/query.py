@@ -50,7 +50,7 @@ _COMET: Final = {
     "validator-set-by-height": "GetValidatorSetByHeight",
 }
 _COMET_SERVICE: Final = "/cosmos.base.tendermint.v1beta1.Service/"
-_OPTIONAL: Final = ("resolve_denom", "id", "status", "evidence_hash", "proposal_status")
+_OPTIONAL: Final = ("resolve_denom", "id", "status", "evidence_hash", "proposal_status", "query_type")
 """Scalars a query may do without: options, where the others are arguments."""
 _LAST_MAY_MISS: Final = ("module_name", "msg_type_url", "params_type")
 """Arguments that may be left out: they come last."""
@@ -58,8 +58,25 @@ _BY_OPTION: Final = (
     "/cosmos.distribution.v1beta1.Query/DelegatorValidators",
     "/cosmos.distribution.v1beta1.Query/DelegatorWithdrawAddress",
     "/cosmos.gov.v1.Query/Proposals",
+    "/stratos.register.v1.Query/ResourceNodes",
+    "/stratos.register.v1.Query/MetaNodes",
+    "/stratos.pot.v1.Query/PriceHistory",
+    "/stratos.settlement.v1.Query/Epochs",
+    "/stratos.settlement.v1.Query/Challenges",
+    "/stratos.grant.v1.Query/Campaigns",
 )
-"""Methods whose fields simd takes as options alone."""
+"""Methods whose fields are options alone: all of simd's that are so, and of ours those that filter."""
+_ORIGINAL: Final = {
+    "register": {
+        "get-resource-node": ("ResourceNode", "network-address"),
+        "get-meta-node": ("MetaNode", "network-address"),
+        "get-resource-count": ("BondedResourceNodeCount", ""),
+        "get-meta-count": ("BondedMetaNodeCount", ""),
+    },
+    "pot": {"report": ("VolumeReport", "epoch"), "total-reward": ("TotalRewardByEpoch", "epoch")},
+    "sds": {"upload": ("Fileupload", "")},
+}
+"""Stratos' own commands beside those that follow from the methods (stratos-chain.md 7): method, and the option that its one field is."""
 _SCALAR: Final = extension("cosmos_proto.scalar")
 _HASH: Final = re.compile(r"(?:0x)?[0-9a-fA-F]{64}", re.ASCII)
 _HEX: Final = re.compile(r"(?:0x)?(?:[0-9a-fA-F]{2})*", re.ASCII)
@@ -83,22 +100,27 @@ def _add_module_commands() -> None:
             name = _kebab(path.rpartition("/")[2])
             name = _NAMES.get(module.name, {}).get(name, name)
             if name not in group.commands:  # a module names the newest of its services first
-                group.add_command(_command(path, name))
+                group.add_command(_command(path, name, module.name))
+        for name, (method, flag) in _ORIGINAL.get(module.name, {}).items():
+            for path in [one for one in module.queries if one.endswith(f"/{method}")]:
+                group.add_command(_command(path, name, module.name, flag))
         query.add_command(group)
     comet = click.Group("comet", help="What CometBFT knows, through the application's service.")
     for name, method in _COMET.items():
-        comet.add_command(_command(_COMET_SERVICE + method, name))
+        comet.add_command(_command(_COMET_SERVICE + method, name, "consensus comet"))
     consensus = query.commands["consensus"]
     assert isinstance(consensus, click.Group), "the consensus module has queries"
     consensus.add_command(comet)
 
 
-def _command(path: str, name: str) -> click.Command:
+def _command(path: str, name: str, group: str, flag_of_field: str = "") -> click.Command:
+    """The command ``name`` in ``group`` that asks a method; with ``flag_of_field`` the one field is that option."""
     service, _, method = path.lstrip("/").partition("/")
     request = POOL.FindServiceByName(service).FindMethodByName(method).input_type
     scalars = [field for field in request.fields if field.message_type is None]
     paged = "pagination" in request.fields_by_name
-    arguments = [field for field in scalars if field.name not in _OPTIONAL and path not in _BY_OPTION]
+    by_option = bool(flag_of_field) or path in _BY_OPTION
+    arguments = [field for field in scalars if field.name not in _OPTIONAL and not by_option]
 
     def run(output: str | None, node: str | None, height: int, grpc_addr: str, no_indent: bool, **given: Any) -> None:
         value = {field.name: _value(field, given[f"arg_{field.name}"]) for field in scalars if given.get(f"arg_{field.name}")}
@@ -116,13 +138,15 @@ def _command(path: str, name: str) -> click.Command:
         command = click.option("--page-count-total", is_flag=True, help="Count all.")(command)
     for field in scalars:
         if field not in arguments:
-            flag = f"--{field.name.replace('_', '-')}"
+            flag = f"--{flag_of_field or field.name.replace('_', '-')}"
             command = click.option(flag, f"arg_{field.name}", is_flag=field.type == field.TYPE_BOOL, help=f"Field {field.name}.")(command)
     for field in reversed(arguments):
         required = field.name not in _LAST_MAY_MISS and not field.is_repeated
         shown = field.name.upper() if required or field.is_repeated else f"[{field.name.upper()}]"
         command = click.argument(f"arg_{field.name}", nargs=-1 if field.is_repeated else 1, metavar=shown, required=required)(command)
-    return click.command(name, help=f"{path} of the node.")(command)
+    example = " ".join(["stchaind query", group, name, *(field.name.upper() for field in arguments)])
+    example += f" --{flag_of_field} {request.fields[0].name.upper()}" if flag_of_field else ""
+    return click.command(name, help=f"{path} of the node.\n\n\b\n{example}")(command)
 
 
 def _value(field: Any, given: Any) -> Any:
