@@ -6,6 +6,7 @@ from typing import Protocol
 
 from chain.coins import Coins
 from chain.context import Context
+from chain.ozone import Ozone as Pool
 from chain.store.api import StateReader, StateWriter
 
 
@@ -20,6 +21,9 @@ class Bank(Protocol):
 class Ozone(Protocol):
     """sds: buys ozone for a module account and gives it back."""
 
+    def pool(self, state: StateReader) -> Pool:
+        """S, Lt, Pt and the rate as they are now."""
+
     def quote_wei(self, state: StateReader, noz: int) -> int:
         """What ``noz`` cost now. Raises OzoneLimitNotEnough (sds/14), InvalidRequest (sdk/18)."""
 
@@ -28,3 +32,6 @@ class Ozone(Protocol):
 
     def expire(self, ctx: Context, state: StateWriter, recipient_module: str, noz: int, outstanding_noz: int, cost_wei: int) -> int:
         """Granted noz that were not used come back: Lt += noz, and the refund of storage-protocol.md 1.5 goes from Pt to a module account; returns it in wei."""
+
+    def take_back(self, ctx: Context, state: StateWriter, payer_module: str, noz: int, refund_wei: int) -> None:
+        """An ``expire`` is undone: ``refund_wei`` go from a module account to Pt, and the noz leave Lt as far as it holds them, the rest when it rises."""

@@ -31,6 +31,9 @@ class Register(Protocol):
     def return_ozone(self, ctx: Context, state: StateWriter, volume_noz: int) -> None:
         """Back: Lt += noz, then what is pending leaves."""
 
+    def void_ozone(self, ctx: Context, state: StateWriter, volume_noz: int) -> tuple[int, int]:
+        """What came back is sold after all: Lt −= noz as far as it goes, the rest is pending. Returns (lowered, pending), in noz."""
+
     def meta_node(self, state: StateReader, address: bytes) -> Any | None:
         """``stratos.register.v1.MetaNode`` of a network address (20 bytes), or None."""
 
