@@ -43,6 +43,8 @@ class Ozone:
     pending_wei: int = 0
     """Part of S that is to go as soon as Lt can go with it; 0 with the rules off."""
     solvency: bool = False
+    pending_noz: int = 0
+    """Of a void epoch: noz that Lt has yet to give back, before anything else leaves."""
 
     def __post_init__(self) -> None:
         bounded(self.deposit_wei, "deposits")
@@ -52,6 +54,7 @@ class Ozone:
             raise InvalidRequest("expected a positive rate of wei per noz of at most 2^127 - 1")
         if not 0 <= self.pending_wei <= self.deposit_wei:
             raise InvalidRequest("expected pending deposits between 0 and all deposits")
+        bounded(self.pending_noz, "pending noz")
 
     @property
     def supply_noz(self) -> int:
@@ -61,7 +64,7 @@ class Ozone:
     @property
     def outstanding_noz(self) -> int:
         """A: ozone that was sold and not reported yet. Negative only where rules that are off let Lt exceed the supply."""
-        return self.supply_noz - self.remaining_noz
+        return self.supply_noz - self.remaining_noz + self.pending_noz
 
 
 def traffic_value(pool: Ozone, volume_noz: int) -> Dec:

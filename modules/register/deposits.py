@@ -70,9 +70,23 @@ def lower_deposit(pool: Ozone, amount_wei: int) -> Ozone:
     return replace(pool, deposit_wei=pool.deposit_wei - amount_wei, remaining_noz=Dec(remaining).truncate())
 
 
+def take_ozone(pool: Ozone, volume_noz: int) -> Ozone:
+    """Sold: Lt −= noz. Raises RemainingNozLimit (register/43) for more than Lt."""
+    if bounded(volume_noz, "a volume") > pool.remaining_noz:
+        raise RemainingNozLimit(f"{volume_noz} noz are asked for, of {pool.remaining_noz} noz that are not sold")
+    return replace(pool, remaining_noz=pool.remaining_noz - volume_noz)
+
+
 def return_ozone(pool: Ozone, volume_noz: int) -> Ozone:
     """Reported or expired noz come back: Lt += Y, then what is pending goes. Raises InvalidRequest (sdk/18) for amounts out of range."""
     return _take_pending(replace(pool, remaining_noz=pool.remaining_noz + bounded(volume_noz, "a volume")))
+
+
+def void_ozone(pool: Ozone, volume_noz: int) -> Ozone:
+    """What an epoch had returned is outstanding again: Lt −= Y as far as Lt goes, the rest is pending. Raises InvalidRequest (sdk/18) for amounts
+    out of range."""
+    lowered = min(bounded(volume_noz, "a volume"), pool.remaining_noz)
+    return replace(pool, remaining_noz=pool.remaining_noz - lowered, pending_noz=pool.pending_noz + volume_noz - lowered)
 
 
 def set_effective(pool: Ozone, node: NodeDeposit, effective_wei: int) -> tuple[Ozone, NodeDeposit]:
@@ -125,6 +139,27 @@ def complete_leaving(pool: Ozone, node: NodeDeposit) -> tuple[Ozone, NodeDeposit
     return lower_deposit(pool, node.counted_wei - after.counted_wei), after
 
 
+def slash(pool: Ozone, node: NodeDeposit, amount_wei: int) -> tuple[Ozone, NodeDeposit, int]:
+    """Up to Δ of a deposit is taken, of what stays first, then of what is leaving; the third is what was there.
+
+    What no longer stands behind the counted part leaves S. On: with its ozone, and what Lt cannot take is pending. Off: as a smaller effective
+    deposit, which changes the node alone where Lt cannot take it. Raises InvalidRequest (sdk/18) for amounts out of range.
+    """
+    bounded(amount_wei, "a slash")
+    staying = node.tokens_wei - node.unbonding_wei
+    from_staying = min(amount_wei, staying)
+    from_leaving = min(amount_wei - from_staying, node.unbonding_wei)
+    tokens, unbonding = node.tokens_wei - from_staying - from_leaving, node.unbonding_wei - from_leaving
+    most = tokens - unbonding if node.effective_wei <= staying else tokens
+    after = NodeDeposit(tokens, unbonding, min(node.effective_wei, most), min(node.counted_wei, tokens))
+    if not pool.solvency:
+        after = replace(after, counted_wei=min(after.counted_wei, after.effective_wei))
+    lost = node.counted_wei - after.counted_wei
+    if lost and (pool.solvency or dec_of(pool.remaining_noz) >= dec_of(lost).quo(pool.rate)):
+        pool = lower_deposit(pool, lost)
+    return pool, after, from_staying + from_leaving
+
+
 def deduct(debt_wei: int, amount_wei: int) -> tuple[int, int]:
     """A slashing debt is taken from an amount about to be paid (2.6): (what is left to pay, what was taken), the second min(debt, amount)."""
     taken = min(bounded(debt_wei, "a debt"), bounded(amount_wei, "an amount"))
@@ -147,7 +182,11 @@ def _positive(amount_wei: int) -> None:
 
 
 def _take_pending(pool: Ozone) -> Ozone:
-    """Pending deposits leave with their ozone: as many noz as Lt holds that are worth a whole number of wei, so that A stays the same."""
+    """Pending noz leave first. Then pending deposits leave with their ozone: as many noz as Lt holds that are worth a whole number of wei, so that A
+    stays the same."""
+    taken = min(pool.pending_noz, pool.remaining_noz)
+    if taken:
+        pool = replace(pool, remaining_noz=pool.remaining_noz - taken, pending_noz=pool.pending_noz - taken)
     if pool.pending_wei == 0:
         return pool
     step_noz = ONE // gcd(ONE, pool.rate.scaled)
