@@ -1,1 +1,1 @@
-"""Sds: ozone is bought. So far its arithmetic alone."""
+"""Sds: ozone is bought, and files are recorded."""
