@@ -1,16 +1,9 @@
-"""Epochs and rewards."""
+"""Epochs and rewards: what other modules and the messages may do with them."""
 
 from __future__ import annotations
 
-from modules.pot.expected import Bank, CommunityPool, Register, Settlement, Staking
+from modules.pot.maturity import Maturity
 
 
-class PotKeeper:
-    """Epochs and rewards."""
-
-    def __init__(self, bank: Bank, community: CommunityPool, register: Register, settlement: Settlement, staking: Staking) -> None:
-        self._bank = bank
-        self._community = community
-        self._register = register
-        self._settlement = settlement
-        self._staking = staking
+class PotKeeper(Maturity):
+    """Reports are paid, rewards mature, nodes are slashed, the supply is kept."""
