@@ -17,11 +17,12 @@ from typing import Any, Final
 
 import nacl.signing
 
+from chain.codec.json import to_json
 from chain.codec.registry import message_class
 from chain.config import ConfigError, Home
 from chain.crypto import address as bech32
 from chain.crypto import bls
-from chain.crypto.keys import Ed25519PublicKey
+from chain.crypto.keys import Ed25519PublicKey, public_key_to_any
 from chain.nodekeys import write_private
 
 FILE_NAME: Final = "meta_keys.json"
@@ -90,6 +91,24 @@ class MetaKeys:
             proof_of_possession=self.proof_of_possession(chain_id),
             ledger_consensus_pubkey=self.ledger_consensus_pubkey,
         )
+
+    def genesis_node(self, chain_id: str, owner: str, deposit_wei: int, moniker: str) -> dict[str, Any]:
+        """A bonded meta node of these keys in JSON, as ``genesis.build.add_meta_node`` takes it: ``GenesisMetaNode`` with the keys and their proof."""
+        node = message_class("stratos.register.v1.GenesisMetaNode")(
+            network_address=self.network_address,
+            pubkey=public_key_to_any(self.network_key),
+            status="BOND_STATUS_BONDED",
+            tokens={"denom": "wei", "amount": str(deposit_wei)},
+            owner_address=owner,
+            description={"moniker": moniker},
+        )
+        made: dict[str, Any] = to_json(node)
+        return made | self.proof(chain_id)
+
+    def proof(self, chain_id: str) -> dict[str, Any]:
+        """The part of ``registered`` in JSON that is not the node's name."""
+        made = to_json(self.registered(chain_id))
+        return {name: made[name] for name in ("bls_pubkey", "proof_of_possession", "ledger_consensus_pubkey")}
 
     def told(self) -> dict[str, str]:
         """The public parts: texts of the network key, the others in hex."""

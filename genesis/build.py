@@ -5,11 +5,21 @@ from __future__ import annotations
 from typing import Any, Final
 
 from chain import coins
+from chain.codec.json import from_json, to_json
+from chain.codec.registry import message_class
 from chain.coins import Coins
 from chain.crypto import address as bech32
+from chain.crypto.keys import public_key_from_any
+from chain.errors import AppError
 from chain.module import GenesisError, Module
 
 APP_NAME: Final = "stchaind"
+FOUNDATION: Final = "foundation_account"
+"""The module account that holds what is still to be mined."""
+GenesisMetaNode: Final = message_class("stratos.register.v1.GenesisMetaNode")
+MetaNode: Final = message_class("stratos.register.v1.MetaNode")
+META_KEYS: Final = ("bls_pubkey", "proof_of_possession", "ledger_consensus_pubkey")
+"""What the file of a genesis meta node may have beside the original's fields: its keys for settlement."""
 
 DEFAULT_CONSENSUS_PARAMS: Final[dict[str, Any]] = {
     "block": {"max_bytes": "2097152", "max_gas": "-1"},
@@ -97,6 +107,64 @@ def add_account(document: dict[str, Any], address: bytes, amount: Coins, *, appe
     bank["balances"].sort(key=lambda balance: bech32.decode(balance["address"]))
     supply = coins.from_messages(coins.CoinMessage(**coin) for coin in bank["supply"])
     bank["supply"] = _json(coins.add(supply, amount))
+
+
+def add_meta_node(document: dict[str, Any], node: dict[str, Any], path: str) -> None:
+    """Add a ``GenesisMetaNode`` in JSON, with META_KEYS or without, to register's section and its keys to settlement's.
+
+    Its deposit is taken from its owner's coins when the chain begins. Raises GenesisError naming ``path``, where the node was read.
+    """
+    keys = {name: value for name, value in node.items() if name in META_KEYS}
+    try:
+        given = from_json(GenesisMetaNode, {name: value for name, value in node.items() if name not in META_KEYS})
+        address = bech32.decode(given.network_address, bech32.NODE)
+        bech32.decode(given.owner_address)
+        if not given.HasField("pubkey") or public_key_from_any(given.pubkey).address != address:
+            raise GenesisError(path, f"pubkey is not the key of {given.network_address}")
+    except AppError as error:
+        raise GenesisError(path, error.detail) from None
+    register, settlement = document["app_state"]["register"], document["app_state"]["settlement"]
+    if any(one["network_address"] == given.network_address for one in register["meta_nodes"]):
+        raise GenesisError(path, f"the meta node {given.network_address} is in the genesis file already")
+    denom = register["params"]["bond_denom"]
+    if given.tokens.denom != denom:
+        raise GenesisError(path, f"expected a deposit in {denom}, got {given.tokens.denom[:40]!r}")
+    if keys and len(keys) < len(META_KEYS):
+        raise GenesisError(path, f"expected all of {', '.join(META_KEYS)}, or none, got {', '.join(keys)}")
+    added = MetaNode(tokens=given.tokens.amount, **{name: getattr(given, name) for name in ("network_address", "pubkey", "suspend", "status")})
+    added.owner_address, added.beneficiary_address = given.owner_address, given.beneficiary_address or given.owner_address
+    added.description.CopyFrom(given.description)
+    register["meta_nodes"].append({**to_json(added), "creation_time": document["genesis_time"]})
+    if keys:
+        settlement["meta_keys"].append({"meta_node": given.network_address, **keys, "registered_height": "0"})
+
+
+def add_foundation(document: dict[str, Any], amount: Coins) -> None:
+    """Give the foundation coins to mine. Raises GenesisError."""
+    address = bech32.module_address(FOUNDATION)
+    add_account(document, address, amount, account=module_account(address, FOUNDATION))
+
+
+def pin_supply(document: dict[str, Any]) -> None:
+    """Make the supply of this genesis file the one that the chain keeps: pot mints what is missing to its ``initial_total_supply``, and refuses more."""
+    total = document["app_state"]["pot"]["params"]["initial_total_supply"]
+    held = coins.from_messages(coins.CoinMessage(**coin) for coin in document["app_state"]["bank"]["supply"])
+    total["amount"] = str(coins.amount_of(held, total["denom"]))
+
+
+def warnings(document: dict[str, Any]) -> list[str]:
+    """What does not keep a chain from starting but makes it of no use, a sentence each, for sections that ``validate`` has accepted."""
+    app_state = document["app_state"]
+    nodes = (app_state.get("register") or {}).get("meta_nodes") or []
+    active = {one["network_address"] for one in nodes if one.get("status") in ("BOND_STATUS_BONDED", 3) and not one.get("suspend")}
+    with_keys = active & {one["meta_node"] for one in (app_state.get("settlement") or {}).get("meta_keys") or []}
+    quorum = 2 * len(active) // 3 + 1
+    told = []
+    if "register" in app_state and len(with_keys) < quorum:
+        told.append(
+            f"no volume report is possible: {len(with_keys)} of {len(active)} active meta nodes have registered keys, a report needs {quorum}"
+        )
+    return told
 
 
 def validate(document: dict[str, Any], modules: tuple[Module, ...]) -> None:

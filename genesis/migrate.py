@@ -3,6 +3,7 @@
 document      its own fields, by ``document.normalise``
 bank          the switches per denom move out of the parameters into a list of their own
 parameters    what 0.50 added takes its default; gov's ``expedited_min_deposit`` is five times the file's ``min_deposit``
+Stratos' own   parameters that pot and register have beside the original's stay off, as the chain was without them
 other modules sections of Stratos' first chain that this version has no module for are left out, and named
 """
 
@@ -44,6 +45,8 @@ FIRST_CHAIN: Final = frozenset(
     ]
 )
 """Sections that the genesis file of Stratos' first chain may have."""
+STRATOS_OWN: Final = frozenset(["pot", "register", "sds"])
+"""Modules that the first chain had in the very shape that they have here: what is missing is zero, which switches a rule off."""
 EXPEDITED_FACTOR: Final = 5
 
 
@@ -69,6 +72,8 @@ def migrate(document: dict[str, Any], modules: tuple[Module, ...]) -> tuple[dict
     dropped = {name: app_state.pop(name) for name in sorted(app_state) if name in FIRST_CHAIN and name not in known}
     _expedited_min_deposit(app_state.get("gov"))
     for name, genesis in known.items():
+        if name in STRATOS_OWN:
+            continue
         _add_defaults(app_state.get(name), genesis.default())
     order = ("app_name", "app_version", "genesis_time", "chain_id", "initial_height", "app_hash", "app_state", "consensus")
     return {name: moved[name] for name in order}, [name for name, section in dropped.items() if section]

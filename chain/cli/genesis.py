@@ -33,6 +33,8 @@ from genesis import build, document
 from genesis import migrate as migration
 
 GAS_LIMIT = 200_000
+META_NODES = "genmetanodes"
+"""In a home's config: files of meta nodes that the chain begins with."""
 _GENTX = re.compile(r"app_state\.genutil\.gen_txs\[([0-9]+)\]")
 
 
@@ -133,6 +135,52 @@ def add_genesis_account(ctx: click.Context, /, address_or_name: str, amount: str
     build.add_account(made, address, coins, append=append, account=account)
     build.validate(made, modules())
     document.save(made, home.genesis)
+
+
+@genesis.command("add-genesis-meta-node")
+@click.option("--gen-meta-node-dir", type=click.Path(), default=None, help=f"Folder of the meta nodes' files (default: config/{META_NODES}).")
+@home_option
+@click.pass_context
+def add_genesis_meta_node(ctx: click.Context, /, gen_meta_node_dir: str | None, **_: Any) -> None:
+    """Put every meta node's file into the genesis file; `stchaind meta-keys gen-meta-node` writes one. Its owner needs an account with the deposit.
+
+    \b
+    stchaind genesis add-genesis-meta-node
+    """
+    home = home_of(ctx)
+    folder = Path(gen_meta_node_dir) if gen_meta_node_dir else home.root / "config" / META_NODES
+    found = sorted(path for path in folder.glob("*.json") if path.is_file())
+    if not found:
+        raise click.ClickException(f"there are no meta nodes in {folder}: make one with `stchaind meta-keys gen-meta-node`")
+    made = document.load(home.genesis)
+    for path in found:
+        try:
+            node = loads(path.read_bytes())
+        except OSError as error:
+            raise click.ClickException(f"{path} cannot be read ({error.strerror})") from None
+        except AppError as error:
+            raise click.ClickException(f"{path}: {error.detail}") from None
+        if not isinstance(node, dict):
+            raise click.ClickException(f"{path} is no meta node: expected a JSON object as `stchaind meta-keys gen-meta-node` writes it")
+        build.add_meta_node(made, node, str(path))
+        require_deposit(made, node, path)
+    build.validate(made, modules())
+    document.save(made, home.genesis)
+    click.echo(f"{len(found)} meta nodes added", err=True)
+
+
+def require_deposit(made: dict[str, Any], node: dict[str, Any], path: Path) -> None:
+    """Raise ClickException when the owner of a meta node in the file ``path`` has less than its deposit and those of his other nodes."""
+    owner, denom = node["owner_address"], node["tokens"]["denom"]
+    nodes = made["app_state"]["register"]["meta_nodes"]
+    needed = sum(int(one["tokens"]) for one in nodes if one["owner_address"] == owner)
+    held = [one for one in made["app_state"]["bank"]["balances"] if one["address"] == owner]
+    owned = sum(int(coin["amount"]) for one in held for coin in one["coins"] if coin["denom"] == denom)
+    if owned < needed:
+        raise click.ClickException(
+            f"{path}: {owner} has {owned}{denom} in the genesis file, less than the {needed}{denom} of meta nodes: "
+            "run `stchaind genesis add-genesis-account` first"
+        )
 
 
 @genesis.command()
@@ -323,6 +371,8 @@ def validate(ctx: click.Context, /, file: str | None, **_: Any) -> None:
     made, left_out = migration.read(path, modules())
     build.validate(made, modules())
     _tell_left_out(left_out)
+    for warning in build.warnings(made):
+        click.echo(f"warning: {warning}", err=True)
     click.echo(f"File at {path} is a valid genesis file")
 
 

@@ -185,7 +185,7 @@ for _name in ("reset-state", "unsafe-reset-all"):
     node.comet.add_command(node.comet.commands[_name], _name.replace("-", "_"))
 cli.add_command(query.query, "q")
 cli.add_command(query.query_block_results, "block-results")
-for _name in ("add-genesis-account", "gentx", "collect-gentxs", "migrate"):
+for _name in ("add-genesis-account", "add-genesis-meta-node", "gentx", "collect-gentxs", "migrate"):
     cli.add_command(genesis.genesis.commands[_name], _name)
 cli.add_command(genesis.genesis.commands["validate"], "validate-genesis")
 genesis.genesis.add_command(genesis.genesis.commands["validate"], "validate-genesis")

@@ -10,6 +10,7 @@ from typing import Any, Final
 import click
 
 from chain import metakeys, reports
+from chain.cli.genesis import META_NODES
 from chain.cli.keyring import setting
 from chain.cli.options import home_of, home_option, json_of, output_option, show
 from chain.cli.register import described, description_of, node_key
@@ -24,8 +25,6 @@ from chain.metakeys import MetaKeys
 from chain.reports import Draft
 from chain.tx.fees import parse_amounts
 
-FOLDER: Final = "genmetanodes"
-"""In a home's config: the files that ``genesis add-genesis-meta-node`` reads."""
 EPOCH: Final = click.IntRange(1, (1 << 63) - 1)
 _SIGNATURE: Final = '{"meta_node": "stsds1…", "bls_pubkey": "…", "tx_data": "…", "signature": "…"} as `meta-keys sign-report` prints it'
 
@@ -128,7 +127,7 @@ def prove(ctx: click.Context, /, **_: Any) -> None:
 )
 @described
 @click.option("--chain-id", default=None, help="The chain that it is for (default: client.toml's).")
-@click.option("--output-document", type=click.Path(dir_okay=False), default=None, help=f"Write here (default: config/{FOLDER} in the home).")
+@click.option("--output-document", type=click.Path(dir_okay=False), default=None, help=f"Write here (default: config/{META_NODES} in the home).")
 @file_option
 @home_option
 @click.pass_context
@@ -156,9 +155,8 @@ def gen_meta_node(ctx: click.Context, /, owner: str, amount: str, pubkey: str, o
     )
     made: dict[str, Any] = to_json(node)
     if not pubkey:
-        proven = to_json(keys_of(ctx).registered(_chain_id(ctx)))
-        made.update({name: proven[name] for name in ("bls_pubkey", "proof_of_possession", "ledger_consensus_pubkey")})
-    path = Path(output_document) if output_document else home_of(ctx).root / "config" / FOLDER / f"{node.network_address}.json"
+        made.update(keys_of(ctx).proof(_chain_id(ctx)))
+    path = Path(output_document) if output_document else home_of(ctx).root / "config" / META_NODES / f"{node.network_address}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x") as file:
