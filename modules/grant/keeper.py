@@ -46,7 +46,7 @@ class GrantKeeper:
     """Pools, campaigns, claims, and granted ozone that is not used yet."""
 
     def __init__(self, bank: Bank, ozone: Ozone) -> None:
-        self._bank = bank
+        self.bank = bank
         self._ozone = ozone
 
     # --- what an epoch did to granted ozone (settlement) ------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ class GrantKeeper:
         if funding_wei < least_wei:
             raise InvalidFunding(f"expected {least_wei}wei at least, got {funding_wei}wei")
         pool_id = self.next_pool_id(state)
-        self._bank.send_to_module(ctx, state, admin, ACCOUNT, terms.coins(funding_wei))
+        self.bank.send_to_module(ctx, state, admin, ACCOUNT, terms.coins(funding_wei))
         self.set_pool(state, Pool(pool_id=pool_id, name=name, admin=bech32.encode(admin), free_wei=str(funding_wei)))
         self.set_next_pool_id(state, pool_id + 1)
         events.emit(ctx, "EventCreatePool", pool_id=pool_id, admin=bech32.encode(admin), amount_wei=funding_wei)
@@ -103,7 +103,7 @@ class GrantKeeper:
     def fund_pool(self, ctx: Context, state: StateWriter, depositor: bytes, pool_id: int, amount_wei: int) -> None:
         """Anybody's money for a pool. Raises PoolNotFound (grant/2), InsufficientFunds (sdk/5), InvalidRequest (sdk/18) above 2^127 - 1."""
         pool = self.require_pool(state, pool_id)
-        self._bank.send_to_module(ctx, state, depositor, ACCOUNT, terms.coins(amount_wei))
+        self.bank.send_to_module(ctx, state, depositor, ACCOUNT, terms.coins(amount_wei))
         self._add_free(state, pool, amount_wei)
         events.emit(ctx, "EventFundPool", pool_id=pool_id, depositor=bech32.encode(depositor), amount_wei=amount_wei)
 
