@@ -65,9 +65,10 @@ def checks(keeper: GrantKeeper, bank: Bank) -> Mapping[str, Invariant]:
 
     def outstanding_was_sold(state: StateReader) -> str | None:
         """With the rules off more noz than were sold may come back by a report: then there is nothing to hold against."""
-        noz, cost_wei, pool = keeper.outstanding_noz(state), keeper.cost_wei(state), keeper.pool_of_ozone(state)
-        if cost_wei and not noz:
-            return f"no granted ozone is outstanding, and it cost {cost_wei}wei"
+        noz, cost_wei = keeper.outstanding_noz(state), keeper.cost_wei(state)
+        if not noz:
+            return f"no granted ozone is outstanding, and it cost {cost_wei}wei" if cost_wei else None
+        pool = keeper.pool_of_ozone(state)
         if pool.solvency and noz > pool.outstanding_noz:
             return f"{noz} granted noz are outstanding, of {pool.outstanding_noz} noz that were sold and not reported"
         return None
