@@ -176,11 +176,12 @@ class Model:
         lost = max(0, node.counted_wei - node.tokens_wei)
         node.counted_wei -= lost
         self._lower(lost)
+        if node.tokens_wei == 0:
+            del self.nodes[number]
         return Paid(slashed_wei=taken)
 
     def _leave(self, number: int) -> Paid:
         node = self._staying(number)
-        _require(node.tokens_wei > 0)
         node.leaves_s = max(self.now_s, node.created_s + self.rules.threshold_s) + self.rules.completion_s
         return Paid()
 
@@ -195,6 +196,7 @@ class Model:
     def _prepay(self, paid_wei: int) -> Paid:
         _require(paid_wei > 0 and self.remaining_noz > 0)
         noz = floor(Fraction(self.remaining_noz * paid_wei, self.deposit_wei + self.prepaid_wei + paid_wei))
+        _require(noz > 0)
         self.prepaid_wei += paid_wei
         self.remaining_noz -= noz
         return Paid(noz=noz)
@@ -222,16 +224,15 @@ class Model:
         return Paid(refund_wei=refund, spent_wei=spent, mined_wei=mined, rewards=rewards)
 
     def _forget_promo(self, used_noz: int, expired_noz: int) -> int:
-        """Granted noz are used or expire, each with its part of the cost; returns what an expiry gives back."""
-        cost_of_used = floor(Fraction(self.promo_cost_wei * used_noz, self.promo_noz)) if used_noz else 0
-        self.promo_noz -= used_noz
-        self.promo_cost_wei -= cost_of_used
-        if not expired_noz:
+        """Granted noz are used or expire, together with their part of the cost; returns what an expiry gives back."""
+        if used_noz + expired_noz == 0:
             return 0
-        cost = floor(Fraction(self.promo_cost_wei * expired_noz, self.promo_noz))
-        refund = min(floor(self.traffic_value(expired_noz)), floor(Fraction(self.prepaid_wei * expired_noz, self.outstanding_noz)), cost)
-        self.promo_noz -= expired_noz
-        self.promo_cost_wei -= cost
+        refund = 0
+        if expired_noz:
+            cost = floor(Fraction(self.promo_cost_wei * expired_noz, self.promo_noz))
+            refund = min(floor(self.traffic_value(expired_noz)), floor(Fraction(self.prepaid_wei * expired_noz, self.outstanding_noz)), cost)
+        self.promo_cost_wei -= floor(Fraction(self.promo_cost_wei * (used_noz + expired_noz), self.promo_noz))
+        self.promo_noz -= used_noz + expired_noz
         self.prepaid_wei -= refund
         self._return(expired_noz)
         return refund
@@ -268,6 +269,7 @@ class Model:
             pay(("meta", number), meta_mining // len(metas), Fraction(meta_traffic, len(metas)))
         spent = chain_traffic + sum(traffic for _, traffic in rewards.values()) + floor(taxes)
         mined = chain_mining + sum(own for own, _ in rewards.values())
+        rewards = {receiver: both for receiver, both in rewards.items() if any(both)}
         _require(mined <= self.foundation_wei and spent <= self.prepaid_wei)
         return spent, mined, rewards
 

@@ -89,11 +89,11 @@ class PureWorld:
             case Slash(number, noz):
                 member = self._there(number)
                 self.pool, member.deposit, taken = deposits.slash(self.pool, member.deposit, slash_value_wei(self.pool, noz))
+                if member.deposit.tokens_wei == 0:
+                    del self.members[number]
                 return Paid(slashed_wei=taken)
             case Leave(number):
                 member = self._staying(number)
-                if member.deposit.tokens_wei == 0:
-                    raise Refused
                 member.leaves_s = max(self.now_s, member.created_s + self.rules.threshold_s) + self.rules.completion_s
                 member.deposit = replace(member.deposit, unbonding_wei=member.deposit.tokens_wei)
             case Wait(seconds):
@@ -103,7 +103,10 @@ class PureWorld:
                         self.pool, _ = deposits.complete_leaving(self.pool, member.deposit)
                         del self.members[number]
             case Prepay(paid_wei):
-                self.pool, noz = prepay(self.pool, paid_wei)
+                pool, noz = prepay(self.pool, paid_wei)
+                if noz == 0:
+                    raise Refused
+                self.pool = pool
                 return Paid(noz=noz)
             case Claim(noz):
                 self.pool, cost = claim(self.pool, noz)
@@ -127,20 +130,22 @@ class PureWorld:
         self.mined_wei += paid.mined_wei
         self.foundation_wei -= paid.mined_wei
         kinds = {"w": "wallet", "m": "meta"}
-        rewards = {(kinds[one.wallet[0]], int(one.wallet[1:])): (one.mining_wei, one.traffic_wei) for one in paid.rewards}
+        rewards = {
+            (kinds[one.wallet[0]], int(one.wallet[1:])): (one.mining_wei, one.traffic_wei)
+            for one in paid.rewards
+            if one.mining_wei or one.traffic_wei
+        }
         return Paid(refund_wei=refund, spent_wei=paid.spent_wei, mined_wei=paid.mined_wei, rewards=rewards)
 
     def _forget_promo(self, used_noz: int, expired_noz: int) -> int:
-        if used_noz < 0 or used_noz + expired_noz > self.promo_noz:
+        gone_noz = used_noz + expired_noz
+        if used_noz < 0 or gone_noz > self.promo_noz:
             raise Refused
-        if used_noz:
-            cost = self.promo_cost_wei * used_noz // self.promo_noz
-            self.promo_noz, self.promo_cost_wei = self.promo_noz - used_noz, self.promo_cost_wei - cost
-        if not expired_noz:
+        if gone_noz == 0:
             return 0
-        refund = expiry_refund_wei(self.pool, expired_noz, self.promo_noz, self.promo_cost_wei)
-        cost = self.promo_cost_wei * expired_noz // self.promo_noz
-        self.promo_noz, self.promo_cost_wei = self.promo_noz - expired_noz, self.promo_cost_wei - cost
+        refund = expiry_refund_wei(self.pool, expired_noz, self.promo_noz, self.promo_cost_wei) if expired_noz else 0
+        self.promo_cost_wei -= self.promo_cost_wei * gone_noz // self.promo_noz
+        self.promo_noz -= gone_noz
         self.pool = deposits.return_ozone(replace(self.pool, prepaid_wei=self.pool.prepaid_wei - refund), expired_noz)
         return refund
 
