@@ -25,6 +25,7 @@ MESSAGE_PREFIX: Final = b"stratos/volume-report/v1"
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 """The root of a tree without leaves."""
 ROOTS: Final = ("receipts_root", "totals_root", "debits_root", "balances_root", "audits_root", "files_root")
+MAX_DIGITS: Final = 78
 _FIELDS: Final = ("chain_id", "reporter", "reporter_owner", "epoch", "wallet_volumes", "lines", "promo_expired_noz", "roots")
 _NEEDED: Final = _FIELDS[:5]
 SHAPE: Final = (
@@ -106,7 +107,10 @@ def draft_of(given: Any) -> Draft:
         raise InvalidRequest("chain_id: expected the chain's id")
     bech32.decode(str(given["reporter"]), bech32.NODE)
     bech32.decode(str(given["reporter_owner"]))
-    roots = {**{name: None for name in ROOTS}, **(given.get("roots") or {})}
+    _number("epoch", given["epoch"])
+    if not isinstance(given.get("roots", {}), dict):
+        raise InvalidRequest(f"roots: expected an object with {', '.join(ROOTS)} and more, got {str(given['roots'])[:60]!r}")
+    roots = {**dict.fromkeys(ROOTS), **given.get("roots", {})}
     commitment = from_json(
         message_class("stratos.settlement.v1.EpochCommitment"),
         {
@@ -120,6 +124,9 @@ def draft_of(given: Any) -> Draft:
     for name in ROOTS:
         if roots[name] is None:
             setattr(commitment.roots, name, EMPTY_ROOT)
+    _number("promo_expired_noz", commitment.promo_expired_noz)
+    for at, line in enumerate(commitment.lines):
+        _number(f"lines[{at}].volume_noz", line.volume_noz)
     lines = sorted(commitment.lines, key=lambda line: (bech32.decode(line.wallet), line.traffic_class, line.fund))
     del commitment.lines[:]
     commitment.lines.extend(lines)
@@ -131,6 +138,7 @@ def draft_of(given: Any) -> Draft:
     volumes = sorted(report.wallet_volumes, key=lambda one: str(one.wallet_address))
     for at, one in enumerate(volumes):
         bech32.decode(one.wallet_address)
+        _number(f"the volume of {one.wallet_address}", one.volume)
         if at and volumes[at - 1].wallet_address == one.wallet_address:
             raise InvalidRequest(f"wallet_volumes: {one.wallet_address} is there twice: add its volumes up")
     if not volumes:
@@ -153,3 +161,10 @@ def idle_draft(chain_id: str, epoch: int, reporter: str, owner: str, volumes: Se
         "lines": [],
         "promo_expired_noz": "0",
     }
+
+
+def _number(name: str, value: Any) -> None:
+    """Raise InvalidRequest for what is no whole number."""
+    text = str(value)
+    if not isinstance(value, str | int) or not text.isascii() or not text.isdigit() or len(text) > MAX_DIGITS:
+        raise InvalidRequest(f"{name}: expected a whole number, got {text[:60]!r}")

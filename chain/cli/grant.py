@@ -163,7 +163,7 @@ def claim(ctx: click.Context, /, campaign_id: int, promotion_id: int, wallets: t
     send(ctx, [_message("MsgClaim", **fields)], sender)
 
 
-def _message(name: str, **fields: Any) -> Any:
+def _message(name: str, /, **fields: Any) -> Any:
     return message_class(f"{PACKAGE}.{name}")(**fields)
 
 
