@@ -42,9 +42,6 @@ class Register(Protocol):
     def active_meta_nodes(self, state: StateReader) -> list[Any]:
         """Those that are bonded and not suspended, in the order of addresses: the n of every quorum."""
 
-    def deposit_wei(self, state: StateReader, node: bytes) -> int:
-        """What ``slash_deposit`` could take of a node at most: what stays and what is leaving; 0 for none."""
-
     def slash_deposit(self, ctx: Context, state: StateWriter, node: bytes, amount_wei: int, recipient_module: str) -> int:
         """Take up to ``amount_wei`` of a node's deposit (what stays first, then what is leaving) into a module account; returns what was there. S and
         Lt fall as for a deposit that has left."""
