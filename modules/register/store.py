@@ -147,6 +147,9 @@ class RegisterStore:
         """Remove a node with its votes, approvals and what is unbonding of it. It counts for nothing in S any more: the caller has taken that out."""
         address = records.address_of(node)
         self._replace(state, address, None, 0)
+        record = self.unbonding(state, address)
+        for entry in record.entries if record is not None else ():
+            self._dequeue(state, address, ns_of(entry.completion_time))
         self.set_unbonding(state, address, None)
         for vote in (keys.registration(address), keys.kick(address)):
             self.delete_record(state, vote)
@@ -235,6 +238,12 @@ class RegisterStore:
         listed = self._slot(state, key)
         if address not in listed:
             self._set_slot(state, key, sorted([*listed, address]))
+
+    def _dequeue(self, state: StateWriter, address: bytes, time_ns: int) -> None:
+        key = keys.queue(time_ns)
+        listed = self._slot(state, key)
+        if address in listed:
+            self._set_slot(state, key, [one for one in listed if one != address])
 
     def due(self, state: StateWriter, time_ns: int, limit: int) -> list[bytes]:
         """Take at most ``limit`` nodes from the queue whose time has come, the earliest first."""
