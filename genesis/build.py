@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Protocol, runtime_checkable
 
 from chain import coins
 from chain.codec.json import from_json, to_json
@@ -152,19 +152,19 @@ def pin_supply(document: dict[str, Any]) -> None:
     total["amount"] = str(coins.amount_of(held, total["denom"]))
 
 
-def warnings(document: dict[str, Any]) -> list[str]:
-    """What does not keep a chain from starting but makes it of no use, a sentence each, for sections that ``validate`` has accepted."""
-    app_state = document["app_state"]
-    nodes = (app_state.get("register") or {}).get("meta_nodes") or []
-    active = {one["network_address"] for one in nodes if one.get("status") in ("BOND_STATUS_BONDED", 3) and not one.get("suspend")}
-    with_keys = active & {one["meta_node"] for one in (app_state.get("settlement") or {}).get("meta_keys") or []}
-    quorum = 2 * len(active) // 3 + 1
-    told = []
-    if "register" in app_state and len(with_keys) < quorum:
-        told.append(
-            f"no volume report is possible: {len(with_keys)} of {len(active)} active meta nodes have registered keys, a report needs {quorum}"
-        )
-    return told
+@runtime_checkable
+class Warns(Protocol):
+    """A module's genesis that has something to say of a file that it accepts."""
+
+    def warnings(self, app_state: dict[str, Any]) -> list[str]: ...
+
+
+def warnings(document: dict[str, Any], modules: tuple[Module, ...]) -> list[str]:
+    """What does not keep a chain from starting but makes it of less use, a sentence each. ``validate`` has accepted the document."""
+    defaults = {module.name: module.genesis.default() for module in modules if module.genesis is not None}
+    app_state = {**defaults, **{name: section for name, section in document["app_state"].items() if section is not None}}
+    speakers = [module.genesis for module in modules]
+    return [told for genesis in speakers if isinstance(genesis, Warns) for told in genesis.warnings(app_state)]
 
 
 def validate(document: dict[str, Any], modules: tuple[Module, ...]) -> None:

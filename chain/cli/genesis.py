@@ -371,7 +371,7 @@ def validate(ctx: click.Context, /, file: str | None, **_: Any) -> None:
     made, left_out = migration.read(path, modules())
     build.validate(made, modules())
     _tell_left_out(left_out)
-    for warning in build.warnings(made):
+    for warning in build.warnings(made, modules()):
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"File at {path} is a valid genesis file")
 
