@@ -21,14 +21,12 @@ from modules.settlement.commitment import node_of
 from modules.settlement.documents import is_ledger_key
 from modules.settlement.keeper import COMMITTED, VOID, SettlementKeeper
 from modules.settlement.params import PACKAGE, check_params, default_params
-from modules.settlement.queries import quorum_of
 
 GenesisState: Final = message_class(f"{PACKAGE}.GenesisState")
 PATH: Final = "app_state.settlement"
 MAX_HEIGHT: Final = 1 << 62
 _REFERENCE_CHARACTERS: Final = 67
 _AMOUNTS: Final = ("volume_noz", "promo_noz", "promo_expired_noz", "promo_cost_wei", "promo_returned_wei")
-_BONDED: Final = "BOND_STATUS_BONDED"
 
 
 class SettlementGenesis:
@@ -42,18 +40,6 @@ class SettlementGenesis:
 
     def validate(self, section: Json) -> None:
         _read(section)
-
-    def warnings(self, app_state: Json) -> list[str]:
-        """What a valid file should be looked at for: meta nodes that cannot report, since too few of them have keys."""
-        nodes = [one for one in (app_state.get("register") or {}).get("meta_nodes") or () if isinstance(one, dict)]
-        active = [one.get("network_address") for one in nodes if one.get("status") in (_BONDED, 3) and not one.get("suspend")]
-        listed = [one.meta_node for one in _read(app_state["settlement"]).meta_keys]
-        with_keys = sum(1 for one in active if one in listed)
-        if with_keys >= quorum_of(len(active)):
-            return []
-        return [
-            f"{PATH}.meta_keys: {with_keys} of {len(active)} active meta nodes have keys; no volume report is possible before {quorum_of(len(active))} have"
-        ]
 
     def load(self, ctx: Context, state: StateWriter, section: Json) -> Sequence[ValidatorUpdate]:
         genesis = _read(section)
@@ -123,7 +109,7 @@ def _check_keys(genesis: Any) -> None:
 
 def _check_epochs(genesis: Any) -> dict[int, Any]:
     """CommittedEpoch by number."""
-    known = [one.meta_node for one in genesis.meta_keys]
+    known = {one.meta_node: one for one in genesis.meta_keys}
     found: dict[int, Any] = {}
     for at, kept in enumerate(genesis.epochs):
         path = f"{PATH}.epochs[{at}]"
