@@ -51,19 +51,19 @@ class Maturity(Records):
         found = list(islice(self.maturing(state, end_epoch=end), MAX_WALLETS_PER_BLOCK + 1))
         slashed_wei = sum(self._mature_one(ctx, state, epoch, wallet) for epoch, wallet in due(found, last_epoch))
         if slashed_wei:
-            self._community.fund_community_pool(ctx, state, coins(slashed_wei), REWARD_POOL_ADDRESS)
+            self.community.fund_community_pool(ctx, state, coins(slashed_wei), REWARD_POOL_ADDRESS)
         done = found[MAX_WALLETS_PER_BLOCK][0] - 1 if len(found) > MAX_WALLETS_PER_BLOCK else end - 1
         if done > self.matured_epoch(state):
             self.set_matured_epoch(state, done)
 
     def _end_evidence(self, ctx: Context, state: StateWriter, maturity_epoch: int, epoch: int) -> None:
-        self._settlement.forget(ctx, state, epoch)
+        self.settlement.forget(ctx, state, epoch)
         self.forget_due(state, maturity_epoch)
 
     def _mature_one(self, ctx: Context, state: StateWriter, maturity_epoch: int, wallet: bytes) -> int:
         """Returns what debts took."""
         amounts = self.take_reward(state, maturity_epoch, wallet)
-        left_wei, slashed_wei = self._register.deduct_debt(ctx, state, wallet, amounts.both_wei)
+        left_wei, slashed_wei = self.register.deduct_debt(ctx, state, wallet, amounts.both_wei)
         if left_wei < 0 or slashed_wei < 0 or left_wei + slashed_wei != amounts.both_wei:
             raise InvariantBroken(f"of a reward of {amounts.both_wei}wei {left_wei}wei are left after a debt of {slashed_wei}wei")
         if left_wei:
@@ -76,7 +76,7 @@ class Maturity(Records):
         if len(amount) != 1 or amount[0].denom != DENOM:
             raise InvalidDenom(f"rewards are in {DENOM}")
         left_wei = withdraw(self.mature_wei(state, wallet), amount[0].amount)
-        self._bank.send_from_module(ctx, state, REWARD_POOL, target, amount)
+        self.bank.send_from_module(ctx, state, REWARD_POOL, target, amount)
         self.set_mature(state, wallet, left_wei)
 
     def void_epoch(self, ctx: Context, state: StateWriter, epoch: int) -> Any:
@@ -94,9 +94,9 @@ class Maturity(Records):
             mining_wei += amounts.mining_wei
             traffic_wei += amounts.traffic_wei
         if traffic_wei:
-            self._bank.send_between_modules(ctx, state, REWARD_POOL, PREPAID, coins(traffic_wei))
+            self.bank.send_between_modules(ctx, state, REWARD_POOL, PREPAID, coins(traffic_wei))
         if mining_wei:
-            self._bank.send_between_modules(ctx, state, REWARD_POOL, FOUNDATION, coins(mining_wei))
+            self.bank.send_between_modules(ctx, state, REWARD_POOL, FOUNDATION, coins(mining_wei))
         self.set_total_mined(state, self.total_mined_wei(state) - mining_wei)
         economics.is_void = True
         self.set_economics(state, economics)
@@ -106,9 +106,9 @@ class Maturity(Records):
         """A module account makes good what void epochs left open: to the prepaid wei and to the foundation; total mined falls by the latter. Raises
         what bank raises."""
         if prepay_wei:
-            self._bank.send_between_modules(ctx, state, module, PREPAID, coins(prepay_wei))
+            self.bank.send_between_modules(ctx, state, module, PREPAID, coins(prepay_wei))
         if foundation_wei:
-            self._bank.send_between_modules(ctx, state, module, FOUNDATION, coins(foundation_wei))
+            self.bank.send_between_modules(ctx, state, module, FOUNDATION, coins(foundation_wei))
             self.set_total_mined(state, self.total_mined_wei(state) - foundation_wei)
 
     def owed_wei(self, state: StateReader) -> int:

@@ -98,11 +98,11 @@ class Records:
     """Reads and writes the store, and knows the other modules."""
 
     def __init__(self, bank: Bank, community: CommunityPool, register: Register, settlement: Settlement, staking: Staking) -> None:
-        self._bank = bank
-        self._community = community
-        self._register = register
-        self._settlement = settlement
-        self._staking = staking
+        self.bank = bank
+        self.community = community
+        self.register = register
+        self.settlement = settlement
+        self.staking = staking
 
     def params(self, state: StateReader) -> Any:
         return Params.FromString(state.store(keys.STORE).get(keys.PARAMS) or b"")
