@@ -19,12 +19,14 @@ from modules.settlement import commitment, trees
 from modules.settlement.challenges import MAX_CHALLENGES_OF_EPOCH
 from modules.settlement.commitment import node_of
 from modules.settlement.documents import is_ledger_key
-from modules.settlement.keeper import COMMITTED, VOID, SettlementKeeper
+from modules.settlement.keeper import BONDED, COMMITTED, VOID, SettlementKeeper
 from modules.settlement.params import PACKAGE, check_params, default_params
+from modules.settlement.queries import quorum_of
 
 GenesisState: Final = message_class(f"{PACKAGE}.GenesisState")
 PATH: Final = "app_state.settlement"
 MAX_HEIGHT: Final = 1 << 62
+_BONDED: Final = "BOND_STATUS_BONDED"
 _REFERENCE_CHARACTERS: Final = 67
 _AMOUNTS: Final = ("volume_noz", "promo_noz", "promo_expired_noz", "promo_cost_wei", "promo_returned_wei")
 
@@ -40,6 +42,16 @@ class SettlementGenesis:
 
     def validate(self, section: Json) -> None:
         _read(section)
+
+    def warnings(self, app_state: Json) -> list[str]:
+        """What a valid file should be looked at for: that no report is possible, since too few of register's meta nodes have keys."""
+        nodes = [one for one in (app_state.get("register") or {}).get("meta_nodes") or () if isinstance(one, dict)]
+        active = [one.get("network_address") for one in nodes if one.get("status") in (_BONDED, BONDED) and not one.get("suspend")]
+        listed = {one.meta_node: one for one in _read(app_state["settlement"]).meta_keys}
+        with_keys, needed = sum(1 for one in active if one in listed), quorum_of(len(active))
+        if with_keys >= needed:
+            return []
+        return [f"no volume report is possible: {with_keys} of {len(active)} active meta nodes have registered keys, a report needs {needed}"]
 
     def load(self, ctx: Context, state: StateWriter, section: Json) -> Sequence[ValidatorUpdate]:
         genesis = _read(section)

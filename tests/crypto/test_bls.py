@@ -55,6 +55,15 @@ def test_a_secret_of_a_seed_is_the_one_of_eip_2333s_first_vector() -> None:
     assert bls.secret_from_seed(b"\x07" * 32, b"info") == Oracle.KeyGen(b"\x07" * 32, b"info")
 
 
+def test_a_signature_is_the_one_that_ethereums_test_vectors_have() -> None:
+    secret = 0x263DBD792F5B1BE47ED85F8938C0F29586AF0D3AC7B977F21C278FE1462040E3
+    assert bls.public_key(secret).hex() == ("a491d1b0ecd9bb917989f0e74f0dea0422eac4a873e5e2644f368dffb9a6e20fd6e10c1b77654d067c0618f6e5a7f79a")
+    assert bls.sign(secret, b"\x56" * 32).hex() == (
+        "882730e5d03f6b42c3abc26d3372625034e1d871b65a8a6b900a56dae22da98abbe1b68f85e49fe7652a55ec3d0591c2"
+        "0767677e33e5cbb1207315c41a9ac03be39c2e7668edc043d6cb1d9fd93033caa8a1c5b0e84bedaeb6c64972503a43eb"
+    )
+
+
 def test_keys_signatures_and_proofs_are_those_of_the_oracle() -> None:
     secret, message = SECRETS[3], b"a message"
     assert order == bls.ORDER
