@@ -7,7 +7,9 @@ Sources: stratos-chain.md 4.4 step 3 and 6.6 (tx_data), storage-protocol.md 1.6 
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -25,7 +27,7 @@ MESSAGE_PREFIX: Final = b"stratos/volume-report/v1"
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 """The root of a tree without leaves."""
 ROOTS: Final = ("receipts_root", "totals_root", "debits_root", "balances_root", "audits_root", "files_root")
-MAX_DIGITS: Final = 78
+_WHOLE: Final = re.compile("[0-9]{1,78}")
 _FIELDS: Final = ("chain_id", "reporter", "reporter_owner", "epoch", "wallet_volumes", "lines", "promo_expired_noz", "roots")
 _NEEDED: Final = _FIELDS[:5]
 SHAPE: Final = (
@@ -149,8 +151,10 @@ def draft_of(given: Any) -> Draft:
     return Draft(given["chain_id"], commitment, report)
 
 
-def idle_draft(chain_id: str, epoch: int, reporter: str, owner: str, volumes: Sequence[tuple[str, int]] = ()) -> dict[str, Any]:
-    """The JSON of a draft with ``volumes`` (wallet, noz) of paid storage and nothing in its trees; without volumes, of an idle epoch."""
+def draft(
+    chain_id: str, epoch: int, reporter: str, owner: str, volumes: Sequence[tuple[str, int]] = (), receipts: tuple[int, bytes] = (0, EMPTY_ROOT)
+) -> dict[str, Any]:
+    """The JSON of a draft with ``volumes`` (wallet, noz) of paid storage and a tree of ``receipts`` (count, root); without volumes, of an idle epoch."""
     listed = volumes or [(owner, 0)]
     return {
         "chain_id": chain_id,
@@ -160,11 +164,12 @@ def idle_draft(chain_id: str, epoch: int, reporter: str, owner: str, volumes: Se
         "wallet_volumes": [{"wallet_address": wallet, "volume": str(noz)} for wallet, noz in listed],
         "lines": [],
         "promo_expired_noz": "0",
+        "roots": {"receipts_count": str(receipts[0]), "receipts_root": base64.b64encode(receipts[1]).decode()},
     }
 
 
 def _number(name: str, value: Any) -> None:
     """Raise InvalidRequest for what is no whole number."""
     text = str(value)
-    if not isinstance(value, str | int) or not text.isascii() or not text.isdigit() or len(text) > MAX_DIGITS:
+    if not isinstance(value, str | int) or _WHOLE.fullmatch(text) is None:
         raise InvalidRequest(f"{name}: expected a whole number, got {text[:60]!r}")

@@ -163,7 +163,7 @@ def warnings(document: dict[str, Any], modules: tuple[Module, ...]) -> list[str]
     """What does not keep a chain from starting but makes it of less use, a sentence each. ``validate`` has accepted the document."""
     defaults = {module.name: module.genesis.default() for module in modules if module.genesis is not None}
     app_state = {**defaults, **{name: section for name, section in document["app_state"].items() if section is not None}}
-    speakers = [module.genesis for module in modules]
+    speakers: list[object] = [module.genesis for module in modules]
     return [told for genesis in speakers if isinstance(genesis, Warns) for told in genesis.warnings(app_state)]
 
 

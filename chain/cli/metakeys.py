@@ -12,7 +12,7 @@ import click
 from chain import metakeys, reports
 from chain.cli.genesis import META_NODES
 from chain.cli.keyring import setting
-from chain.cli.options import home_of, home_option, json_of, output_option, show
+from chain.cli.options import UINT64, home_of, home_option, json_of, output_option, show
 from chain.cli.register import described, description_of, node_key
 from chain.cli.tx import Remote, node_option
 from chain.codec.json import to_json
@@ -171,18 +171,21 @@ def gen_meta_node(ctx: click.Context, /, owner: str, amount: str, pubkey: str, o
 @click.argument("volumes", nargs=-1, metavar="[WALLET=NOZ]...")
 @click.option("--reporter", default="", help="The meta node that reports, stsds… (default: the one of the meta keys).")
 @click.option("--reporter-owner", required=True, help="The wallet that owns it and sends the report.")
+@click.option("--receipts-count", type=UINT64, default=0, help="How many receipts the epoch has: at least one where there are volumes.")
+@click.option("--receipts-root", default="", help="The root of their tree, 32 bytes in hex.")
 @click.option("--chain-id", default=None, help="The chain that it is for (default: client.toml's, else asked of the node).")
 @file_option
 @node_option
 @home_option
 @click.pass_context
-def draft_report(ctx: click.Context, /, epoch: int, volumes: tuple[str, ...], reporter: str, reporter_owner: str, **_: Any) -> None:
+def draft_report(ctx: click.Context, /, epoch: int, volumes: tuple[str, ...], reporter: str, reporter_owner: str, **options: Any) -> None:
     """Print the draft of a report in which each WALLET has earned so many noz of paid storage traffic; without wallets, that of an idle epoch.
 
-    Its trees are empty: whoever keeps receipts writes their roots into "roots", and other classes and promotional traffic into "lines".
+    Other roots are written into "roots" by hand, other classes and promotional traffic into "lines".
 
     \b
-    stchaind meta-keys draft-report 1 st1…=50000 st1…=30000 --reporter-owner st1… > draft.json
+    stchaind meta-keys draft-report 1 st1…=50000 --receipts-count 12 --receipts-root 5e1f… --reporter-owner st1… > draft.json
+    stchaind meta-keys draft-report 2 --reporter-owner st1… > idle.json
     """
     pairs = []
     for one in volumes:
@@ -190,7 +193,10 @@ def draft_report(ctx: click.Context, /, epoch: int, volumes: tuple[str, ...], re
         if not noz.isascii() or not noz.isdigit() or len(noz) > 78:
             raise click.ClickException(f"expected a wallet and its noz as st1…=50000, got {one[:80]!r}")
         pairs.append((wallet, int(noz)))
-    made = reports.idle_draft(_chain_id(ctx), epoch, reporter or keys_of(ctx).network_address, reporter_owner, pairs)
+    receipts = options["receipts_count"], _root(options["receipts_root"])
+    if (receipts[0] == 0) != (not any(noz for _, noz in pairs)):
+        raise click.ClickException("--receipts-count: expected receipts where there are volumes, and none where there are none")
+    made = reports.draft(_chain_id(ctx), epoch, reporter or keys_of(ctx).network_address, reporter_owner, pairs, receipts)
     reports.draft_of(made)
     _print(made)
 
@@ -223,6 +229,16 @@ def aggregate(draft: Any, signatures: tuple[Any, ...]) -> None:
     """
     made = draft_in(draft)
     _print(to_json(made.signature_info(signatures_in(signatures, made))))
+
+
+def _root(text: str) -> bytes:
+    try:
+        root = bytes.fromhex(text) if text else reports.EMPTY_ROOT
+    except ValueError:
+        root = b""
+    if len(root) != len(reports.EMPTY_ROOT):
+        raise click.ClickException(f"--receipts-root: expected {len(reports.EMPTY_ROOT)} bytes in hex, got {text[:80]!r}")
+    return root
 
 
 def _path(ctx: click.Context) -> Path:

@@ -150,7 +150,7 @@ COMMANDS: list[tuple[tuple[str, ...], str, dict[str, Any]]] = [
             "update-effective-deposit",
             *NAMED,
             "--effective-tokens",
-            "3",
+            "3wei",
             "--reporters",
             f"{OTHER},{NODE}",
             "--reporter-owner",
@@ -380,7 +380,22 @@ def test_a_report_goes_from_its_draft_over_the_meta_nodes_to_one_transaction_of_
 
     draft, signatures = str(home / "draft.json"), []
     volumes = sorted([f"{BOB}=50000", f"{CAROL}=3"], reverse=True)
-    Path(draft).write_text(run("meta-keys", "draft-report", "5", *volumes, "--reporter-owner", ALICE, "--chain-id", CHAIN_ID))
+    Path(draft).write_text(
+        run(
+            "meta-keys",
+            "draft-report",
+            "5",
+            *volumes,
+            "--receipts-count",
+            "2",
+            "--receipts-root",
+            "ab" * 32,
+            "--reporter-owner",
+            ALICE,
+            "--chain-id",
+            CHAIN_ID,
+        )
+    )
     for number in range(3):
         keys = home / f"meta{number}"
         run("meta-keys", "new", "--meta-keys", str(keys))
@@ -426,7 +441,7 @@ def test_a_report_goes_from_its_draft_over_the_meta_nodes_to_one_transaction_of_
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_a_draft_that_is_none_is_refused_by_name(home: Path, change: dict[str, Any], words: str) -> None:
-    draft = {**reports.idle_draft(CHAIN_ID, 1, META.network_address, ALICE), **change}
+    draft = {**reports.draft(CHAIN_ID, 1, META.network_address, ALICE), **change}
     (home / "draft.json").write_text(json.dumps(draft))
     code, out, err = stchaind(home / "home", "meta-keys", "sign-report", str(home / "draft.json"))
     assert (code, out) == (1, "")
@@ -435,7 +450,7 @@ def test_a_draft_that_is_none_is_refused_by_name(home: Path, change: dict[str, A
 
 
 def test_an_idle_epoch_lists_the_owner_with_nothing_and_lines_are_put_in_order() -> None:
-    given = reports.idle_draft(CHAIN_ID, 1, META.network_address, ALICE)
+    given = reports.draft(CHAIN_ID, 1, META.network_address, ALICE)
     assert given["wallet_volumes"] == [{"wallet_address": ALICE, "volume": "0"}]
     lines = [{"wallet": wallet, "traffic_class": kind, "fund": "FUND_PAID", "volume_noz": "1"} for wallet in (BOB, CAROL) for kind in (3, 2)]
     drafts = [reports.draft_of({**given, "lines": one}) for one in (lines, lines[::-1])]
