@@ -112,9 +112,9 @@ def set_effective(pool: Ozone, node: NodeDeposit, effective_wei: int) -> tuple[O
 def suspend(pool: Ozone, node: NodeDeposit) -> tuple[Ozone, NodeDeposit]:
     """A suspended node works with nothing. Off: its deposit leaves S at once (RemainingNozLimit, register/43, if it cannot). On: it goes on counting
     until it has left for good or is active again, so a suspension moves no price."""
-    if pool.solvency or node.effective_wei == 0:
+    if pool.solvency or node.counted_wei == 0:
         return pool, replace(node, effective_wei=0)
-    return lower_deposit(pool, node.effective_wei), replace(node, effective_wei=0, counted_wei=0)
+    return lower_deposit(pool, node.counted_wei), replace(node, effective_wei=0, counted_wei=0)
 
 
 def leave_meta_node(pool: Ozone, available_wei: int) -> Ozone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from chain import coins
@@ -159,7 +160,8 @@ def add_deposit(keeper: RegisterKeeper, ctx: Context, state: StateWriter, addres
     keeper.bank.send_to_module(ctx, state, owner, bonded_pool(node) if node.status == BONDED else not_bonded_pool(node), (delta,))
     if not meta and node.status == UNBONDED:
         keeper.pay_module(ctx, state, not_bonded_pool(node), bonded_pool(node), tokens)
-        node.status = BONDED
+        # Only of a genesis file. It has not counted so far, so meta nodes put it to work as any other.
+        node.status, node.suspend, deposit = BONDED, True, replace(deposit, effective_wei=0)
     new = deposits.NodeDeposit(tokens, deposit.unbonding_wei, deposit.effective_wei, counted)
     keeper.change(ctx, state, node, (pool, deposit), (after, new))
     available = deposit.tokens_wei - deposit.unbonding_wei

@@ -10,7 +10,7 @@ from chain.codec.canonical import encode
 from chain.crypto import address as bech32
 from chain.dec import Dec, from_wire
 from chain.errors import InvariantBroken
-from chain.ozone import MAX_AMOUNT, Ozone
+from chain.ozone import DEFAULT_RATE, MAX_AMOUNT, Ozone
 from chain.store.api import KVReader, StateReader, StateWriter, prefix_end
 from modules.register import keys, records
 from modules.register.deposits import NodeDeposit
@@ -62,7 +62,7 @@ class RegisterStore:
     def rate(self, state: StateReader) -> Dec:
         """wei of a deposit per noz."""
         raw = _store(state).get(keys.RATE)
-        return Dec(0) if raw is None else from_wire(records.unpack(records.Dec, raw).Value)
+        return DEFAULT_RATE if raw is None else from_wire(records.unpack(records.Dec, raw).Value)
 
     def set_rate(self, state: StateWriter, rate: Dec) -> None:
         state.store(keys.STORE).set(keys.RATE, records.pack(records.Dec(Value=str(rate.scaled))))
