@@ -8,15 +8,15 @@ Sources: storage-protocol.md 1.6, ADR 5.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
-from chain.codec.canonical import encode, known
+from chain.codec.canonical import known
 from chain.codec.registry import message_class
 from chain.coins import parse_wire_int
 from chain.crypto import address as bech32
 from chain.errors import AppError
 from chain.ozone import MAX_AMOUNT
+from chain.reports import report_reference
 from modules.settlement import trees
 from modules.settlement.errors import CommitmentMismatch, InvalidCommitment
 from modules.settlement.params import PACKAGE
@@ -32,7 +32,6 @@ MAX_LINES: Final = 100_000 * LINES_OF_A_WALLET
 """Of any commitment: what a transaction's size allows is less."""
 MAX_DATA_REF: Final = 128
 ADDRESS_BYTES: Final = 20
-REFERENCE_PREFIX: Final = "sc1"
 ROOTS: Final = ("receipts_root", "totals_root", "debits_root", "balances_root", "audits_root", "files_root")
 _MAX_EPOCH: Final = (1 << 63) - 1
 
@@ -48,7 +47,7 @@ class Line(NamedTuple):
 
 def reference(commitment: Any) -> str:
     """``sc1`` and the hex SHA-256 of the canonical bytes of an EpochCommitment: what its report names it by."""
-    return REFERENCE_PREFIX + sha256(encode(known(commitment))).hexdigest()
+    return report_reference(known(commitment))
 
 
 def wallet_of(text: str) -> bytes | None:

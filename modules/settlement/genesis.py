@@ -14,6 +14,7 @@ from chain.crypto import bls
 from chain.errors import AppError
 from chain.module import GenesisError, Json, ValidatorUpdate
 from chain.ozone import MAX_AMOUNT
+from chain.reports import REFERENCE_PREFIX
 from chain.store.api import StateReader, StateWriter
 from modules.settlement import commitment, trees
 from modules.settlement.challenges import MAX_CHALLENGES_OF_EPOCH
@@ -130,9 +131,9 @@ def _check_epochs(genesis: Any) -> dict[int, Any]:
         _once(found, kept.epoch, path)
         if kept.status not in (COMMITTED, VOID):
             raise GenesisError(f"{path}.status", f"expected EPOCH_STATUS_COMMITTED or EPOCH_STATUS_VOID, got {kept.status}")
-        if len(kept.report_reference) != _REFERENCE_CHARACTERS or not kept.report_reference.startswith(commitment.REFERENCE_PREFIX):
+        if len(kept.report_reference) != _REFERENCE_CHARACTERS or not kept.report_reference.startswith(REFERENCE_PREFIX):
             raise GenesisError(
-                f"{path}.report_reference", f"expected {commitment.REFERENCE_PREFIX} and 64 hex digits, got {kept.report_reference[:100]!r}"
+                f"{path}.report_reference", f"expected {REFERENCE_PREFIX} and 64 hex digits, got {kept.report_reference[:100]!r}"
             )
         _node(kept.reporter, f"{path}.reporter")
         for number, signer in enumerate(kept.signers):

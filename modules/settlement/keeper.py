@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any, Final
 
 from chain.codec.canonical import encode, known
@@ -49,7 +48,6 @@ DENOM: Final = "wei"
 GAS_PER_BLS_CHECK: Final = 30_000
 GAS_PER_WALLET: Final = 100
 """Of a report: its line is hashed."""
-MAX_PRUNED_BY_REPORT: Final = 2
 
 
 class SettlementKeeper:
@@ -229,7 +227,6 @@ class SettlementKeeper:
         kept.maturity_epoch = facts.maturity_epoch
         self.set_epoch(state, kept)
         events.epoch_committed(ctx, kept)
-        self._drop_old_void_epochs(state, facts.epoch)
 
     def forget(self, ctx: Context, state: StateWriter, epoch: int) -> None:
         """The rewards of ``epoch`` begin to mature: its evidence is dropped, and the bonds of challenges that are still open go back."""
@@ -237,14 +234,6 @@ class SettlementKeeper:
             return
         self.drop_challenges(ctx, state, epoch)
         state.store(keys.STORE).delete(keys.epoch(epoch))
-
-    def _drop_old_void_epochs(self, state: StateWriter, now: int) -> None:
-        """Void epochs pay nothing, so nothing of them matures; the oldest go when their time has passed."""
-        store = state.store(keys.STORE)
-        for key, raw in list(islice(store.iterate(keys.EPOCHS, prefix_end(keys.EPOCHS)), MAX_PRUNED_BY_REPORT)):
-            kept = CommittedEpoch.FromString(raw)
-            if kept.status == VOID and kept.maturity_epoch < now:
-                store.delete(key)
 
     def epoch(self, state: StateReader, epoch: int) -> Any | None:
         """``CommittedEpoch``, or None if nothing is kept of it."""
