@@ -10,6 +10,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import pairwise
 
 from tests.economics.model import STOS, WEI_PER_NOZ, Model, Rules
 from tests.economics.operations import (
@@ -130,31 +131,34 @@ class Generator:
         """From 1 to ``most``, of any order of magnitude."""
         return max(1, min(most, self.random.randint(1, 10 ** self.random.randint(1, max(1, len(str(most)))))))
 
-    def _work(self, total: int, promo: int) -> tuple[tuple[int, int, int], ...]:
-        """``total`` noz for some wallets, up to ``promo`` of them granted."""
-        wallets = self.random.sample(range(WALLETS), self.random.randint(1, WALLETS))
-        work = []
-        for at, wallet in enumerate(sorted(wallets)):
-            volume = total if at == len(wallets) - 1 else self.random.randint(0, total)
-            granted = self.random.randint(0, min(promo, volume))
-            work.append((wallet, volume, granted))
-            total, promo = total - volume, promo - granted
-        return tuple(work)
+    def _work(self, bought: int, granted: int) -> tuple[tuple[int, int, int], ...]:
+        """So many bought and granted noz, as the work of some wallets."""
+        wallets = sorted(self.random.sample(range(WALLETS), self.random.randint(1, WALLETS)))
+        parts = [(self._split(bought, len(wallets))), self._split(granted, len(wallets))]
+        return tuple((wallet, own + promo, promo) for wallet, own, promo in zip(wallets, *parts, strict=True))
+
+    def _split(self, total: int, count: int) -> list[int]:
+        cuts = sorted(self.random.randint(0, total) for _ in range(count - 1))
+        return [end - start for start, end in pairwise([0, *cuts, total])]
+
+    def _bought(self) -> int:
+        """Sold, not granted, and not reported."""
+        return self.model.outstanding_noz - self.model.promo_noz
+
+    def _part(self, most: int) -> int:
+        """None, some or all of it."""
+        return self.random.choice((0, most, self._volume(most), self._volume(most))) if most > 0 else 0
 
     def _report(self) -> Iterator[Operation]:
-        model, choose = self.model, self.random
-        expired = choose.choice((0, 0, 0, choose.randint(0, model.promo_noz)))
-        most = model.outstanding_noz - expired
-        total = choose.choice((most, self._volume(most), self._volume(most), 0)) if most > 0 else 0
-        yield Report(self._work(total, model.promo_noz - expired), expired)
+        expired = self.random.choice((0, 0, 0, self.random.randint(0, self.model.promo_noz)))
+        yield Report(self._work(self._part(self._bought()), self._part(self.model.promo_noz - expired)), expired)
 
     def _twins(self) -> Iterator[Operation]:
         """Two equal reports, often just after a leaving."""
         if self.random.random() < 0.5:
             yield from self._leave()
             yield Wait(500)
-        volume = self._volume(self.model.outstanding_noz // 2)
-        work = self._work(volume, 0)
+        work = self._work(self._part(self._bought() // 2), 0)
         yield Report(work)
         yield Report(work, twin=True)
 
@@ -292,6 +296,7 @@ def check(seed: int, world: World, count: int = OPERATIONS, *, beside_model: boo
         except AssertionError as error:
             raise AssertionError(f"{where}: {error}") from error
         done[name] += 1
+    assert not world.broken(), world.broken()
     return done + promises.met
 
 

@@ -146,3 +146,6 @@ class World(Protocol):
         """Raises Refused."""
 
     def seen(self) -> Seen: ...
+
+    def broken(self) -> list[str]:
+        """What the world's own invariants find at the end."""

@@ -54,6 +54,9 @@ class PureWorld:
             self.promo_cost_wei,
         )
 
+    def broken(self) -> list[str]:
+        return []
+
     def apply(self, operation: Operation) -> Paid:
         try:
             return self._apply(operation)

@@ -65,6 +65,9 @@ class Wrong:
     def seen(self) -> Seen:
         return self.world.seen()
 
+    def broken(self) -> list[str]:
+        return []
+
 
 @pytest.mark.parametrize("kind", [Prepay, Report, Wait, Suspend])
 def test_one_unit_that_is_wrong_once_is_found(kind: type[Operation]) -> None:
