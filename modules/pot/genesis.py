@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import structlog
-
 from chain import coins
 from chain.codec.json import from_json, to_json
 from chain.codec.registry import message_class
@@ -31,7 +29,6 @@ from modules.pot.slashing import slash_of
 
 GenesisState: Final = message_class(f"{PACKAGE}.GenesisState")
 PATH: Final = "app_state.pot"
-log = structlog.get_logger("pot")
 
 
 class PotGenesis:
@@ -45,10 +42,12 @@ class PotGenesis:
         return to_json(genesis)
 
     def validate(self, section: Json) -> None:
-        genesis, _ = _read(section)
-        warning = gains_by_own_traffic(genesis.params)
-        if warning is not None:
-            log.warning(f"{PATH}.params.mining_cap_ratio: {warning}")
+        _read(section)
+
+    def warnings(self, app_state: Json) -> list[str]:
+        """What a valid file should be looked at for: that who buys his own traffic may gain by it."""
+        warning = gains_by_own_traffic(_read(app_state["pot"])[0].params)
+        return [] if warning is None else [f"{PATH}.params: {warning}"]
 
     def load(self, ctx: Context, state: StateWriter, section: Json) -> Sequence[ValidatorUpdate]:
         genesis, rewards = _read(section)

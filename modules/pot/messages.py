@@ -55,6 +55,7 @@ from modules.pot.slashing import Slash
 MAX_REFERENCE: Final = 128
 """Characters."""
 DIGEST_BYTES: Final = 32
+ADDRESS_BYTES: Final = 20
 MAX_SELECTORS: Final = 4_096
 MAX_APPROVERS: Final = 100
 """Pairs in one message."""
@@ -158,8 +159,8 @@ def _report(message: Any) -> Report:
         if not text:
             raise MissingWalletAddress
         wallet = _decoded(text, PotInvalidAddress)
-        if text != text.lower():
-            raise PotInvalidAddress(f"expected lower case, got {text[:100]}")
+        if len(wallet) != ADDRESS_BYTES or not text.islower():
+            raise PotInvalidAddress(f"expected the lower-case address of an account of {ADDRESS_BYTES} bytes, got {text[:100]}")
         if text <= previous:
             raise WalletOrder(f"{text} comes after {previous}")
         previous = text
