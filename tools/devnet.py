@@ -1,5 +1,7 @@
 """``make run``: a one-validator devnet in ``.devnet``. Made once, continued every time, started over with ``--reset``.
 
+The validator is the meta node, too: its keys are in ``config/meta_keys.json`` of the home, and it reports alone.
+
 Prints endpoints, a funded mnemonic and three commands to try, then one line per block until Ctrl-C. ``.devnet/devnet.json`` says the
 same for scripts. ``--folder`` and ``--ports BASE`` make another one beside it (tests do).
 """
@@ -16,7 +18,7 @@ from chain import nodekeys
 from chain.cli.testnet import SHORT_EVIDENCE, Node, fill_keyring, make_network, short_periods
 from chain.comet import CometError, ensure_comet
 from chain.config import ConfigError, Home
-from tools.nodes import Blocks, Folder, attend, last_lines, new_accounts, show
+from tools.nodes import Blocks, Folder, attend, last_lines, meta_node, new_accounts, show
 
 CHAIN_ID = "stratos-dev-1"
 COMMAND = "make run"
@@ -38,6 +40,7 @@ def make(folder: Path, base: int | None) -> dict[str, Any]:
         "grpc": f"127.0.0.1:{ports['grpc']}",
         "rest": f"http://127.0.0.1:{ports['rest']}",
         "home": str(home.root),
+        "meta_node": meta_node(home),
         "accounts": [account.told() for account in accounts],
     }
     nodekeys.write_private(folder / "devnet.json", told)

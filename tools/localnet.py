@@ -1,7 +1,8 @@
 """``make localnet``: four validators and a full node in ``.localnet``, each with its own home, ports and CometBFT, on loopback.
 
 Made once, continued every time, started over with ``--reset``. ``.localnet/localnet.json`` tells scripts of every node its home, addresses and
-process ids (null while it does not run), and the funded accounts. Periods are short (chain/cli/testnet.py: SHORT_PERIODS); ``--param`` changes
+process ids (null while it does not run), and the funded accounts. Every validator is a meta node, too, with its keys in its home; two accounts are
+there to own resource nodes, whose keys localnet.json has. Periods are short (chain/cli/testnet.py: SHORT_PERIODS); ``--param`` changes
 others. Ctrl-C stops all. A node that somebody ends stays down, and the others go on.
 """
 
@@ -18,17 +19,22 @@ from pathlib import Path
 from typing import Any
 
 import click
+import nacl.signing
 
 from chain import nodekeys
 from chain.cli.testnet import SHORT_EVIDENCE, Account, Node, fill_keyring, make_network, short_periods
 from chain.comet import CometError, ensure_comet
 from chain.config import ConfigError, Home
+from chain.crypto import address as bech32
+from chain.crypto.keys import Ed25519PublicKey
 from chain.module import GenesisError
-from tools.nodes import STCHAIND, Blocks, Folder, attend, last_lines, new_accounts, show
+from tools.nodes import STCHAIND, Blocks, Folder, attend, last_lines, meta_node, new_accounts, show
 
 CHAIN_ID = "stratos-local-1"
 COMMAND = "make localnet"
 VALIDATORS, FULL_NODES = 4, 1
+RESOURCE_OWNERS = ("owner0", "owner1")
+"""Accounts that are there to register resource nodes."""
 FIRST_PORT = 27000
 PORTS_PER_NODE = 5
 """rpc, p2p, grpc, rest, and one that is free for a proxy in front of p2p."""
@@ -146,7 +152,7 @@ def make(
     """Make the homes of a new localnet; writes localnet.json and returns what it says. Ports go up from ``base``, PORTS_PER_NODE a node."""
     names = [*(f"node{at}" for at in range(validators)), *(f"full{at}" for at in range(full_nodes))]
     operators = names[:validators]
-    accounts = [*new_accounts(*operators), *more_accounts]
+    accounts = [*new_accounts(*operators), *(Account.new(name, "eth_secp256k1") for name in RESOURCE_OWNERS), *more_accounts]
     by_name = {account.name: account for account in accounts}
     nodes = [Node(name, Home(folder / name / "stchaind"), _ports(base + at * PORTS_PER_NODE), by_name.get(name)) for at, name in enumerate(names)]
     settings = {"consensus.timeout_commit": block_time, "p2p.addr_book_strict": False, "p2p.allow_duplicate_ip": True, "p2p.pex": False}
@@ -164,6 +170,7 @@ def make(
     told = [_told(node, by_name.get(node.name)) for node in nodes]
     served = {name: told[0][name] for name in ("rpc", "grpc", "rest", "home")}
     net = {"chain_id": CHAIN_ID, **served, "nodes": told, "accounts": [account.told() for account in accounts]}
+    net["resource_nodes"] = [_resource_node(owner) for owner in RESOURCE_OWNERS]
     nodekeys.write_private(folder / "localnet.json", net)
     return net
 
@@ -184,9 +191,18 @@ def _told(node: Node, operator: Account | None) -> dict[str, Any]:
         "grpc": f"127.0.0.1:{node.ports['grpc']}",
         "rest": f"http://127.0.0.1:{node.ports['rest']}",
         "p2p": f"tcp://{p2p}",
+        "meta_node": meta_node(node.home) if operator else None,
         "app_pid": None,
         "comet_pid": None,
     }
+
+
+def _resource_node(owner: str) -> dict[str, str]:
+    """A network key for a resource node that ``owner`` may register."""
+    seed = nacl.signing.SigningKey.generate()
+    key = Ed25519PublicKey(bytes(seed.verify_key))
+    address, pubkey = bech32.encode(key.address, bech32.NODE), bech32.encode(key.raw, bech32.NODE_PUB)
+    return {"owner": owner, "network_address": address, "network_pubkey": pubkey, "network_seed": bytes(seed).hex()}
 
 
 def _comets() -> dict[int, int]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from chain import nodekeys
+from chain import metakeys, nodekeys
 from chain.api.comet import CometClient, CometRefused, CometUnavailable
 from chain.cli.testnet import Account
 from chain.config import ConfigError, Home
@@ -30,6 +30,11 @@ ACCOUNTS = (("alice", "eth_secp256k1"), ("bob", "eth_secp256k1"), ("carol", "sec
 def new_accounts(*operators: str) -> list[Account]:
     """Keys that validate, then keys to play with."""
     return [Account.new(name, key_type) for name, key_type in (*((name, "eth_secp256k1") for name in operators), *ACCOUNTS)]
+
+
+def meta_node(home: Home) -> dict[str, str]:
+    """For the network's JSON file: the public parts of the meta keys in a home."""
+    return metakeys.read(metakeys.path_in(home)).told()
 
 
 class Folder:

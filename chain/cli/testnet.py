@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import click
 
-from chain import config, nodekeys
+from chain import config, metakeys, nodekeys
 from chain.cli.genesis import GAS_LIMIT, modules, rehearse, tx_message
 from chain.cli.keyring import setting
 from chain.codec.json import to_json
@@ -34,6 +34,9 @@ from genesis import build, document
 
 FUNDS_WEI: Final = 10**24
 STAKE_WEI: Final = 10**21
+META_DEPOSIT_WEI: Final = 10**21
+FOUNDATION_WEI: Final = 40_000_000 * 10**18
+"""All that is ever mined."""
 MAX_NODES: Final = 100
 SHORT_PERIODS: Final[Mapping[str, Any]] = {
     "staking.unbonding_time": "60s",
@@ -43,6 +46,11 @@ SHORT_PERIODS: Final[Mapping[str, Any]] = {
     "gov.max_deposit_period": "20s",
     "gov.voting_period": "20s",
     "gov.expedited_voting_period": "10s",
+    "register.unbonding_threashold_time": "30s",
+    "register.unbonding_completion_time": "30s",
+    "register.voting_period": "60s",
+    "pot.epoch_duration_s": "30",
+    "pot.mature_epoch": "4",
 }
 """Parameters of the networks that developers run: what takes weeks on a real chain takes a minute."""
 _GO_TIME: Final = re.compile(r"(?:[0-9]{1,9}(?:ms|s|m|h))+")
@@ -105,7 +113,9 @@ def make_network(
 ) -> list[dict[str, Any]]:
     """Write every home: keys, configuration, genesis file. Returns the gentxs.
 
-    ``accounts`` (operators among them) get FUNDS_WEI each, operators stake STAKE_WEI. ``params`` changes module parameters
+    ``accounts`` (operators among them) get FUNDS_WEI each, operators stake STAKE_WEI. Every validator is a meta node, too, with keys in its home and a
+    deposit of META_DEPOSIT_WEI that its operator gets beside. The foundation has all that is to be mined, and the supply is kept at what this file
+    hands out, unless ``params`` names another ``pot.initial_total_supply``. ``params`` changes module parameters
     (``staking.unbonding_time``), ``consensus`` sections of the consensus parameters, ``comet`` and ``app`` settings of the files of every home.
     Raises ConfigError, GenesisError.
     """
@@ -118,6 +128,12 @@ def make_network(
         build.add_account(made, account.key.public_key.address, (Coin("wei", FUNDS_WEI),))
     for node in nodes:
         nodekeys.create_missing(node.home)
+        if node.operator is not None:
+            build.add_account(made, node.operator.key.public_key.address, (Coin("wei", META_DEPOSIT_WEI),), append=True)
+            build.add_meta_node(made, _meta_node(node, node.operator, chain_id), node.name)
+    build.add_foundation(made, (Coin("wei", FOUNDATION_WEI),))
+    if "pot.initial_total_supply" not in (params or {}):
+        build.pin_supply(made)
     gentxs = [_gentx(node, node.operator, chain_id) for node in nodes if node.operator is not None]
     made["app_state"]["genutil"]["gen_txs"] = gentxs
     build.validate(made, modules())
@@ -172,6 +188,14 @@ def _gentx(node: Node, operator: Account, chain_id: str) -> dict[str, Any]:
     return tx
 
 
+def _meta_node(node: Node, owner: Account, chain_id: str) -> dict[str, Any]:
+    """A node's meta node for genesis; its keys are made where the home has none."""
+    path = metakeys.path_in(node.home)
+    if not path.exists():
+        metakeys.MetaKeys.new().save(path)
+    return metakeys.read(path).genesis_node(chain_id, owner.address, META_DEPOSIT_WEI, node.name)
+
+
 @click.group()
 def testnet() -> None:
     """Networks for trying things out."""
@@ -192,7 +216,8 @@ def testnet() -> None:
 def init_files(output_dir: str, chain_id: str, node_dir_prefix: str, node_daemon_home: str, **options: Any) -> None:
     """Make the homes of a network of validators, to be copied to their machines or to run on one.
 
-    Each operator's words are in key_seed.json of the home, the gentxs in the folder gentxs.
+    Each operator's words are in key_seed.json of the home, the gentxs in the folder gentxs. Every validator is a meta node, too: its keys are in
+    config/meta_keys.json of the home.
 
     \b
     stchaind testnet init-files --v 4 --output-dir ./net --starting-ip-address 192.168.10.2
