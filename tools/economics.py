@@ -110,6 +110,27 @@ def after_sales(solvency: bool) -> Ozone:
     return pool
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """An attack: what was paid, by the attacker or for his grant, and the epoch that paid him."""
+
+    paid_wei: int
+    epoch: Distribution
+
+
+def own_traffic(pool: Ozone, rules: Rules, role: Role, mined_wei: int) -> Outcome:
+    """He buys 1 TB, and his node alone serves it."""
+    paid_wei = cost_wei(pool, EPOCH_NOZ)
+    pool, noz = prepay(pool, paid_wei)
+    return Outcome(paid_wei, epoch(pool, role, rules.params, mined_wei, Work(OWN, noz)))
+
+
+def own_grant(pool: Ozone, rules: Rules, role: Role, mined_wei: int) -> Outcome:
+    """He gets 1 TB granted, and his node alone serves it."""
+    pool, cost = claim(pool, EPOCH_NOZ)
+    return Outcome(cost, epoch(pool, role, rules.params, mined_wei, Work(OWN, EPOCH_NOZ, EPOCH_NOZ)))
+
+
 def epoch(pool: Ozone, role: Role, params: RewardParams, mined_wei: int, work: Work) -> Distribution:
     return distribute(pool, mined_wei, FOUNDATION_WEI, [work], role.meta_wallets, params)
 
@@ -159,20 +180,17 @@ def tiers() -> Iterator[dict[str, Any]]:
 def example() -> Iterator[dict[str, Any]]:
     """An attacker who buys 1 TB of traffic at the price of the state after sales and serves it himself."""
     for rules in RULES:
-        pool = after_sales(rules.solvency)
-        paid_wei = cost_wei(pool, EPOCH_NOZ)
-        pool, noz = prepay(pool, paid_wei)
         for role in ROLES:
-            paid = epoch(pool, role, rules.params, MINED_WEI, Work(OWN, noz))
-            back = role.back_wei(paid)
+            done = own_traffic(after_sales(rules.solvency), rules, role, MINED_WEI)
+            back = role.back_wei(done.epoch)
             yield {
                 "rules": rules.name,
                 "role": role.name,
-                "paid_wei": str(paid_wei),
-                "traffic_value_wei": str(paid.value_wei.truncate()),
-                "mining_wei": str(paid.reward_wei),
+                "paid_wei": str(done.paid_wei),
+                "traffic_value_wei": str(done.epoch.value_wei.truncate()),
+                "mining_wei": str(done.epoch.reward_wei),
                 "back_wei": str(back),
-                "gain_wei": str(back - paid_wei),
+                "gain_wei": str(back - done.paid_wei),
             }
 
 
@@ -180,12 +198,9 @@ def ratios() -> Iterator[dict[str, Any]]:
     """Back ÷ paid by tier, role and rules, where all that is prepaid is the attacker's."""
     for number, tier in enumerate(DEFAULT_TIERS, 1):
         for rules in RULES:
-            pool = untouched(rules.solvency)
-            paid_wei = cost_wei(pool, EPOCH_NOZ)
-            pool, noz = prepay(pool, paid_wei)
             for role in ROLES:
-                back = role.back_wei(epoch(pool, role, rules.params, tier.start_wei, Work(OWN, noz)))
-                yield {"tier": number, "rules": rules.name, "role": role.name, "back_per_paid": _places(back, paid_wei)}
+                done = own_traffic(untouched(rules.solvency), rules, role, tier.start_wei)
+                yield {"tier": number, "rules": rules.name, "role": role.name, "back_per_paid": _places(role.back_wei(done.epoch), done.paid_wei)}
 
 
 def break_even(tier: Tier, role: Role) -> Dec:
@@ -209,10 +224,9 @@ def grants() -> Iterator[dict[str, Any]]:
     """Back ÷ paid by the grant pool: the attacker's resource node serves what was granted to himself. Granted noz mine nothing, whatever the cap."""
     rules = RULES[-1]
     for number, tier in enumerate(DEFAULT_TIERS, 1):
-        pool, cost = claim(untouched(rules.solvency), EPOCH_NOZ)
         for role in ROLES:
-            paid = epoch(pool, role, rules.params, tier.start_wei, Work(OWN, EPOCH_NOZ, EPOCH_NOZ))
-            yield {"tier": number, "role": role.name, "back_per_paid": _places(role.back_wei(paid), cost)}
+            done = own_grant(untouched(rules.solvency), rules, role, tier.start_wei)
+            yield {"tier": number, "role": role.name, "back_per_paid": _places(role.back_wei(done.epoch), done.paid_wei)}
 
 
 def tables() -> dict[str, Any]:
@@ -291,13 +305,10 @@ def page(found: dict[str, Any], written: str) -> str:
 
 def picture() -> str:
     """SVG: what a resource node alone gets back by cap, a line for each tier, where all that is prepaid is its own."""
-    pool = untouched(True)
-    paid_wei = cost_wei(pool, EPOCH_NOZ)
-    pool, noz = prepay(pool, paid_wei)
 
     def back(tier: Tier, cap: Dec) -> int:
-        alone = ROLES[0]
-        return alone.back_wei(epoch(pool, alone, RewardParams(TAX, mining_cap=cap), tier.start_wei, Work(OWN, noz))) * PLACES // paid_wei
+        done = own_traffic(untouched(True), Rules("", cap, True), ROLES[0], tier.start_wei)
+        return ROLES[0].back_wei(done.epoch) * PLACES // done.paid_wei
 
     lines = []
     for number, tier in enumerate(DEFAULT_TIERS, 1):

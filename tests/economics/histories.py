@@ -277,8 +277,9 @@ def check(seed: int, world: World, count: int = OPERATIONS, *, beside_model: boo
     was at stake. Raises AssertionError."""
     model, promises = Model(rules_of(seed)), Promises()
     done: Counter[str] = Counter()
+    after = world.seen()
     for number, operation in enumerate(history(seed, count)):
-        before = world.seen()
+        before = after
         told, found = _attempt(model, operation), _attempt(world, operation)
         after = world.seen()
         where = f"operation {number}, {operation}"

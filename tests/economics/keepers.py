@@ -7,7 +7,6 @@ transactions, and the BLS signature of a report, whose quorum is taken as given.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -37,7 +36,6 @@ from modules.grant.messages import handlers as grant_handlers
 from modules.pot.keeper import PotKeeper
 from modules.pot.messages import handlers as pot_handlers
 from modules.pot.params import default_params as pot_params
-from modules.pot.rewards import slash_value_wei
 from modules.register import deposits, records, unbonding
 from modules.register.deposits import NodeDeposit
 from modules.register.keeper import RegisterKeeper
@@ -137,7 +135,7 @@ KEEPERS: Final = Keepers()
 class KeeperWorld:
     """One history. ``mature_epoch`` is short, so that rewards mature in it."""
 
-    def __init__(self, rules: Rules | None = None, keepers: Keepers = KEEPERS) -> None:
+    def __init__(self, rules: Rules | None = None, *, keepers: Keepers = KEEPERS) -> None:
         self.rules = rules or Rules()
         self.keepers = keepers
         self.state = State(EmptyView(), STORES)
@@ -162,18 +160,23 @@ class KeeperWorld:
         keepers.pot.set_total_mined(state, self.rules.mined_wei)
         genesis = GrantGenesis(keepers.grant, keepers.bank)
         genesis.load(self.ctx, state, genesis.default())
-        self._mint(module_address("foundation_account"), self.rules.foundation_wei)
-        self._mint(RICH, RICH_WEI)
+        self.mint(module_address("foundation_account"), self.rules.foundation_wei)
+        self.mint(RICH, RICH_WEI)
         keepers.grant.fund_pool(self.ctx, state, RICH, 1, 10**33)
 
     @property
     def ctx(self) -> Context:
         return Context(CHAIN_ID, self.height, (START_S + self.now_s) * 10**9, Mode.FINALIZE)
 
-    def _mint(self, address: bytes, amount_wei: int) -> None:
+    def mint(self, address: bytes, amount_wei: int) -> None:
         coins = (Coin("wei", amount_wei),)
         self.keepers.bank.mint(self.ctx, self.state, "mint", coins)
         self.keepers.bank.send(self.ctx, self.state, module_address("mint"), address, coins)
+
+    def set_solvency(self, on: bool) -> None:
+        params = self.keepers.register.params(self.state)
+        params.solvency_rules = on
+        self.keepers.register.set_params(self.state, params)
 
     # --- what is seen -----------------------------------------------------------------------------------------------------------
 
@@ -199,11 +202,11 @@ class KeeperWorld:
     def _apply(self, operation: Operation) -> Paid:
         match operation:
             case Create(number, deposit_wei, is_meta):
-                self._mint(owner(number), deposit_wei)
+                self.mint(owner(number), deposit_wei)
                 self._create(number, deposit_wei, is_meta)
             case Add(number, more_wei):
                 if more_wei > 0:
-                    self._mint(owner(number), more_wei)
+                    self.mint(owner(number), more_wei)
                 kind = "MetaNode" if self.keepers.register.meta_node(self.state, network_key(number).address) is not None else "ResourceNode"
                 self._register(
                     f"Update{kind}Deposit", network_address=network(number), owner_address=_text(owner(number)), deposit_delta=coin(more_wei)
