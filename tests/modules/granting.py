@@ -122,7 +122,7 @@ class Net(Chain):
     def scratch(self) -> tuple[Context, State]:
         """A context and a writable state over the last block, for what the keepers offer each other; nothing of it is committed."""
         ctx = Context(self.driver.chain_id, self.driver.height + 1, self.driver.time_ns + NANOS, Mode.FINALIZE, events=EventList())
-        return ctx, State(self.app.store.view())
+        return ctx, State(self.app.store.view(), tuple(self.app.store.names))
 
     def broken(self, state: State) -> list[str]:
         """What sds's and grant's invariants say of a state."""
@@ -160,8 +160,8 @@ def typed(result: Any, kind: str) -> list[dict[str, str]]:
 # --- messages ---------------------------------------------------------------------------------------------------------------------------------
 
 
-def make(name: str, package: str = GRANT, **fields: Any) -> Any:
-    return message_class(f"{package}.{name}")(**fields)
+def make(kind: str, package: str = GRANT, /, **fields: Any) -> Any:
+    return message_class(f"{package}.{kind}")(**fields)
 
 
 def prepay(sender: str, *coins: Coin, beneficiary: str = "") -> Any:

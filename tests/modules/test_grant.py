@@ -178,7 +178,7 @@ def test_two_campaigns_cannot_have_the_same_money(shared: Net) -> None:
         ({"validity_s": 0}, 20),
         ({"validity_s": 366 * DAY_S + 1}, 20),
         ({"end_s": 0}, 20),
-        ({"end_s": 10**12}, 20),
+        ({"end_s": -(10**10)}, 20),
     ],
 )
 def test_terms_that_cannot_be_are_refused(shared: Net, fields: dict[str, Any], code: int) -> None:
@@ -370,7 +370,7 @@ def test_ozone_that_is_not_there_is_not_given() -> None:
 def test_operators_race_for_a_budget_and_it_is_never_exceeded() -> None:
     """Several operators claim for the same wallets in the same blocks, until the budget is spent: each wallet once, every wei accounted for."""
     operators = [KEYS[number] for number in (1, 3, 4, 5)]
-    net = opened(budget_wei=str(4 * 10**17), max_wei_per_day=str(4 * 10**17))
+    net = opened(budget_wei=str(25 * 10**16), max_wei_per_day=str(25 * 10**16))
     net.ok(SPONSOR, set_operators(S, *map(text, operators)))
     choose = random.Random(5)
     given: dict[str, int] = {}
@@ -380,8 +380,7 @@ def test_operators_race_for_a_budget_and_it_is_never_exceeded() -> None:
         for one in operators:
             number, sequence = net.account(one)
             for ahead in range(2):
-                first = choose.randrange(0, 600)
-                message = claim(text(one), wallets(choose.choice((1, 20, 50)), first))
+                message = claim(text(one), wallets(choose.choice((1, 10, 20)), 20 * choose.randrange(30)))
                 signer = Signer(one.public_key, sequence + ahead, number)
                 raws.append(build_tx([message], fee=FEE, gas_limit=GAS, signers=[signer]).sign([one], CHAIN_ID))
                 asked.append(message)
@@ -392,7 +391,7 @@ def test_operators_race_for_a_budget_and_it_is_never_exceeded() -> None:
                     given[one] = given.get(one, 0) + 1
     assert set(given.values()) == {1}
     campaign = net.campaign()
-    assert int(campaign.spent_wei) <= 4 * 10**17
+    assert int(campaign.spent_wei) <= 25 * 10**16
     assert (campaign.claims, net.outstanding()) == (len(given), (len(given) * EACH_NOZ, int(campaign.spent_wei)))
     assert net.module_wei(PREPAID) == int(campaign.spent_wei)
     assert {("", 0), ("grant", 9), ("grant", 13)} <= set(codes), codes
