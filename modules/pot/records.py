@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class
 from chain.codec.times import NANOS
-from chain.codec.varint import delimited
+from chain.codec.varint import delimited, uvarint
 from chain.coins import CoinMessage
 from chain.crypto import address as bech32
 from chain.crypto.address import module_address
@@ -35,6 +35,7 @@ ReportRecord: Final = message_class(f"{PACKAGE}.VolumeReportRecord")
 TotalMessage: Final = message_class(f"{PACKAGE}.TotalReward")
 Economics: Final = message_class(f"{PACKAGE}.EpochEconomics")
 Approvals: Final = message_class(f"{PACKAGE}.SlashingApprovals")
+_COIN_START: Final = b"\x0a" + delimited(DENOM.encode()) + b"\x12"
 _Int: Final = message_class("stratos.types.v1.Int")
 _Coins: Final = message_class("stratos.types.v1.Coins")
 _Timestamp: Final = message_class("google.protobuf.Timestamp")
@@ -92,6 +93,26 @@ def unpacked(cls: Any, raw: bytes) -> Any:
     while raw[start - 1] & 0x80:
         start += 1
     return cls.FromString(raw[start:])
+
+
+def _part(tag: bytes, amount: int) -> bytes:
+    """A field of type Coin with an amount of wei."""
+    digits = str(amount).encode()
+    coin = _COIN_START + uvarint(len(digits)) + digits
+    return tag + uvarint(len(coin)) + coin
+
+
+def packed_coins(amount_wei: int) -> bytes:
+    """``packed(Coins(Value=wei(amount_wei)))`` of a positive amount, written out: a report writes thousands."""
+    return delimited(_part(b"\x0a", amount_wei))
+
+
+def packed_reward(wallet: str, amounts: Amounts) -> bytes:
+    """``packed(reward_message(wallet, amounts))``, written out."""
+    text = wallet.encode()
+    mining = _part(b"\x12", amounts.mining_wei) if amounts.mining_wei else b""
+    traffic = _part(b"\x1a", amounts.traffic_wei) if amounts.traffic_wei else b""
+    return delimited(b"\x0a" + uvarint(len(text)) + text + mining + traffic)
 
 
 class Records:
@@ -214,7 +235,7 @@ class Records:
     def add_reward(self, state: StateWriter, maturity_epoch: int, wallet: bytes, text: str, amounts: Amounts) -> None:
         """Write a new reward, its place in the index, and the wallet's immature total. ``text`` is the wallet's address."""
         store = state.store(keys.STORE)
-        store.set(keys.reward(maturity_epoch, wallet), packed(reward_message(text, amounts)))
+        store.set(keys.reward(maturity_epoch, wallet), packed_reward(text, amounts))
         store.set(keys.maturity(maturity_epoch, wallet), b"")
         self.set_immature(state, wallet, self.immature_wei(state, wallet) + amounts.both_wei)
 
@@ -285,7 +306,7 @@ def _coins(raw: bytes | None) -> int:
 def _put(state: StateWriter, key: bytes, amount_wei: int) -> None:
     store = state.store(keys.STORE)
     if amount_wei:
-        store.set(key, packed(_Coins(Value=wei(amount_wei))))
+        store.set(key, packed_coins(amount_wei))
     else:
         store.delete(key)
 
