@@ -100,10 +100,6 @@ class EmptyPubKey(RegisterError):
     code, description = 38, "empty public key"
 
 
-class NoUnbondingNode(RegisterError):
-    code, description = 39, "nothing of this node is unbonding"
-
-
 class MaxUnbondingNodeEntries(RegisterError):
     code, description = 40, "too many unbonding entries of this node"
 
