@@ -7,6 +7,7 @@ transactions, and the BLS signature of a report, whose quorum is taken as given.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -29,22 +30,20 @@ from modules.auth.keeper import AuthKeeper
 from modules.bank.keeper import BankMint
 from modules.distribution.keeper import DistributionKeeper
 from modules.distribution.params import default_params as distribution_params
-from modules.grant import invariants as grant_invariants
-from modules.grant.genesis import GrantGenesis
 from modules.grant.keeper import GrantKeeper
-from modules.grant.messages import handlers as grant_handlers
+from modules.grant.module import grant_module
 from modules.pot.keeper import PotKeeper
-from modules.pot.messages import handlers as pot_handlers
+from modules.pot.module import pot_module
 from modules.pot.params import default_params as pot_params
-from modules.register import deposits, records, unbonding
+from modules.register import deposits, records
 from modules.register.deposits import NodeDeposit
 from modules.register.keeper import RegisterKeeper
-from modules.register.messages import handlers as register_handlers
+from modules.register.module import register_module
 from modules.register.params import default_params as register_params
-from modules.sds import invariants as sds_invariants
 from modules.sds.keeper import SdsKeeper
-from modules.sds.messages import handlers as sds_handlers
+from modules.sds.module import sds_module
 from modules.settlement.keeper import SettlementKeeper
+from modules.settlement.module import settlement_module
 from modules.staking.keeper import StakingKeeper
 from tests.economics.model import Rules
 from tests.economics.operations import Add, Claim, Create, Effective, Leave, Operation, Paid, Prepay, Refused, Report, Seen, Slash, Suspend, Wait
@@ -120,13 +119,18 @@ class Keepers:
         self.settlement = SettlementKeeper(self.bank, self.distribution, self.register, self.grant)
         self.pot = Unsigned(self.bank, self.distribution, self.register, self.settlement, staking)
         self.settlement.set_pot(self.pot)
-        self.handlers: dict[str, MessageHandler] = {
-            **register_handlers(self.register),
-            **sds_handlers(self.sds),
-            **pot_handlers(self.pot),
-            **grant_handlers(self.grant),
+        # In the order of their end hooks.
+        self.modules = (
+            register_module(self.register),
+            sds_module(self.sds),
+            pot_module(self.pot),
+            settlement_module(self.settlement),
+            grant_module(self.grant),
+        )
+        self.handlers: dict[str, MessageHandler] = {name: handler for module in self.modules for name, handler in module.messages.items()}
+        self.invariants: dict[str, Invariant] = {
+            f"{module.name}: {name}": check for module in self.modules for name, check in module.invariants.items()
         }
-        self.invariants: dict[str, Invariant] = {**sds_invariants.checks(self.sds), **grant_invariants.checks(self.grant, self.bank)}
 
 
 KEEPERS: Final = Keepers()
@@ -158,8 +162,9 @@ class KeeperWorld:
         pot.mining_cap_ratio = str(int(self.rules.cap * ONE))
         keepers.pot.set_params(state, pot)
         keepers.pot.set_total_mined(state, self.rules.mined_wei)
-        genesis = GrantGenesis(keepers.grant, keepers.bank)
-        genesis.load(self.ctx, state, genesis.default())
+        for module in keepers.modules:
+            if module.name in ("grant", "settlement") and module.genesis is not None:
+                module.genesis.load(self.ctx, state, module.genesis.default())
         self.mint(module_address("foundation_account"), self.rules.foundation_wei)
         self.mint(RICH, RICH_WEI)
         keepers.grant.fund_pool(self.ctx, state, RICH, 1, 10**33)
@@ -245,17 +250,22 @@ class KeeperWorld:
 
     def end_block(self) -> None:
         self.height += 1
-        unbonding.end_block(self.keepers.register, self.ctx, self.state)
-        self.keepers.pot.mature(self.ctx, self.state)
+        for module in self.keepers.modules:
+            if module.end_block is not None:
+                module.end_block(self.ctx, self.state)
 
     def execute(self, kind: str, /, **fields: Any) -> Any:
         """Check and execute a message. Raises AppError."""
-        return self.execute_message(message_class(kind)(**fields))
+        return self.execute_messages(message_class(kind)(**fields))
 
-    def execute_message(self, message: Any) -> Any:
-        handler = self.keepers.handlers[message.DESCRIPTOR.full_name]
-        handler.check_stateless(message)
-        return handler.execute(self.ctx, self.state, message)
+    def execute_messages(self, *messages: Any) -> Any:
+        """The same of several in one transaction; returns the last response."""
+        response = None
+        for message, following in zip(messages, (*messages[1:], None), strict=True):
+            handler = self.keepers.handlers[message.DESCRIPTOR.full_name]
+            handler.check_stateless(message)
+            response = handler.execute(replace(self.ctx, next_message=following), self.state, message)
+        return response
 
     def _register(self, name: str, **fields: Any) -> None:
         self.execute(f"stratos.register.v1.Msg{name}", **fields)
@@ -356,8 +366,7 @@ class KeeperWorld:
     def _report(self, report: Report) -> Paid:
         keepers, state = self.keepers, self.state
         draft = self.draft(report)
-        keepers.settlement.open(state, draft.messages(_NO_SIGNATURE)[0])
-        self.execute_message(draft.messages(replace_data(draft))[1])
+        self.execute_messages(*draft.messages(unproved(draft)))
         return paid_in(keepers, state, keepers.pot.last_epoch(state))
 
     def draft(self, report: Report) -> Draft:
@@ -368,10 +377,7 @@ class KeeperWorld:
         return draft_for(CHAIN_ID, report, self.keepers.pot.last_epoch(self.state) + 1, reporter, reporter_owner)
 
 
-_NO_SIGNATURE: Final = message_class("stratos.pot.v1.BLSSignatureInfo")()
-
-
-def replace_data(draft: Draft) -> Any:
+def unproved(draft: Draft) -> Any:
     """A BLSSignatureInfo of the right form that proves nothing."""
     return message_class("stratos.pot.v1.BLSSignatureInfo")(pub_keys=[bytes(48)], signature=bytes(96), txData=draft.data)
 

@@ -14,11 +14,12 @@ from chain.coins import Coin
 from chain.crypto import address as bech32
 from chain.crypto.address import module_address
 from chain.dec import ONE
+from modules.pot.tiers import DEFAULT_TIERS, STOS_WEI
 from tests.economics.keepers import KeeperWorld, coin, owner, wallet
 from tests.economics.model import Rules
 from tests.economics.operations import Claim, Create, Prepay, Report, Wait
 from tools import economics
-from tools.economics import DEPOSIT_WEI, EPOCH_NOZ, META_NODES, ROLES, RULES, STOS_WEI, Outcome, Role
+from tools.economics import DEPOSIT_WEI, EPOCH_NOZ, META_NODES, ROLES, RULES, Outcome, Role
 
 ATTACKER = bytes([5]) * 20
 RULES_OF_GRANTS = RULES[-1]
@@ -69,7 +70,7 @@ def agrees(told: Outcome, role: Role, paid_wei: int, back_wei: int) -> bool:
 @pytest.mark.parametrize("rules", RULES, ids=lambda one: one.name)
 @pytest.mark.parametrize("role", ROLES, ids=lambda one: one.name)
 def test_buying_own_traffic_gives_back_on_the_modules_what_the_table_says_in_every_tier(rules: economics.Rules, role: Role) -> None:
-    for tier in economics.DEFAULT_TIERS:
+    for tier in DEFAULT_TIERS:
         attack = Attack(rules, tier.start_wei)
         told = economics.own_traffic(economics.untouched(rules.solvency), rules, role, tier.start_wei)
         back_wei = attack.serve(attack.buy(told.paid_wei), role)
@@ -88,7 +89,7 @@ def test_the_example_after_sales_is_what_the_modules_pay(rules: economics.Rules)
 
 @pytest.mark.parametrize("role", ROLES, ids=lambda one: one.name)
 def test_serving_one_s_own_grant_leaks_on_the_modules_what_the_table_says_in_every_tier(role: Role) -> None:
-    for tier in economics.DEFAULT_TIERS:
+    for tier in DEFAULT_TIERS:
         attack = Attack(RULES_OF_GRANTS, tier.start_wei)
         told = economics.own_grant(economics.untouched(True), RULES_OF_GRANTS, role, tier.start_wei)
         claimed = attack.world.apply(Claim(EPOCH_NOZ))
@@ -99,7 +100,7 @@ def test_serving_one_s_own_grant_leaks_on_the_modules_what_the_table_says_in_eve
 
 def test_with_our_rules_the_attacker_with_a_resource_node_ends_with_less_than_he_had_and_with_the_original_s_with_far_more() -> None:
     for rules, most in ((RULES[-1], (0, 1)), (RULES[0], (2, 50))):
-        for tier in economics.DEFAULT_TIERS:
+        for tier in DEFAULT_TIERS:
             attack = Attack(rules, tier.start_wei)
             paid_wei = STOS_WEI
             back_wei = attack.serve(attack.buy(paid_wei), ROLES[0])
