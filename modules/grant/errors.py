@@ -91,6 +91,10 @@ class PromoOutstanding(_GrantError):
     code, description = 22, "more granted ozone than is outstanding"
 
 
+class NotSold(_GrantError):
+    code, description = 23, "more ozone than was sold and not granted"
+
+
 ERRORS = (
     PoolNotFound,
     CampaignNotFound,
@@ -113,4 +117,5 @@ ERRORS = (
     InvalidTerms,
     InvalidParams,
     PromoOutstanding,
+    NotSold,
 )

@@ -26,6 +26,7 @@ from modules.grant.errors import (
     InvalidTerms,
     NotAdmin,
     NotOperator,
+    NotSold,
     PoolMoney,
     PoolNotFound,
     PromoOutstanding,
@@ -50,6 +51,18 @@ class GrantKeeper:
         self._ozone = ozone
 
     # --- what an epoch did to granted ozone (settlement) ------------------------------------------------------------------------------------
+
+    def require_sold(self, state: StateReader, paid_noz: int) -> None:
+        """An epoch is about to report ``paid_noz`` that were not granted. With the solvency rules that is at most A less the granted ones: else these
+        would have nothing behind them when they are used. (Where none are granted, register holds the volume against A.) Raises NotSold (grant/23), InvalidRequest (sdk/18) for amounts out of range."""
+        bounded(paid_noz, "a volume")
+        granted_noz = self.outstanding_noz(state)
+        if not granted_noz:
+            return
+        pool = self._ozone.pool(state)
+        sold_noz = pool.outstanding_noz - granted_noz
+        if pool.solvency and paid_noz > sold_noz:
+            raise NotSold(f"{paid_noz} noz are reported, of {sold_noz} noz that are not reported yet, beside {granted_noz} granted ones")
 
     def use(self, ctx: Context, state: StateWriter, epoch: int, used_noz: int, expired_noz: int) -> tuple[int, int]:
         """An epoch used and let expire so many granted noz. Returns (cost_wei, returned_wei): their part of what all outstanding ones cost, and what

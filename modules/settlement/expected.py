@@ -61,6 +61,10 @@ class PromoMoved:
 class Grant(Protocol):
     """Granted ozone that is not used yet."""
 
+    def require_sold(self, state: StateReader, paid_noz: int) -> None:
+        """An epoch is about to report ``paid_noz`` that were not granted. Raises NotSold (a code of grant) for more than was sold, not granted and not
+        reported: the granted noz would have nothing behind them."""
+
     def use(self, ctx: Context, state: StateWriter, epoch: int, used_noz: int, expired_noz: int) -> tuple[int, int]:
         """An epoch used and let expire so many granted noz (Lt += expired happens here, through sds; Lt += used is the report's). Returns (cost_wei,
         returned_wei). Raises PromoOutstanding (a code of grant) for more than is outstanding."""

@@ -197,6 +197,7 @@ class SettlementKeeper:
             if line.fund == commitments.PROMO:
                 promo[line.wallet] = promo.get(line.wallet, 0) + line.noz
         used, expired = sum(promo.values()), commitments.amount_noz(commitment.promo_expired_noz, "promo_expired_noz")
+        self.grant.require_sold(state, total - used)
         moved = PromoMoved(*self.grant.use(ctx, state, epoch, used, expired)) if used or expired else PromoMoved()
         self.set_epoch(
             state,

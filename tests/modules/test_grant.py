@@ -23,6 +23,7 @@ from modules.grant import errors
 from modules.grant.records import COMMON_POOL
 from modules.sds.pricing import cost_wei
 from tests.grants import allow, basic, execute, generic, grant, send
+from tests.modules import reporting
 from tests.modules.granting import (
     GAS,
     GRANT,
@@ -469,6 +470,21 @@ def test_more_than_is_outstanding_is_neither_used_nor_expires() -> None:
     assert (keeper.outstanding_noz(state), keeper.cost_wei(state)) == net.outstanding()
 
 
+def test_an_epoch_cannot_report_granted_ozone_as_bought() -> None:
+    """What was bought is A less what was granted; a quorum that says more would leave the granted noz with nothing behind them."""
+    net = reporting.Net()
+    net.buy(STOS)
+    net.ok(SPONSOR, create_pool(S, 5 * STOS))
+    net.ok(SPONSOR, create_campaign(net, S, [P]))
+    net.ok(OPERATOR, claim(P, wallets(10)))
+    supply = net.query(SDS, "NozSupply")
+    sold = int(supply.total) - int(supply.remaining) - 10 * EACH_NOZ
+    (worker,) = reporting.wallets(1)
+    assert net.refused_report(net.signed(net.draft(1, [(worker, sold + 1)]))) == ("grant", 23)
+    net.reported(1, [(worker, sold)])
+    assert net.refused_report(net.signed(net.draft(2, [(worker, 1)]))) == ("grant", 23)
+
+
 def test_a_void_epoch_makes_what_it_used_and_let_expire_outstanding_again() -> None:
     net = opened()
     net.ok(OPERATOR, claim(P, wallets(10)))
@@ -706,4 +722,4 @@ def test_a_genesis_section_that_cannot_be_is_refused_by_its_path() -> None:
 
 
 def test_every_error_of_grant_has_a_code_from_2_on_and_was_seen_above() -> None:
-    assert [one.code for one in errors.ERRORS] == list(range(2, 23))
+    assert [one.code for one in errors.ERRORS] == list(range(2, 24))
