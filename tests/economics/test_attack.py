@@ -15,7 +15,8 @@ from chain.crypto import address as bech32
 from chain.crypto.address import module_address
 from chain.dec import ONE
 from modules.pot.tiers import DEFAULT_TIERS, STOS_WEI
-from tests.economics.keepers import KeeperWorld, coin, owner, wallet
+from tests.economics.keepers import KeeperWorld
+from tests.economics.messages import coin, node_account, worker
 from tests.economics.model import Rules
 from tests.economics.operations import Claim, Create, Prepay, Report, Wait
 from tools import economics
@@ -52,7 +53,7 @@ class Attack:
         fees = self.balance(module_address("fee_collector"))
         self.world.apply(Report(((0, noz, granted),)))
         fees = self.balance(module_address("fee_collector")) - fees
-        wallets = [wallet(0), *(owner(number) for number in range(1, role.meta_nodes + 1))]
+        wallets = [worker(0), *(node_account(number) for number in range(1, role.meta_nodes + 1))]
         while any(self.world.keepers.pot.immature_wei(self.world.state, one) for one in wallets):
             self.world.apply(Report(((1, 0, 0),)))
             self.world.apply(Wait(1))
