@@ -68,6 +68,12 @@ CHANGES: dict[str, tuple[Change, ...]] = {
         _set("slash_fraction_downtime", b"0", b"10000000000000000"),
     ),
     "cosmos.crisis.v1beta1": (),
+    "stratos.sds.v1": (_set("bond_denom", "wei", "stake"),),
+    "stratos.grant.v1": (
+        _set("min_pool_funding_wei", str(10**15), str(10**18)),
+        _set("max_open_campaigns_per_pool", 1, 3, 10),
+        _set("longest_validity_s", 100, 10_000),
+    ),
     V1: (
         _seconds("voting_period", 30, 60),
         _seconds("max_deposit_period", 30, 60),
