@@ -10,7 +10,7 @@ from typing import Any
 from chain.codec.registry import message_class, pack_any
 from chain.crypto import address as bech32
 from chain.crypto.keys import Ed25519PublicKey, public_key_to_any
-from tests.simulation.world import DENOM, GOV, Account, Kind, World, account, coin
+from tests.simulation.world import DENOM, FOUNDERS, GOV, Account, Kind, World, account, coin
 
 PACKAGE = "stratos.register.v1"
 STOS = 10**18
@@ -82,12 +82,12 @@ def _amount(choose: random.Random) -> int:
 
 
 def _new(choose: random.Random, world: World, name: str, **fields: Any) -> Any:
-    number, owner = choose.randrange(NODES), world.someone()
+    number, owner = choose.randrange(NODES), account(choose.randrange(FOUNDERS)) if choose.random() < 0.8 else world.someone()
     return make(
         name,
         network_address=network_address(number),
         pubkey=public_key_to_any(network_key(number)),
-        value=coin(_amount(choose)),
+        value=coin(choose.choice((1, STOS, choose.randint(1, 400) * STOS, choose.randint(STOS, 10**21)))),
         owner_address=owner.text,
         beneficiary_address=choose.choice((owner, world.someone())).text,
         description={"moniker": "m", "details": "d" * choose.choice((0, 5, 281) if choose.random() < 0.1 else (0,))},
