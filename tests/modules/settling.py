@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import nacl.signing
@@ -16,6 +16,7 @@ from chain.codec.canonical import encode
 from chain.codec.registry import message_class
 from chain.coins import Coin, to_messages
 from chain.crypto import address as bech32
+from chain.crypto import bls
 from chain.crypto.keys import PrivateKey
 from chain.metakeys import MetaKeys
 from chain.reports import Draft, report_reference
@@ -32,7 +33,7 @@ GAS = 20_000_000
 DEPOSIT_WEI = 1_000 * STOS
 EPOCH_S = 5
 MATURE_EPOCH = 3
-CHALLENGE_BLOCKS = 4
+CHALLENGE_BLOCKS = 7
 STORAGE, DATABASE, COMPUTE, EDGE = 1, 2, 3, 4
 PAID, PROMO = 1, 2
 GET, PUT, REPAIR, AUDIT = 1, 2, 3, 4
@@ -43,6 +44,7 @@ A, B = text(ALICE), text(BOB)
 CREATED_S, EXPIRES_S = 1_767_225_600, 1_767_225_900
 
 
+@cache
 def meta(number: int) -> MetaKeys:
     """A meta node's keys, the same for the same number."""
     secret = hashlib.sha256(f"meta node {number}".encode()).digest()
@@ -90,15 +92,17 @@ def legacy_grant(payer: PrivateKey, signed_text: str = "v05ahm54qtdk0oogho52ujtk
     return message("LegacyGrant", signed_text=signed_text, public_key=payer.public_key.raw, signature=signature)
 
 
-def order_limit(node: MetaKeys, serial: int, noz: int, beneficiary: str = A, fund: int = PAID, traffic_class: int = STORAGE, **changes: Any) -> Any:
-    """An OrderLimit over 1,000 bytes for ``noz``; its range begins at 1,000,000 times the serial."""
+def order_limit(
+    node: MetaKeys, number: int, noz: int, beneficiary: str = A, fund: int = PAID, traffic_class: int = STORAGE, /, **changes: Any
+) -> Any:
+    """An OrderLimit over 1,000 bytes for ``noz``; its range begins at 1,000,000 times the number."""
     fields = {
         "chain_id": CHAIN_ID,
-        "serial": serial.to_bytes(16, "big"),
+        "serial": number.to_bytes(16, "big"),
         "meta_node": node.network_address,
         "lease_id": b"L" * 32,
-        "from_noz": serial * 10**6,
-        "to_noz": serial * 10**6 + noz,
+        "from_noz": number * 10**6,
+        "to_noz": number * 10**6 + noz,
         "wallet": text(PAYER),
         "session_pubkey": bytes(SESSION.verify_key),
         "node": bech32.encode(b"\x09" * 20, bech32.NODE),
@@ -116,11 +120,11 @@ def order_limit(node: MetaKeys, serial: int, noz: int, beneficiary: str = A, fun
     return message("OrderLimit", **fields | changes)
 
 
-def receipt(serial: int, **changes: Any) -> Any:
+def receipt(number: int, /, **changes: Any) -> Any:
     """A Receipt of all 1,000 bytes."""
     fields = {
         "chain_id": CHAIN_ID,
-        "serial": serial.to_bytes(16, "big"),
+        "serial": number.to_bytes(16, "big"),
         "sequence": 3,
         "bytes_acked": 1_000,
         "chunks_digest": b"D" * 32,
@@ -412,11 +416,9 @@ class Net(Chain):
         """The two messages of a draft, signed."""
         signing = signing or Signing()
         signers = self.nodes if signing.nodes is None else signing.nodes
-        info = draft.signature_info({node.bls_pubkey: signing.sign(node, draft.message) for node in signers})
-        if signing.selectors is not None:
-            del info.pub_keys[:]
-            info.pub_keys.extend(signing.selectors)
-        return draft.messages(info)
+        signature = bls.aggregate([signing.sign(node, draft.message) for node in signers])
+        selectors = sorted(node.bls_pubkey for node in signers) if signing.selectors is None else signing.selectors
+        return draft.messages(message_class(f"{POT}.BLSSignatureInfo")(pub_keys=selectors, signature=signature, txData=draft.data))
 
     def report(self, epoch: int, tree: Tree | None = None, *, signing: Signing | None = None, **options: Any) -> TxResult:
         """Report an epoch with what a tree holds, honestly unless ``options`` of ``draft`` say otherwise; it must succeed."""
