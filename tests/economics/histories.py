@@ -284,10 +284,11 @@ def check(seed: int, world: World, count: int = OPERATIONS, *, beside_model: boo
         after = world.seen()
         where = f"operation {number}, {operation}"
         if beside_model:
-            assert (told is None) == (found is None), f"{where}: the model {'refuses' if told is None else 'does'} it, the world does not agree"
+            assert isinstance(told, Refused) or not isinstance(found, Refused), f"{where}: the model does it, the world refuses: {found}"
+            assert isinstance(found, Refused) or not isinstance(told, Refused), f"{where}: the model refuses it, the world does it"
             assert after == model.seen(), f"{where}: {after} is not {model.seen()}"
         name = type(operation).__name__
-        if found is None:
+        if isinstance(found, Refused):
             assert after == before, f"{where}: was refused and changed something"
             done["refused"] += 1
             continue
@@ -312,8 +313,8 @@ def check_many(world: Callable[[Rules], World], count: int, seed: int = 0, opera
     return {"histories": count, **{name.lower().replace(" ", "_"): times for name, times in sorted(done.items())}, "differences": 0}
 
 
-def _attempt(world: World | Model, operation: Operation) -> Paid | None:
+def _attempt(world: World | Model, operation: Operation) -> Paid | Refused:
     try:
         return world.apply(operation)
-    except Refused:
-        return None
+    except Refused as refused:
+        return refused

@@ -22,6 +22,7 @@ from tests.soak.ics23 import ics23_all_values
 from tests.soak.kills import kill_many_times
 from tests.soak.mainnet_genesis import mainnet_genesis
 from tests.soak.native_core import sanitized
+from tests.soak.solvency import solvency
 from tests.soak.statesync import statesync_blocks
 from tests.store.test_crashes import damage_all_files
 
@@ -55,6 +56,7 @@ SOAKS: dict[str, Callable[[int], dict[str, Any]]] = {
     "kills": kill_many_times,
     "crash-points": all_crash_points,
     "rewards": lambda seed: run_histories(1000, seed),
+    "solvency": solvency,
     "perturb": lambda seed: perturb(HERE / "long.toml", seed),
     "simulation": simulation,
     "statesync-blocks": statesync_blocks,
