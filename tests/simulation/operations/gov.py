@@ -69,6 +69,13 @@ CHANGES: dict[str, tuple[Change, ...]] = {
     ),
     "cosmos.crisis.v1beta1": (),
     "stratos.sds.v1": (_set("bond_denom", "wei", "stake"),),
+    "stratos.pot.v1": (
+        _set("mature_epoch", 1, 3, 6),
+        _set("epoch_duration_s", 0, 1, 10),
+        _set("mining_cap_ratio", "0", *_dec(40, 100)),
+        _set("max_wallets_per_report", 0, 5, 1000),
+        _set("community_tax", *_dec(0, 2, 100)),
+    ),
     "stratos.grant.v1": (
         _set("min_pool_funding_wei", str(10**15), str(10**18)),
         _set("max_open_campaigns_per_pool", 1, 3, 10),
