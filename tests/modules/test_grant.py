@@ -16,6 +16,7 @@ from chain.crypto import address as bech32
 from chain.errors import AppError
 from chain.module import GenesisError
 from chain.ozone import Ozone
+from chain.reports import EMPTY_ROOT, draft, draft_of
 from chain.store.kv import MemoryBackend
 from chain.testing.driver import Driver
 from chain.tx.build import Signer, build_tx
@@ -483,6 +484,49 @@ def test_an_epoch_cannot_report_granted_ozone_as_bought() -> None:
     assert net.refused_report(net.signed(net.draft(1, [(worker, sold + 1)]))) == ("grant", 23)
     net.reported(1, [(worker, sold)])
     assert net.refused_report(net.signed(net.draft(2, [(worker, 1)]))) == ("grant", 23)
+
+
+def report_of(net: reporting.Net, epoch: int, bought: int, granted: int, expired: int) -> list[Any]:
+    """The signed messages of an epoch in which one wallet earned so many bought and granted noz, and so many granted ones expired."""
+    (worker,) = reporting.wallets(1)
+    receipts = (1, reporting.A_ROOT) if bought + granted else (0, EMPTY_ROOT)
+    volumes = [(worker, bought + granted)]
+    shown = draft(CHAIN_ID, epoch, reporting.meta_keys(0).network_address, text(reporting.owner_of(0)), volumes, receipts)
+    if granted:
+        shown["lines"] = [{"wallet": worker, "traffic_class": 1, "fund": 2, "volume_noz": str(granted)}]
+    shown["promo_expired_noz"] = str(expired)
+    return net.signed(draft_of(shown))
+
+
+def test_a_signed_report_uses_granted_ozone_lets_some_expire_and_refunds_the_common_pool() -> None:
+    net = reporting.Net()
+    net.buy(STOS)
+    net.ok(SPONSOR, create_pool(S, 5 * STOS))
+    net.ok(SPONSOR, create_campaign(net, S, [P]))
+    net.ok(OPERATOR, claim(P, wallets(10)))
+    cost = int(net.query(GRANT, "Outstanding").promo_cost_wei)
+    supply = net.query(SDS, "NozSupply")
+    prepaid = net.held(PREPAID)
+    sold = int(supply.total) - int(supply.remaining)
+    expired, used = 4 * EACH_NOZ, 5 * EACH_NOZ
+    result = net.ok(reporting.owner_of(0), *report_of(net, 1, EACH_NOZ, used, expired), step_s=reporting.REPORT_S)
+    (told,) = typed(result, "stratos.grant.v1.EventPromoExpired")
+    returned = int(told["returned_wei"])
+    value_wei = (int(supply.total) * 10**6 + prepaid) * expired // (int(supply.remaining) + expired)
+    assert returned == min(value_wei, prepaid * expired // sold, cost * expired // (10 * EACH_NOZ))
+    assert 0 < returned <= cost * expired // (10 * EACH_NOZ)
+    assert typed(result, "stratos.grant.v1.EventPromoReported") == [
+        {"epoch": "1", "promo_noz": str(used), "cost_wei": str(cost * used // (10 * EACH_NOZ))}
+    ]
+    left = net.query(GRANT, "Outstanding")
+    assert (int(left.promo_outstanding_noz), int(left.promo_cost_wei)) == (EACH_NOZ, cost - cost * 9 // 10)
+    assert int(net.query(GRANT, "Pool", pool_id=COMMON_POOL).pool.free_wei) == returned
+    after = net.query(SDS, "NozSupply")
+    assert int(after.remaining) == int(supply.remaining) + used + EACH_NOZ + expired
+    left_noz = int(after.total) - int(after.remaining)
+    assert net.held(PREPAID) * sold >= prepaid * left_noz, "Pt ÷ A has not fallen"
+    for bad, code in ((report_of(net, 2, 0, EACH_NOZ, 1), 22), (report_of(net, 2, 0, 0, EACH_NOZ + 1), 22)):
+        assert net.refused_report(bad) == ("grant", code)
 
 
 def test_a_void_epoch_makes_what_it_used_and_let_expire_outstanding_again() -> None:

@@ -20,7 +20,7 @@ from modules.sds import errors, reporters
 from modules.sds.cid import check_cid
 from tests.grants import execute, generic, grant, send
 from tests.modules.granting import PREPAID, SDS, STOS, Net, attributes, make, meta_address, prepay, typed, upload
-from tests.support import CHAIN_ID, GOV, KEYS, text
+from tests.support import CHAIN_ID, GOV, KEYS, serve, text
 
 ALICE, BOB = KEYS[2], KEYS[3]
 A, B = text(ALICE), text(BOB)
@@ -310,6 +310,23 @@ def test_the_simulated_prepay_reads_amounts_as_people_write_them(shared: Net) ->
     assert shared.query(SDS, "SimPrepay", amount="1wei").noz == "0"
     for amount, code in (("1stake", ("sds", 9)), ("", ("sdk", 10)), ("0stos", ("sdk", 10)), ("many", ("sdk", 10)), ("1" * 300, ("sdk", 18))):
         assert code_of(lambda amount=amount: shared.query(SDS, "SimPrepay", amount=amount)) == code, amount
+
+
+def test_rest_prints_prices_with_18_decimals_and_amounts_as_text() -> None:
+    """The numbers of stratos-chain.md 6.2 before anything is bought."""
+    net = Net((9_900 * STOS,) * 7, solvency=False)
+    served = serve(net.driver)
+    try:
+        assert served.get("/stratos/sds/v1/noz_price").json() == {"price": "1000000.000000000000000000"}
+        assert served.get("/stratos/sds/v1/noz_supply").json() == {"remaining": "69300000000000000", "total": "69300000000000000"}
+        assert served.get("/stratos/sds/v1/sim_prepay/1stos").json() == {"noz": "999985570193"}
+        assert served.get("/stratos/sds/v1/params").json() == {"params": {"bond_denom": "wei"}}
+        missing = served.get(f"/stratos/sds/v1/file_upload/{EMPTY_FILE}")
+        assert (missing.status_code, "no meta node has reported" in missing.json()["message"]) == (400, True)
+        assert served.get("/stratos/grant/v1/pools").json()["pools"][0]["free_wei"] == "0"
+        assert served.get("/stratos/grant/v1/sim_claim/1000").json() == {"cost_wei": "1000000001"}
+    finally:
+        served.api.stop()
 
 
 def test_queries_for_what_is_not_there_say_so(shared: Net) -> None:
