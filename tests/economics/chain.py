@@ -25,7 +25,7 @@ from chain.tx.decode import message_signers_of
 from genesis import build
 from modules.register import records
 from tests.economics.keepers import MATURE_EPOCH
-from tests.economics.messages import GRANT, MessageWorld, coin, message, node_account, node_keys, text
+from tests.economics.messages import GRANT, MessageWorld, coin, message, node_keys, text
 from tests.economics.model import Rules
 from tests.economics.operations import Refused, Seen
 from tests.grants import Chain
@@ -74,8 +74,9 @@ class ChainWorld(MessageWorld):
         pot.update(mature_epoch=str(MATURE_EPOCH), epoch_duration_s="0", community_tax=decimal(rules.tax), mining_cap_ratio=decimal(rules.cap))
         sections["pot"]["total_mined_token"] = {"denom": "wei", "amount": str(rules.mined_wei)}
         node = node_keys(number).genesis_node(CHAIN_ID, self.owner(number, meta=True), deposit_wei, "first")
-        build.add_meta_node(document, {**node, "beneficiary_address": text(node_account(number))}, "the first meta node")
+        build.add_meta_node(document, {**node, "beneficiary_address": text(self.beneficiary(number))}, "the first meta node")
         build.add_foundation(document, (Coin("wei", rules.foundation_wei),))
+        self.edit(document)
         build.pin_supply(document)
         self.driver = Driver([self.app], document, keep_blocks=3)
         self.driver.start()
@@ -83,6 +84,9 @@ class ChainWorld(MessageWorld):
         self.chain = Chain(self.driver)
         self.app._end.append(self._govern_at_the_end)
         self.run([message(f"{GRANT}.MsgCreatePool", admin=self.sponsor, name="newcomers", funding=coin(POOL_WEI))])
+
+    def edit(self, document: dict[str, Any]) -> None:
+        """Change the genesis document."""
 
     def run(self, messages: Sequence[Any]) -> None:
         if self.driver is None:

@@ -180,6 +180,14 @@ class MessageWorld(ABC):
     def signed(self, draft: Draft) -> Any:
         """BLSSignatureInfo of a report."""
 
+    def worker(self, number: int) -> bytes:
+        """Who is paid for the work of a wallet."""
+        return worker(number)
+
+    def beneficiary(self, number: int) -> bytes:
+        """Who is paid for a node."""
+        return node_account(number)
+
     # --- what is seen -----------------------------------------------------------------------------------------------------------
 
     def seen(self) -> Seen:
@@ -271,7 +279,7 @@ class MessageWorld(ABC):
             "pubkey": public_key_to_any(keys.network_key),
             "value": coin(deposit_wei),
             "owner_address": owner,
-            "beneficiary_address": text(node_account(number)),
+            "beneficiary_address": text(self.beneficiary(number)),
             "description": {"moniker": f"node {number}"},
         }
         if not is_meta:
@@ -328,11 +336,11 @@ class MessageWorld(ABC):
         """The report of the next epoch, by the first active meta node: all work is storage, and one receipt stands for all."""
         active = self.keepers.register.active_meta_nodes(self.reader)
         reporter, owner = (active[0].network_address, active[0].owner_address) if active else (network(0), text(node_account(0)))
-        volumes = [(text(worker(number)), noz) for number, noz, _ in report.work]
+        volumes = [(text(self.worker(number)), noz) for number, noz, _ in report.work]
         receipts = [(1, RECEIPTS_ROOT)] if report.volume_noz else []
         shown = idle_draft(self.chain_id, self.keepers.pot.last_epoch(self.reader) + 1, reporter, owner, volumes, *receipts)
         shown["lines"] = [
-            {"wallet": text(worker(number)), "traffic_class": 1, "fund": 2, "volume_noz": str(granted)}
+            {"wallet": text(self.worker(number)), "traffic_class": 1, "fund": 2, "volume_noz": str(granted)}
             for number, _, granted in report.work
             if granted
         ]
