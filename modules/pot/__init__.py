@@ -1,1 +1,1 @@
-"""Pot: work is paid. So far its arithmetic alone."""
+"""Pot: work is reported, paid, and its rewards mature."""

@@ -142,14 +142,14 @@ def distribute(
     it has nodes. Nothing is paid for a volume of 0 in all (an idle epoch; the original divides by zero). Afterwards Lt grows by ``volume_noz``, Pt
     falls by ``spent_wei``, total mined grows by ``mined_wei``. Rewards come sorted by wallet.
 
-    Raises InvalidRequest (sdk/18) for amounts out of range, VolumeReport (pot/32) for more than what was sold (Lt + Y > trunc(S ÷ rate)), for granted
+    Raises InvalidRequest (sdk/18) for amounts out of range, VolumeReport (pot/32) for more than what was sold and not reported (A), for granted
     volume above the volume, without meta nodes (their parts divide by zero), and if foundation or prepaid wei do not suffice.
     """
     for one in work:
         if not 0 <= one.promo_noz <= bounded(one.volume_noz, "a volume"):
             raise VolumeReport(f"{one.promo_noz} noz of {one.volume_noz} noz are said to be granted")
     volume = bounded(sum(one.volume_noz for one in work), "a volume")
-    if pool.remaining_noz + volume > pool.supply_noz:
+    if volume > pool.outstanding_noz:
         raise VolumeReport(f"{volume} noz are reported, of {pool.outstanding_noz} noz that were sold")
     if not meta_wallets:
         raise VolumeReport("there is no meta node to share with")

@@ -18,10 +18,11 @@ from chain.errors import AppError
 from chain.ozone import Ozone
 from chain.reports import tx_data
 from chain.store.state import State
+from modules.pot.errors import VolumeReport
 from modules.pot.params import reward_params
 from modules.pot.records import Amounts, packed, packed_coins, packed_reward, reward_message, wei
 from modules.pot.reports import quorum
-from modules.pot.rewards import Work, distribute
+from modules.pot.rewards import RewardParams, Work, distribute
 from tests.grants import code, execute
 from tests.modules.reporting import (
     GAS,
@@ -300,6 +301,16 @@ def test_what_cannot_be_paid_is_refused(bought: Net) -> None:
     assert refused == ("pot", 32)
     assert "the foundation has 0wei" in log
     assert poor.report(1).code == 0
+
+
+def test_what_a_void_epoch_left_pending_can_be_reported_again() -> None:
+    """Lt was 0 when the epoch became void, so its noz are pending: they were sold, and are not reported."""
+    pool = Ozone(10**18, 0, 10**18, pending_noz=7, solvency=True)
+    assert pool.outstanding_noz == pool.supply_noz + 7
+    every = distribute(pool, 0, 10**26, [Work(A, pool.outstanding_noz)], [B], RewardParams())
+    assert 0 < every.spent_wei <= 10**18
+    with pytest.raises(VolumeReport, match="that were sold"):
+        distribute(pool, 0, 10**26, [Work(A, pool.outstanding_noz + 1)], [B], RewardParams())
 
 
 def test_more_wallets_than_allowed_are_refused() -> None:
