@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from chain.codec.registry import message_class
+from chain.codec.registry import message_class, pack_any
 from chain.crypto import address as bech32
 from chain.errors import AppError
 from chain.ozone import Ozone
 from modules.pot.rewards import slash_value_wei
 from modules.pot.slashing import APPROVAL_S
 from tests.grants import code
-from tests.modules.reporting import NODE_OWNER, POT, REGISTER, SDS, STOS, Net, meta_keys, node_text, slashing, wallets
+from tests.modules.reporting import NODE_OWNER, POT, REGISTER, SDS, STOS, Net, meta_keys, node_text, slashing, wallets, wei
 from tests.support import GOV, KEYS, at_end_of, text
 
 NOZ = 10**12
@@ -187,8 +187,12 @@ def test_governance_decides_where_fewer_than_two_may_vote() -> None:
     net.buy(STOS)
     assert code(net.slash(NOZ, 1, owner=text(KEYS[0]))) == ("pot", 33)
     held = net.held("resource_node_bonded_pool")
-    at_end_of(net.app, {net.driver.height + 1: _by_governance(net, text(KEYS[0]))})
-    net.driver.next_block()
+    submit = {"messages": [pack_any(_by_governance(net, text(KEYS[0])))], "initial_deposit": wei(100 * STOS), "proposer": text(KEYS[2])}
+    net.ok(KEYS[2], message_class("cosmos.gov.v1.MsgSubmitProposal")(**submit, title="slash", summary="a node whose meta nodes may not vote"))
+    net.ok(KEYS[0], message_class("cosmos.gov.v1.MsgVote")(proposal_id=1, voter=text(KEYS[0]), option=1))
+    net.driver.next_block(time_step_s=8 * 86_400)
+    proposal = net.query("cosmos.gov.v1", "Proposal", proposal_id=1).proposal
+    assert (proposal.status, proposal.failed_reason) == (3, "")
     assert net.held("resource_node_bonded_pool") < held
     assert node(net).suspend
 
