@@ -183,6 +183,8 @@ class Generator:
                 Claim(model.remaining_noz + 1),
                 Report(((0, model.outstanding_noz + 1, 0),)),
                 Report(((0, 10**30, 0),)),
+                Report(((0, self._bought() + 1, 0),)),
+                Report(((0, self._bought() + model.promo_noz, model.promo_noz), (1, 1, 0))),
                 Report(((0, 1, 2),)),
                 Report(((0, 0, 0),), expired_noz=model.promo_noz + 1),
                 Effective(self._node(meta=False), 10**27),
@@ -229,6 +231,7 @@ class Promises:
                 assert (outstanding(after), after.prepaid_wei) == (outstanding(before), before.prepaid_wei), "a slash took from what is sold"
         self.met["all sold"] += after.remaining_noz == 0 < after.deposit_wei
         self.met["pending"] += after.pending_wei >= WEI_PER_NOZ
+        assert after.promo_noz <= outstanding(after), "granted ozone has nothing behind it"
         gap = Fraction(after.deposit_wei, WEI_PER_NOZ) - after.remaining_noz - self.sold_noz
         assert 0 <= gap <= self.changes, f"{float(gap)} noz are neither for sale nor sold, after {self.changes} changes of deposits"
 

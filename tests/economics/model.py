@@ -214,7 +214,9 @@ class Model:
         volume, promo = report.volume_noz, sum(granted for _, _, granted in report.work)
         metas = self.metas()
         _require(bool(metas) and all(0 <= granted <= all_noz for _, all_noz, granted in report.work))
-        _require(promo + report.expired_noz <= self.promo_noz and volume + report.expired_noz <= self.outstanding_noz)
+        _require(promo + report.expired_noz <= self.promo_noz)
+        # Bought work needs bought ozone, so what was granted keeps its own.
+        _require(volume - promo <= self.outstanding_noz - self.promo_noz)
         refund = self._forget_promo(promo, report.expired_noz)
         spent, mined, rewards = self._pay(report, volume, volume - promo, metas) if volume else (0, 0, dict[tuple[str, int], tuple[int, int]]())
         self.prepaid_wei -= spent

@@ -121,6 +121,9 @@ class PureWorld:
 
     def _report(self, report: Report) -> Paid:
         before = self.pool, self.promo_noz, self.promo_cost_wei
+        bought = sum(noz - granted for _, noz, granted in report.work)
+        if self.pool.solvency and bought > self.pool.outstanding_noz - self.promo_noz:
+            raise Refused
         try:
             refund = self._forget_promo(sum(granted for _, _, granted in report.work), report.expired_noz)
             metas = {f"m{number}": number for number, one in self.members.items() if one.is_meta and one.leaves_s is None}

@@ -11,14 +11,14 @@ from tests.economics.test_histories import AT_STAKE, OPERATIONS
 from tests.soak.solvency import parts
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_500_random_histories_on_the_keepers_equal_the_model_to_the_last_unit_and_keep_every_promise() -> None:
     figures = check_many(KeeperWorld, 500)
     for name in (*OPERATIONS, *AT_STAKE):
         assert figures[name] > 100, figures
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_random_histories_through_signed_transactions_equal_the_model_to_the_last_unit_and_keep_every_promise() -> None:
     figures = check_many(ChainWorld, 12)
     for name in OPERATIONS:
