@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 from chain.coins import Coins
@@ -37,5 +36,5 @@ class Register(Protocol):
     def meta_node(self, state: StateReader, address: bytes) -> Any | None:
         """``stratos.register.v1.MetaNode`` of a network address (20 bytes), or None."""
 
-    def meta_nodes(self, state: StateReader) -> Iterator[Any]:
-        """Every MetaNode, in the order of addresses."""
+    def active_addresses(self, state: StateReader) -> list[bytes]:
+        """Network addresses of the meta nodes that are bonded and not suspended, in order."""

@@ -106,7 +106,7 @@ class SdsKeeper:
     def record_file(self, ctx: Context, state: StateWriter, file_hash: str, owner: bytes, reporter: bytes, uploader: bytes) -> None:
         """The meta node ``reporter`` has a file: its bit is set, height and uploader are those of this upload (stratos-chain.md 3.2).
 
-        Raises ReporterAddressOrOwner (sds/11) unless ``owner`` owns a meta node at that network address, whatever its status.
+        Raises ReporterAddressOrOwner (sds/11) unless ``owner`` owns an active meta node at that network address.
         """
         position = self._position(state, owner, reporter)
         found = self.file(state, file_hash)
@@ -115,14 +115,18 @@ class SdsKeeper:
         self.set_file(state, file_hash, info)
 
     def _position(self, state: StateReader, owner: bytes, reporter: bytes) -> int:
-        """Where the meta node stands among the texts of all meta nodes' addresses: from state alone, so equal on every node."""
+        """Where the meta node stands among the texts of the active ones' addresses: from state alone, so equal on every node, and by an index that
+        candidates, whom anybody may send by the thousand, are not in."""
         text = bech32.encode(reporter, bech32.NODE)
         node = self._register.meta_node(state, reporter)
         if node is None:
             raise ReporterAddressOrOwner(f"{text} is no meta node")
         if bech32.decode(node.owner_address) != owner:
             raise ReporterAddressOrOwner(f"{text} is owned by {node.owner_address}, not by {bech32.encode(owner)}")
-        return sum(1 for one in self._register.meta_nodes(state) if one.network_address < text)
+        active = [bech32.encode(one, bech32.NODE) for one in self._register.active_addresses(state)]
+        if text not in active:
+            raise ReporterAddressOrOwner(f"{text} is no active meta node")
+        return sum(1 for one in active if one < text)
 
     # --- parameters -------------------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from modules.sds import errors, reporters
 from modules.sds.cid import check_cid
 from tests.grants import execute, generic, grant, send
 from tests.modules.granting import PREPAID, SDS, STOS, Net, attributes, make, meta_address, prepay, typed, upload
+from tests.modules.registering import create, node_text
 from tests.support import CHAIN_ID, GOV, KEYS, serve, text
 
 ALICE, BOB = KEYS[2], KEYS[3]
@@ -210,6 +211,16 @@ def test_the_71st_meta_node_sets_a_bit_of_the_second_block() -> None:
     owner = KEYS[number % len(KEYS)]
     net.ok(owner, upload(EMPTY_FILE, text(owner), meta_address(number), A))
     assert file_of(net).reporters == bytes(8) + b"\x40" + bytes(7)
+
+
+def test_a_candidate_reports_no_files_and_moves_nobodys_place() -> None:
+    net = Net()
+    number = next(at for at in range(100, 200) if node_text(at) < meta_address(order(4)[0]))
+    net.ok(BOB, create("Meta", number, KEYS.index(BOB), 1))
+    assert net.refused(BOB, upload(EMPTY_FILE, text(BOB), node_text(number), A))[0] == ("sds", 11)
+    first = order(4)[0]
+    net.ok(KEYS[first], upload(EMPTY_FILE, text(KEYS[first]), meta_address(first), A))
+    assert reporters.positions(file_of(net).reporters) == [0]
 
 
 def test_only_the_owner_of_a_meta_node_reports_files(shared: Net) -> None:
