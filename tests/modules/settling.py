@@ -281,6 +281,22 @@ def line_proof(volumes: Mapping[str, int], lines: Sequence[tuple[str, int, int, 
     return message("LineProof", epoch=epoch, index=index, line=line, path=plain_path(index, items))
 
 
+def span(tree: Tree, wallet: str, traffic_class: int) -> tuple[int, int]:
+    """(first, last) index of a wallet's leaves of a class."""
+    found = [at for at, leaf in enumerate(tree.leaves) if (leaf.beneficiary, leaf.traffic_class) == (wallet, traffic_class)]
+    return found[0], found[-1]
+
+
+def borders(tree: Tree, first: int, last: int, epoch: int = 1) -> dict[str, Any]:
+    """The four leaves of a WrongSum."""
+    made = {"first": tree.proof(first, epoch), "last": tree.proof(last, epoch)}
+    if first:
+        made["before"] = tree.proof(first - 1, epoch)
+    if last + 1 < len(tree.leaves):
+        made["after"] = tree.proof(last + 1, epoch)
+    return made
+
+
 def commit_line(wallet: str, traffic_class: int, fund: int, noz: int) -> Any:
     return message("CommitLine", wallet=wallet, traffic_class=traffic_class, fund=fund, volume_noz=str(noz))
 

@@ -38,6 +38,7 @@ from tests.modules.settling import (
     Net,
     Signing,
     Tree,
+    borders,
     commit_line,
     fraud,
     ledger_signer,
@@ -53,6 +54,7 @@ from tests.modules.settling import (
     send_fee,
     session_grant,
     signed,
+    span,
     traffic_leaf,
 )
 from tests.support import CHAIN_ID, GOV, KEYS, text
@@ -514,22 +516,6 @@ def test_a_line_that_its_leaves_do_not_sum_up_to_voids_the_epoch(net: Net) -> No
     proof = fraud("wrong_sum", line=line_proof(volumes, tree.lines(), (A, STORAGE, PAID)), **borders(tree, *spans))
     assert low in (A, B)
     assert verdict(net, proof) == ("", 0)
-
-
-def span(tree: Tree, wallet: str, traffic_class: int) -> tuple[int, int]:
-    """(first, last) index of a wallet's leaves of a class."""
-    found = [at for at, leaf in enumerate(tree.leaves) if (leaf.beneficiary, leaf.traffic_class) == (wallet, traffic_class)]
-    return found[0], found[-1]
-
-
-def borders(tree: Tree, first: int, last: int, epoch: int = 1) -> dict[str, Any]:
-    """The four leaves of a WrongSum."""
-    made = {"first": tree.proof(first, epoch), "last": tree.proof(last, epoch)}
-    if first:
-        made["before"] = tree.proof(first - 1, epoch)
-    if last + 1 < len(tree.leaves):
-        made["after"] = tree.proof(last + 1, epoch)
-    return made
 
 
 def test_a_line_without_a_leaf_voids_the_epoch(net: Net) -> None:
