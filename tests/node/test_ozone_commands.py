@@ -16,7 +16,9 @@ import pytest
 
 from chain import metakeys, reports
 from chain.cli.main import cli
+from chain.cli.tx import Remote
 from chain.codec.canonical import encode
+from chain.codec.json import to_json
 from chain.codec.registry import message_class
 from chain.config import ConfigError
 from chain.crypto import address as bech32
@@ -353,6 +355,65 @@ def test_every_new_command_shows_an_example_and_completes_in_a_shell() -> None:
         for name, command in group.commands.items():
             assert f" {name}" in (command.help or "").partition("stchaind ")[2], f"{name} has no example"
         assert [one.value for one in group.shell_complete(click.Context(group), "")][: len(group.commands)] == sorted(group.commands)
+
+
+QUERIES: list[tuple[tuple[str, ...], str, dict[str, Any]]] = [
+    (("register", "get-resource-node", "--network-address", NODE), "register.v1.Query/ResourceNode", {"network_addr": NODE}),
+    (("register", "get-meta-node", "--network-address", NODE), "register.v1.Query/MetaNode", {"network_addr": NODE}),
+    (("register", "get-resource-count"), "register.v1.Query/BondedResourceNodeCount", {}),
+    (("register", "get-meta-count"), "register.v1.Query/BondedMetaNodeCount", {}),
+    (("register", "deposit-by-node", NODE, "--query-type", "2"), "register.v1.Query/DepositByNode", {"network_addr": NODE, "query_type": 2}),
+    (("register", "deposit-by-node", NODE), "register.v1.Query/DepositByNode", {"network_addr": NODE}),
+    (
+        ("register", "resource-nodes", "--owner-address", ALICE, "--status", "bonded", "--suspension", "suspended"),
+        "register.v1.Query/ResourceNodes",
+        {"owner_address": ALICE, "status": "BOND_STATUS_BONDED", "suspension": "SUSPENSION_FILTER_SUSPENDED"},
+    ),
+    (("register", "meta-nodes"), "register.v1.Query/MetaNodes", {}),
+    (("register", "votes", NODE), "register.v1.Query/Votes", {"network_addr": NODE}),
+    (("pot", "report", "--epoch", "3"), "pot.v1.Query/VolumeReport", {"epoch": "3"}),
+    (("pot", "report"), "pot.v1.Query/VolumeReport", {}),
+    (("pot", "total-reward", "--epoch", "3"), "pot.v1.Query/TotalRewardByEpoch", {"epoch": "3"}),
+    (("pot", "rewards-by-wallet-and-epoch", BOB, "3"), "pot.v1.Query/RewardsByWalletAndEpoch", {"wallet_address": BOB, "epoch": "3"}),
+    (("pot", "price-history", "--from-epoch", "2"), "pot.v1.Query/PriceHistory", {"from_epoch": "2"}),
+    (("pot", "withdrawals", BOB), "pot.v1.Query/Withdrawals", {"wallet_address": BOB}),
+    (("sds", "upload", "v05"), "sds.v1.Query/Fileupload", {"file_hash": "v05"}),
+    (("sds", "sim-prepay", "1stos"), "sds.v1.Query/SimPrepay", {"amount": "1stos"}),
+    (("settlement", "epochs", "--status", "void"), "settlement.v1.Query/Epochs", {"status": "EPOCH_STATUS_VOID"}),
+    (("settlement", "challenges", "--epoch", "3"), "settlement.v1.Query/Challenges", {"epoch": "3"}),
+    (("grant", "campaigns", "--pool-id", "2", "--status", "open"), "grant.v1.Query/Campaigns", {"pool_id": "2", "status": "CAMPAIGN_STATUS_OPEN"}),
+    (("grant", "claims-by-campaign", "2", "--page-limit", "5"), "grant.v1.Query/ClaimsByCampaign", {"campaign_id": "2"}),
+]
+
+
+@pytest.mark.parametrize(("arguments", "path", "fields"), QUERIES, ids=lambda value: " ".join(value)[:40] if isinstance(value, tuple) else None)
+def test_a_query_asks_what_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], path: str, fields: dict[str, Any]
+) -> None:
+    asked: list[tuple[str, Any]] = []
+
+    def rpc(_: Remote, path: str, request: Any, height: int = 0) -> Any:
+        asked.append((path, request))
+        return request
+
+    monkeypatch.setattr(Remote, "rpc", rpc)
+    code, _, err = stchaind(tmp_path, "query", *arguments)
+    assert (code, err) == (0, "")
+    [(found, request)] = asked
+    told = to_json(request)
+    assert found == f"/stratos.{path}"
+    assert {field: told[field] for field in fields} == fields
+
+
+def test_every_query_of_the_five_modules_has_a_command() -> None:
+    query = cli.commands["query"]
+    assert isinstance(query, click.Group)
+    for module in ("register", "sds", "pot", "settlement", "grant"):
+        group = query.commands[module]
+        assert isinstance(group, click.Group)
+        service = message_class(f"stratos.{module}.v1.QueryParamsRequest").DESCRIPTOR.file.services_by_name["Query"]
+        helps = " ".join(command.help or "" for command in group.commands.values())
+        assert [method.name for method in service.methods if f"/stratos.{module}.v1.Query/{method.name} " not in helps] == []
 
 
 def volume_report(reference: str) -> Any:
