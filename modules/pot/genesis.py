@@ -21,7 +21,6 @@ from chain.ozone import MAX_AMOUNT
 from chain.store.api import StateReader, StateWriter
 from modules.pot import keys
 from modules.pot.errors import InvalidDenom
-from modules.pot.expected import Bank
 from modules.pot.keeper import PotKeeper
 from modules.pot.params import DENOM, check, default_params, gains_by_own_traffic, supply_wei
 from modules.pot.records import PACKAGE, Amounts, amounts_of, ns_of, reward_message, set_ns, text_of, wei
@@ -34,8 +33,8 @@ PATH: Final = "app_state.pot"
 class PotGenesis:
     """Default, check, load and export."""
 
-    def __init__(self, keeper: PotKeeper, bank: Bank) -> None:
-        self._keeper, self.bank = keeper, bank
+    def __init__(self, keeper: PotKeeper) -> None:
+        self._keeper = keeper
 
     def default(self) -> Json:
         genesis = GenesisState(params=default_params(), total_mined_token={"denom": DENOM, "amount": "0"})
@@ -45,18 +44,20 @@ class PotGenesis:
         _read(section)
 
     def warnings(self, app_state: Json) -> list[str]:
-        """What a valid file should be looked at for: that who buys his own traffic may gain by it."""
-        warning = gains_by_own_traffic(_read(app_state["pot"])[0].params)
-        return [] if warning is None else [f"{PATH}.params: {warning}"]
+        """What a valid file should be looked at for: that who buys his own traffic may gain by it, and that there are more coins than the supply is
+        kept at."""
+        params = _read(app_state["pot"])[0].params
+        told = [gains_by_own_traffic(params)]
+        held = sum(int(one["amount"]) for one in (app_state.get("bank") or {}).get("supply") or () if one["denom"] == DENOM)
+        if held > supply_wei(params):
+            told.append(
+                f"initial_total_supply: there are {held}wei; what is above {supply_wei(params)}wei is burnt out of the community pool, if that can"
+            )
+        return [f"{PATH}.params: {one}" for one in told if one is not None]
 
     def load(self, ctx: Context, state: StateWriter, section: Json) -> Sequence[ValidatorUpdate]:
         genesis, rewards = _read(section)
         keeper = self._keeper
-        supply = self.bank.supply(state, DENOM)
-        if supply > supply_wei(genesis.params):
-            raise GenesisError(
-                f"{PATH}.params.initial_total_supply", f"expected at least the supply of {supply}wei, got {supply_wei(genesis.params)}wei"
-            )
         keeper.set_params(state, genesis.params)
         keeper.set_total_mined(state, int(genesis.total_mined_token.amount or "0"))
         keeper.set_last_epoch(state, int(genesis.last_distributed_epoch or "0"))

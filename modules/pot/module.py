@@ -15,7 +15,7 @@ def pot_module(keeper: PotKeeper) -> Module:
         stores=(keys.STORE,),
         messages=messages.handlers(keeper),
         queries=queries.handlers(keeper),
-        genesis=PotGenesis(keeper, keeper.bank),
+        genesis=PotGenesis(keeper),
         end_block=keeper.end_block,
         invariants=invariants.checks(keeper, keeper.bank),
         errors=errors.ERRORS,
