@@ -122,6 +122,11 @@ def read_lines(commitment: Any) -> list[Line]:
     return found
 
 
+def checked_lines(commitment: Any) -> list[Line]:
+    """The lines of a commitment that ``check`` has passed."""
+    return [Line(bech32.decode(line.wallet), line.traffic_class, line.fund, int(line.volume_noz)) for line in commitment.lines]
+
+
 def all_lines(named: Sequence[Line], volumes: Mapping[bytes, int]) -> list[Line]:
     """The lines named and what each wallet has beside them, which is paid storage, in order; volumes in noz by wallet, those of 0 left out.
 

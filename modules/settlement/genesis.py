@@ -132,9 +132,7 @@ def _check_epochs(genesis: Any) -> dict[int, Any]:
         if kept.status not in (COMMITTED, VOID):
             raise GenesisError(f"{path}.status", f"expected EPOCH_STATUS_COMMITTED or EPOCH_STATUS_VOID, got {kept.status}")
         if len(kept.report_reference) != _REFERENCE_CHARACTERS or not kept.report_reference.startswith(REFERENCE_PREFIX):
-            raise GenesisError(
-                f"{path}.report_reference", f"expected {REFERENCE_PREFIX} and 64 hex digits, got {kept.report_reference[:100]!r}"
-            )
+            raise GenesisError(f"{path}.report_reference", f"expected {REFERENCE_PREFIX} and 64 hex digits, got {kept.report_reference[:100]!r}")
         _node(kept.reporter, f"{path}.reporter")
         for number, signer in enumerate(kept.signers):
             if signer not in known:

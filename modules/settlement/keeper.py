@@ -188,7 +188,7 @@ class SettlementKeeper:
         for wallet, noz in volumes:
             by_wallet[wallet] = by_wallet.get(wallet, 0) + bounded(noz, "a volume")
         total = bounded(sum(by_wallet.values()), "the sum of volumes")
-        lines = commitments.all_lines(commitments.read_lines(commitment), by_wallet)
+        lines = commitments.all_lines(commitments.checked_lines(commitment), by_wallet)
         receipts = commitment.roots.receipts_count
         if (receipts == 0) != (total == 0) or receipts > total:
             raise CommitmentMismatch(f"expected from 1 receipt to one for each noz, none only for no noz, got {receipts} receipts for {total} noz")

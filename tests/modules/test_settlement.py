@@ -17,9 +17,10 @@ from chain.crypto import bls
 from chain.errors import AppError, InvalidRequest, NotFound
 from chain.module import GenesisError
 from chain.store.kv import MemoryBackend
+from chain.store.state import State
 from chain.testing.driver import Driver
 from genesis import build
-from modules.settlement import commitment, errors, trees
+from modules.settlement import commitment, errors, keys, trees
 from modules.settlement.genesis import SettlementGenesis
 from modules.settlement.params import check_params, default_params
 from tests.grants import execute
@@ -499,6 +500,31 @@ def test_a_section_that_cannot_be_is_refused_with_the_field_named() -> None:
     for made, told in cases:
         with pytest.raises(GenesisError, match=told):
             validate(made)
+
+
+def test_each_invariant_finds_what_breaks_it() -> None:
+    net, _ = lively()
+    checks = next(module.invariants for module in net.app.modules if module.name == "settlement")
+
+    def broken(change: Any) -> list[str]:
+        state = State(net.app.store.view(), net.app.store.names)
+        change(state.store("settlement"), state)
+        return [name for name, check in checks.items() if check(state) is not None]
+
+    def set_(key: bytes, value: bytes) -> Any:
+        return lambda store, _: store.set(key, value)
+
+    account = b"\x02\x14" + bech32.module_address("settlement") + b"wei"
+    deadline = net.query(SETTLEMENT, "Challenge", challenge_id=1).challenge.deadline_height
+    assert broken(lambda *_: None) == []
+    assert broken(lambda _, state: state.store("bank").set(account, b"5")) == ["the account holds the bonds"]
+    assert broken(lambda store, _: store.delete(keys.deadline(deadline, 1))) == ["open challenges are indexed"]
+    assert broken(lambda store, _: store.delete(keys.challenged_leaf(2, 1))) == ["open challenges are indexed"]
+    assert broken(set_(keys.OPEN, b"x")) == ["epochs are whole"]
+    assert broken(lambda store, _: store.set(keys.epoch(7), store.get(keys.epoch(2)))) == ["epochs are whole"]
+    assert broken(lambda store, _: store.delete(keys.epoch(2))) == ["open challenges are indexed"]
+    assert broken(lambda store, _: store.delete(keys.meta_keys(net.nodes[0].address))) == ["epochs are whole", "keys have one holder"]
+    assert broken(set_(keys.bls_key(NEW.bls_pubkey), NEW.address)) == ["keys have one holder"]
 
 
 def test_every_error_has_its_own_code_from_two_on() -> None:

@@ -17,6 +17,7 @@ from chain.errors import NotFound, Unauthorized
 from chain.store.state import State
 from modules.settlement import documents, errors, leaves
 from modules.settlement.commitment import Line, line_bytes
+from tests.modules import granting
 from tests.modules.settling import (
     AUDIT,
     DEPOSIT_WEI,
@@ -33,6 +34,7 @@ from tests.modules.settling import (
     REPAIR,
     SETTLEMENT,
     STORAGE,
+    STOS,
     A,
     B,
     Net,
@@ -369,6 +371,53 @@ def test_ozone_that_was_sold_since_is_pending_after_a_void_epoch(net: Net) -> No
     net.report(2, honest)
     assert int(net.ozone().remaining_noz) + tree.total_noz - left - int(net.ozone().pending_lower_noz) <= honest.total_noz
     net.holds()
+
+
+def promoted(net: Net, noz: int = 10**9) -> None:
+    """Grant so many noz to A, out of a pool of FINDER's."""
+    pool, campaign = granting.create_pool(text(FINDER), 10 * STOS), granting.create_campaign(net, text(FINDER), [text(FINDER)])
+    campaign.max_noz_per_wallet, campaign.promotions[0].noz_per_wallet = str(noz), str(noz)
+    campaign.budget_wei = campaign.max_wei_per_day = str(5 * STOS)
+    net.ok(FINDER, pool, campaign, granting.claim(text(FINDER), [A]))
+
+
+def test_what_promotion_used_and_let_expire_in_a_void_epoch_is_outstanding_again(net: Net) -> None:
+    promoted(net)
+
+    def granted() -> tuple[int, int, int, int]:
+        found = net.query("stratos.grant.v1", "Outstanding")
+        pool = net.query("stratos.grant.v1", "Pool", pool_id=1).pool
+        ozone = net.ozone()
+        return (
+            int(found.promo_outstanding_noz),
+            int(found.promo_cost_wei),
+            int(pool.free_wei),
+            int(ozone.remaining_noz) - int(ozone.pending_lower_noz),
+        )
+
+    before, prepaid = granted(), net.module_wei("total_unissued_prepay")
+    assert before[0] == 10**9
+    tree = Tree.of(traffic_leaf(NODE, 1, 4 * 10**8, A, PROMO, EDGE), traffic_leaf(NODE, 2, 10**6, leaf={"noz": 10**6 + 1}))
+    net.report(1, tree, expired_noz=3 * 10**8)
+    kept = net.kept()
+    assert (kept.promo_noz, kept.promo_expired_noz) == (str(4 * 10**8), str(3 * 10**8))
+    assert granted()[0] == 3 * 10**8
+    assert granted()[1] == before[1] - int(kept.promo_cost_wei)
+    assert granted()[2] == before[2] + int(kept.promo_returned_wei) > before[2]
+    net.ok(FINDER, bad_leaf_of(tree))
+    after = granted()
+    assert after[:3] == before[:3]
+    assert after[3] == before[3] - 4 * (DEPOSIT_WEI // 10) // 10**6
+    assert net.module_wei("total_unissued_prepay") == prepaid
+    net.holds()
+
+
+def test_more_promotion_than_was_granted_is_refused_with_the_report(net: Net) -> None:
+    promoted(net)
+    tree = Tree.of(traffic_leaf(NODE, 1, 10**9, A, PROMO, EDGE), traffic_leaf(NODE, 2, 1, A, PROMO, STORAGE))
+    for expired_noz in (0, 1):
+        draft = net.draft(1, tree.volumes(), tree.lines(), tree, expired_noz=expired_noz)
+        assert net.refused(OWNER, *net.messages(draft), step_s=EPOCH_S)[0] == ("grant", 22)
 
 
 # --- each kind ---------------------------------------------------------------------------------------------------------------------------
