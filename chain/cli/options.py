@@ -17,6 +17,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 UINT64: Final = click.IntRange(0, (1 << 64) - 1)
 """What fits protobuf's uint64."""
+UINT63: Final = click.IntRange(0, (1 << 63) - 1)
+"""What fits protobuf's int64 and is not negative."""
 
 
 def home_of(ctx: click.Context) -> Home:
