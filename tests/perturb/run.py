@@ -23,8 +23,6 @@ from tests.perturb.steps import STEPS
 
 LIMIT_S = 20.0
 CATCH_UP_LIMIT_S = 90.0
-REPLAY_LIMIT_S = 0.25
-"""More, for each block that a node which joins anew has to execute."""
 DRAIN_S = 120.0
 RECIPIENT = b"perturbation recipient"[:20]
 HERE = Path(__file__).parent
@@ -65,8 +63,7 @@ def _run(net: Network, manifest: manifests.Manifest, senders: list[Account], cho
         name = choose.choice(names)
         tell(f"  {time.monotonic() - begun:6.1f} s  {step.do} {name} for {step.for_s} s")
         check = STEPS[step.do](net, name, step)
-        replayed = net.compared if step.do == "join" else 0
-        went_on_s, all_back_s = net.recover(LIMIT_S, CATCH_UP_LIMIT_S + replayed * REPLAY_LIMIT_S)
+        went_on_s, all_back_s = net.recover(LIMIT_S, CATCH_UP_LIMIT_S)
         if load.error is not None:
             raise load.error
         net.compare(dict(load.committed))
