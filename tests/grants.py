@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from chain.codec.registry import message_class, pack_any
@@ -93,6 +94,20 @@ class Chain:
     def query(self, service: str, method: str, **fields: Any) -> Any:
         """The answer of a module's query. Raises AppError."""
         return self.app.query_rpc(f"/{service}.Query/{method}", message_class(f"{service}.Query{method}Request")(**fields))[0]
+
+    def pages(self, service: str, method: str, items: str, limit: int, **fields: Any) -> tuple[list[Any], list[Any]]:
+        """All entries of a listing, read ``limit`` at a time from its beginning, and from its end."""
+
+        def walk(reverse: bool) -> Iterator[Any]:
+            at = b""
+            while True:
+                page = self.query(service, method, **fields, pagination={"limit": limit, "key": at, "reverse": reverse})
+                yield from getattr(page, items)
+                at = page.pagination.next_key
+                if not at:
+                    return
+
+        return list(walk(False)), list(walk(True))
 
     def sign(
         self, private: PrivateKey, *messages: Any, fee: Coins = FEE, granter: str = "", gas: int = 2 * GAS, ahead: int = 0, **options: Any

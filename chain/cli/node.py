@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 from chain import config, nodekeys
-from chain.cli.options import home_of, home_option, output_option, show
+from chain.cli.options import UINT63, home_of, home_option, output_option, show
 from chain.cli.tx import Remote, node_option
 from chain.codec.json import to_json
 from chain.comet import find_comet
@@ -47,9 +47,6 @@ _COMET_FLAGS = {
     "consensus.create_empty_blocks": "true",
 }
 """Flags that go to CometBFT as they are, and what they mean without a value where that is allowed."""
-
-
-UINT63 = click.IntRange(0, (1 << 63) - 1)
 
 
 def _comet_flags(command: Any) -> Any:

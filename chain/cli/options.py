@@ -20,6 +20,8 @@ UINT64: Final = click.IntRange(0, (1 << 64) - 1)
 """What fits protobuf's uint64."""
 MAX_FILE_BYTES: Final = 16 << 20
 """Of a JSON file that a command reads."""
+UINT63: Final = click.IntRange(0, (1 << 63) - 1)
+"""What fits protobuf's int64 and is not negative."""
 
 
 def home_of(ctx: click.Context) -> Home:

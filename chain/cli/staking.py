@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import click
 
+from chain.cli.options import UINT63
 from chain.cli.tx import send, sender_of, tx_options
 from chain.codec.json import from_json, loads
 from chain.codec.registry import Any_, message_class
@@ -124,7 +125,7 @@ def unbond(ctx: click.Context, /, validator_addr: str, amount: str, sender: str,
 @staking.command("cancel-unbond")
 @click.argument("validator_addr")
 @click.argument("amount")
-@click.argument("creation_height", type=click.IntRange(0, (1 << 63) - 1))
+@click.argument("creation_height", type=UINT63)
 @tx_options
 @click.pass_context
 def cancel_unbond(ctx: click.Context, /, validator_addr: str, amount: str, creation_height: int, sender: str, **_: Any) -> None:

@@ -7,9 +7,9 @@ MaxDataBytes; state/execution.go: the keys of validator updates).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from chain.authority import require_gov
 from chain.codec.canonical import encode
@@ -32,12 +32,6 @@ SIGNATURE_BYTES: Final = 111
 LEAST_DATA_BYTES: Final = 1 << 14
 LEAST_GAS: Final = 500_000
 """What a block must hold for transactions, so that a proposal can take an update back."""
-
-
-class ValidatorCount(Protocol):
-    """How many validators a block's commit may have to hold."""
-
-    def __call__(self, state: StateReader) -> int: ...
 
 
 class ConsensusKeeper:
@@ -137,8 +131,8 @@ def go_text(message: Any) -> str:
     return "".join(parts)
 
 
-def consensus_module(keeper: ConsensusKeeper, validator_count: ValidatorCount) -> Module:
-    """Declare the module over its ``keeper``."""
+def consensus_module(keeper: ConsensusKeeper, validator_count: Callable[[StateReader], int]) -> Module:
+    """Declare the module over its ``keeper``. ``validator_count(state)``: how many validators a block's commit may have to hold."""
     query_response = message_class("cosmos.consensus.v1.QueryParamsResponse")
     update_response = message_class("cosmos.consensus.v1.MsgUpdateParamsResponse")
 

@@ -23,6 +23,7 @@ from chain.codec.registry import message_class
 from chain.coins import Coin, to_messages
 from chain.crypto import hd
 from chain.tx.build import Signer, build_tx
+from tests import builds
 from tests.node.upgrading import AGREED, HEIGHT, NAME, STORE
 from tests.support import ROOT, Devnet, ask_until, free_ports
 from tools.devnet import make
@@ -97,7 +98,7 @@ def test_a_node_halts_at_the_plans_height_under_load_and_the_next_build_goes_on(
         before = len(load.raws)
         for _ in range(2):
             found = comet.abci_query("/store/upgrade/key", b"\x00", HEIGHT - 1, True)
-            assert (base64.b64decode(found["value"])[:4], bool(found["proofOps"]["ops"])) == (b"\x0a\x02v2", True)
+            assert (base64.b64decode(found["value"])[:4], bool(found["proofOps"]["ops"])) == (b"\x0a\x02" + NAME.encode(), True)
             assert httpx.get(f"{net['rest']}/cosmos/upgrade/v1beta1/current_plan").json()["plan"]["height"] == str(HEIGHT)
             assert _plan_by_grpc(net["grpc"]) == NAME
             assert int(comet.call("abci_info")["response"]["last_block_height"]) == HEIGHT - 1
@@ -124,7 +125,7 @@ def test_a_node_halts_at_the_plans_height_under_load_and_the_next_build_goes_on(
             assert ask_until(lambda raw=raw: _committed(comet, raw))["tx_result"].get("code", 0) == 0
         assert httpx.get(f"{net['rest']}/cosmos/upgrade/v1beta1/applied_plan/{NAME}").json() == {"height": str(HEIGHT)}
         assert httpx.get(f"{net['rest']}/cosmos/upgrade/v1beta1/current_plan").json() == {"plan": None}
-        assert base64.b64decode(comet.abci_query(f"/store/{STORE}/key", b"upgraded at", new.height() - 1)["value"]) == str(HEIGHT).encode()
+        assert base64.b64decode(comet.abci_query(f"/store/{STORE}/key", builds.AT, new.height() - 1)["value"]) == str(HEIGHT).encode()
         new.process.terminate()
         assert new.process.wait(30) == 0
     comet.close()

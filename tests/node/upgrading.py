@@ -1,4 +1,4 @@
-"""Test builds of the node: ``old`` knows no upgrade, ``new`` knows the one that both have the chain agree on.
+"""Test builds of the node: ``old`` knows no upgrade, ``new`` is the first build after it; both have the chain agree on that upgrade.
 
 python -m tests.node.upgrading old|new start --home …
 """
@@ -15,23 +15,16 @@ from chain.cli.main import main
 from chain.codec.registry import message_class
 from chain.context import Context
 from chain.crypto import address as bech32
-from chain.upgrades import Upgrade
+from tests import builds
 
-NAME = "v2"
+NAME, STORE = builds.name(1), builds.store(1)
 AGREED, HEIGHT = 3, 8
 """The block that takes the plan, and the plan's height."""
-STORE = "notes"
 MESSAGE = "cosmos.upgrade.v1beta1.MsgSoftwareUpgrade"
-_build = chain.node.build_application
-
-
-def _note(ctx: Context, state: Any, versions: Any, migrate: Any) -> Any:
-    state.store(STORE).set(b"upgraded at", str(ctx.height).encode())
-    return migrate(ctx, state, versions)
 
 
 def build(*arguments: Any, is_new: bool, **options: Any) -> Application:
-    app = _build(*arguments, upgrades=(Upgrade(NAME, (STORE,), _note),) if is_new else (), **options)
+    app = builds.build(int(is_new), *arguments, **options)
 
     def agree(ctx: Context, state: Any) -> None:
         if ctx.height == AGREED:
