@@ -120,6 +120,8 @@ class World:
     folder: Path
     supply: int
     times: dict[int, int] = field(default_factory=dict)
+    _held: dict[str, Any] = field(default_factory=dict)
+    """What each question was answered with."""
 
     def __post_init__(self) -> None:
         self.rpc = node_of(self.local, "node0").rpc
@@ -180,17 +182,20 @@ class World:
 
     # --- questions --------------------------------------------------------------------------------------------------------------
 
-    def hold(self, *asked: Way, also_as_a_process: bool = False) -> None:
-        """Raise AssertionError unless all there is to ask is as the model has it, by every way."""
-        economy = self.economy
+    def hold(self, asked: Sequence[Way], *, everything: bool = True, as_a_process: Sequence[str] = ()) -> None:
+        """Raise AssertionError unless all there is to ask is as the model has it, by every way; or, without ``everything``, all that has to have changed
+        since it was asked last. Queries of the modules ``as_a_process`` are typed in a process of its own, too.
+        """
+        height = self.economy.height
         for question, said, expected in self._expectations():
-            answers = [way.ask(question, economy.height) for way in asked]
-            assert all(one == answers[0] for one in answers), question
-            assert said(answers[0]) == expected, (question, economy.height, answers[0])
-        if also_as_a_process:
-            for question, said, expected in self._expectations():
-                if question.command[0] in ("sds", "register"):
-                    assert said(self.line.ask_as_a_process(question, economy.height)) == expected, question
+            if not everything and self._held.get(question.path) == expected:
+                continue
+            answers = [way.ask(question, height) for way in asked]
+            assert all(one == answers[0] for one in answers), (question, answers)
+            assert said(answers[0]) == expected, (question, height, answers[0])
+            self._held[question.path] = expected
+            if question.command[0] in as_a_process:
+                assert self.line.ask_as_a_process(question, height) == answers[0], question
 
     def _expectations(self) -> Iterator[tuple[Question, Callable[[Any], Any], Any]]:
         """(question, what of its answer, and what that should be)."""
@@ -590,24 +595,30 @@ def live(world: World, lives: Sequence[Life], asked: Sequence[Way]) -> None:
     """From the first deposit to the last one that comes back, every balance after every step."""
     economy = world.economy
 
-    def each(step: Callable[[Life], Sequence[tuple[Deed, Effect]]], *, also: bool = False) -> None:
+    everything: list[Way] = [world.line, world.rest, world.grpc]
+    # Answers come quickly but for commands, of which the life at the command line asks what has changed.
+    typed = world.line in asked
+
+    def hold(*, by_all: bool = False) -> None:
+        world.hold(everything if by_all else asked, everything=by_all or not typed, as_a_process=["sds"] if typed and by_all else [])
+
+    def each(step: Callable[[Life], Sequence[tuple[Deed, Effect]]], *, by_all: bool = False) -> None:
         for life in lives:
             world.do(life.way, *step(life))
-        everything: list[Way] = [world.line, world.rest, world.grpc]
-        world.hold(*(everything if also else asked), also_as_a_process=also and world.line in asked)
+        hold(by_all=by_all)
 
     world.catch_up(max(1, world.height()))
-    world.hold(*asked)
+    hold()
     each(lambda life: [create_resource_node(world, life)])
     each(lambda life: [create_meta_node(world, life)])
     for life in lives:
         world.do(life.way, *(vote(world, life, one) for one in quorum(world)))
         world.metas[life.meta_node.address] = life.meta_node
         assert economy.nodes[life.meta_node.address].is_active
-        world.hold(*asked)
+        hold()
     each(lambda life: [register_keys(world, life)])
     each(lambda life: [approve(world, life, one, life.working) for one in quorum(world, 1)])
-    each(lambda life: [prepay(world, life)], also=True)
+    each(lambda life: [prepay(world, life)], by_all=True)
 
     first = economy.epoch + 1
     for number in range(1, EPOCHS + 1):
@@ -615,15 +626,15 @@ def live(world: World, lives: Sequence[Life], asked: Sequence[Way]) -> None:
             world.catch_up(world.wait_until(economy.reported_ns + EPOCH_S * living.SECOND))
         way = lives[number % len(lives)].way
         world.do(way, typed_report(world, lives[0], number) if way is world.line else report(world, lives, number))
-        world.hold(*asked)
+        hold()
     assert economy.epoch == first + EPOCHS - 1
     assert list(economy.rewards) == [epoch for epoch in range(first + EPOCHS - living.MATURE_EPOCHS, first + EPOCHS)]
 
     # The last wei stays; heirs take all.
-    each(lambda life: [withdraw(world, life.worker, life.owner, economy.mature[life.worker.address] - 1)], also=True)
+    each(lambda life: [withdraw(world, life.worker, life.owner, economy.mature[life.worker.address] - 1)], by_all=True)
     each(lambda life: [withdraw(world, life.heir, life.heir, economy.mature[life.heir.address])])
 
-    each(lambda life: [slash(world, life, one, 3 * 10**13 + 1) for one in quorum(world, 2)], also=True)
+    each(lambda life: [slash(world, life, one, 3 * 10**13 + 1) for one in quorum(world, 2)], by_all=True)
     for life in lives:
         assert economy.nodes[life.node].counted == min(life.working, economy.nodes[life.node].tokens)
     each(lambda life: [add_deposit(world, life, 20 * STOS + 3)])
@@ -633,7 +644,7 @@ def live(world: World, lives: Sequence[Life], asked: Sequence[Way]) -> None:
     each(lambda life: [remove_resource_node(world, life), remove_meta_node(world, life)])
     leaving = [economy.nodes[address] for life in lives for address in (life.node, life.meta_node.address) if address in economy.nodes]
     world.catch_up(world.wait_until(max([economy.reported_ns, *(node.due_ns for node in leaving)])))
-    world.hold(world.line, world.rest, world.grpc, also_as_a_process=world.line in asked)
+    hold(by_all=True)
     assert not any(address in economy.nodes for life in lives for address in (life.node, life.meta_node.address))
     assert len(economy.active) == len(world.local.names)
     assert economy.deposits - economy.pending == META_DEPOSIT * len(world.local.names)
