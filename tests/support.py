@@ -85,6 +85,7 @@ def genesis_document(application: Application, *, consensus: dict[str, Any] | No
     made["consensus"]["params"] = {**made["consensus"]["params"], **(consensus or {})}
     made = document.normalise(made)
     made["consensus"]["params"] = to_json(document.consensus_params(made))
+    build.pin_supply(made)
     return made
 
 
