@@ -311,7 +311,7 @@ def localnet(folder: Path, **making: Any) -> Iterator[Localnet]:
     try:
         net.start()
         for name in net.names:
-            node_of(net, name).wait_for(1)
+            node_of(net, name).wait_for(1, 180)
         net.refresh()
         yield net
     finally:
