@@ -1,6 +1,6 @@
 """``make bench``: every figure of this machine, one after the other; ratios within one run are what counts (docs/benchmarks.md keeps them).
 
-python -m bench [store] [application] [startup] [throughput]
+python -m bench [store] [application] [reports] [startup] [throughput]
 python -m bench throughput --validators 4     one part, with its own options
 """
 
@@ -11,7 +11,7 @@ import sys
 
 from tests.support import ROOT
 
-PARTS = ("store", "application", "startup", "throughput")
+PARTS = ("store", "application", "reports", "startup", "throughput")
 
 
 def main() -> None:

@@ -107,6 +107,15 @@ def packed_coins(amount_wei: int) -> bytes:
     return delimited(_part(b"\x0a", amount_wei))
 
 
+def unpacked_coins(raw: bytes | None) -> int:
+    """wei in the stored form of Coins, 0 for none. The form of ``packed_coins`` is read without a parser: a report reads thousands."""
+    if raw is None:
+        return 0
+    if raw[3:9] == _COIN_START and raw[9] == len(raw) - 10:
+        return int(raw[10:])
+    return amount_of(unpacked(_Coins, raw).Value)
+
+
 def packed_reward(wallet: str, amounts: Amounts) -> bytes:
     """``packed(reward_message(wallet, amounts))``, written out."""
     text = wallet.encode()
@@ -210,14 +219,14 @@ class Records:
 
     def mature_wei(self, state: StateReader, wallet: bytes) -> int:
         """What a wallet may withdraw."""
-        return _coins(state.store(keys.STORE).get(keys.mature(wallet)))
+        return unpacked_coins(state.store(keys.STORE).get(keys.mature(wallet)))
 
     def set_mature(self, state: StateWriter, wallet: bytes, amount_wei: int) -> None:
         _put(state, keys.mature(wallet), amount_wei)
 
     def immature_wei(self, state: StateReader, wallet: bytes) -> int:
         """What a wallet earned and may not withdraw yet."""
-        return _coins(state.store(keys.STORE).get(keys.immature(wallet)))
+        return unpacked_coins(state.store(keys.STORE).get(keys.immature(wallet)))
 
     def set_immature(self, state: StateWriter, wallet: bytes, amount_wei: int) -> None:
         _put(state, keys.immature(wallet), amount_wei)
@@ -225,7 +234,7 @@ class Records:
     def totals(self, state: StateReader, prefix: bytes) -> Iterator[tuple[bytes, int]]:
         """(wallet, wei) of ``keys.MATURE`` or ``keys.IMMATURE``, in the order of addresses."""
         for key, raw in state.store(keys.STORE).iterate(prefix, prefix_end(prefix)):
-            yield key[1:], _coins(raw)
+            yield key[1:], unpacked_coins(raw)
 
     def reward(self, state: StateReader, maturity_epoch: int, wallet: bytes) -> Amounts | None:
         """What a wallet is paid as soon as an epoch is reported, or None."""
@@ -297,10 +306,6 @@ class Records:
 def _int(state: StateReader, key: bytes) -> int:
     raw = state.store(keys.STORE).get(key)
     return 0 if raw is None else int(unpacked(_Int, raw).Value)
-
-
-def _coins(raw: bytes | None) -> int:
-    return 0 if raw is None else amount_of(unpacked(_Coins, raw).Value)
 
 
 def _put(state: StateWriter, key: bytes, amount_wei: int) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from chain.dec import ONE, Dec, dec_of
@@ -61,7 +62,7 @@ class Reward:
     traffic_wei: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Distribution:
     """An epoch's payments. ``value_wei`` is R, ``reward_wei`` M after the cap; both before rounding left something."""
 
@@ -73,12 +74,12 @@ class Distribution:
     rewards: tuple[Reward, ...] = ()
     community_wei: int = 0
 
-    @property
+    @cached_property
     def mining_to_wallets_wei(self) -> int:
         """foundation_account → total_reward_pool."""
         return sum(one.mining_wei for one in self.rewards)
 
-    @property
+    @cached_property
     def traffic_to_wallets_wei(self) -> int:
         """total_unissued_prepay → total_reward_pool."""
         return sum(one.traffic_wei for one in self.rewards)

@@ -20,7 +20,7 @@ from chain.reports import tx_data
 from chain.store.state import State
 from modules.pot.errors import VolumeReport
 from modules.pot.params import reward_params
-from modules.pot.records import Amounts, packed, packed_coins, packed_reward, reward_message, wei
+from modules.pot.records import Amounts, packed, packed_coins, packed_reward, reward_message, unpacked_coins, wei
 from modules.pot.reports import quorum
 from modules.pot.rewards import RewardParams, Work, distribute
 from tests.grants import code, execute
@@ -83,6 +83,8 @@ def test_records_written_out_are_the_canonical_ones() -> None:
     coins = message_class("stratos.types.v1.Coins")
     for amount in (1, 9, 10**18, 10**26, 2**127 - 1):
         assert packed_coins(amount) == packed(coins(Value=wei(amount)))
+        assert unpacked_coins(packed_coins(amount)) == amount
+        assert unpacked_coins(packed(coins(Value=wei(amount) + wei(1)))) == amount + 1
         for amounts in (Amounts(amount, 0), Amounts(0, amount), Amounts(amount, 7)):
             for address in (wallets(1)[0], bech32.encode(bytes(32))):
                 assert packed_reward(address, amounts) == packed(reward_message(address, amounts))
