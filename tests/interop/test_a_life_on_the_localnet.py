@@ -41,6 +41,8 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(1500)]
 EPOCH_S, THRESHOLD_S, COMPLETION_S = 3, 4, 5
 PARAMS = {
     "pot.epoch_duration_s": str(EPOCH_S),
+    # Three commands on a busy machine may take longer than a localnet's minute.
+    "register.voting_period": "900s",
     "register.unbonding_threashold_time": f"{THRESHOLD_S}s",
     "register.unbonding_completion_time": f"{COMPLETION_S}s",
     "distribution.community_tax": "0.020000000000000000",
