@@ -100,7 +100,8 @@ def slashing(ctx: click.Context, /, network_address: str, wallet_address: str, s
     """Slash a resource node and suspend it: each meta node says so in a transaction of its own, the same of each, and a quorum makes it so.
 
     \b
-    stchaind tx pot slashing --reporters stsds1… --network-address stsds1… --wallet-address st1… --slashing 1000000 --suspend --from alice
+    stchaind tx pot slashing --reporters stsds1… --network-address stsds1… --wallet-address st1… --slashing 1000000 --suspend \\
+        --from alice --fees 300000gwei --gas 300000
     """
     bech32.decode(network_address, bech32.NODE)
     bech32.decode(wallet_address)
