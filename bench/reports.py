@@ -106,7 +106,7 @@ class Reported(Net):
         made["app_state"]["pot"]["params"] |= {"max_wallets_per_report": str(most), "mature_epoch": str(MATURE_EPOCH)}
         made["app_state"]["settlement"]["params"] |= {"challenge_blocks": str(CHALLENGE_BLOCKS)}
         made["consensus"]["params"]["block"] |= {"max_bytes": str(8 << 20)}
-        driver = Driver([self.watched], made, keep_blocks=3)  # type: ignore[list-item]
+        driver = Driver([self.watched], made, keep_blocks=3)
         driver.start()
         driver.next_block()
         Chain.__init__(self, driver)

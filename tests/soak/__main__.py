@@ -17,6 +17,7 @@ from tests.modules.test_rewards import run_histories
 from tests.perturb.run import HERE, perturb
 from tests.simulation.processes import soak as simulation
 from tests.soak import fuzz
+from tests.soak.claims import claims_race
 from tests.soak.crash_points import all_crash_points
 from tests.soak.ics23 import ics23_all_values
 from tests.soak.kills import kill_many_times
@@ -57,6 +58,7 @@ SOAKS: dict[str, Callable[[int], dict[str, Any]]] = {
     "crash-points": all_crash_points,
     "rewards": lambda seed: run_histories(1000, seed),
     "solvency": solvency,
+    "claims": claims_race,
     "perturb": lambda seed: perturb(HERE / "long.toml", seed),
     "simulation": simulation,
     "statesync-blocks": statesync_blocks,
