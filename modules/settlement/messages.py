@@ -78,7 +78,7 @@ def handlers(keeper: SettlementKeeper) -> Mapping[str, MessageHandler]:
         f"{PACKAGE}.MsgCommitEpoch": MessageHandler(commit_epoch, check_commitment),
         f"{PACKAGE}.MsgFraudProof": MessageHandler(fraud_proof),
         f"{PACKAGE}.MsgAnswerChallenge": MessageHandler(answer),
-        f"{PACKAGE}.MsgUpdateParams": MessageHandler(update_params, lambda message: check_params(message.params)),
+        f"{PACKAGE}.MsgUpdateParams": MessageHandler(update_params),
     }
 
 
