@@ -68,7 +68,6 @@ class Watched:
         return getattr(self.app, name)
 
     def finalize_block(self, request: Any) -> Any:
-        gc.collect()  # as a node does it between blocks
         if self.profile is not None:
             self.profile.enable()
         answer = self._timed("finalize", self.app.finalize_block)(request)
@@ -111,12 +110,11 @@ class Reported(Net):
         driver.next_block()
         Chain.__init__(self, driver)
         self.buy(10**5 * STOS)
-        gc.freeze()  # as the node does
-        gc.disable()
+        gc.freeze()
+        gc.set_threshold(200_000, 20, 100)  # both as the node does
 
     def close(self) -> None:
         self.app.close()
-        gc.enable()
         gc.unfreeze()
 
     def report_of(self, epoch: int, volumes: Sequence[tuple[str, int]], with_lines: bool) -> tuple[bytes, BlockResult]:
