@@ -43,7 +43,7 @@ ALREADY_CLAIMED, BUDGET_SPENT = ("grant", 9), ("grant", 13)
 EARLY: Final = 2
 """Of an operator's duplicates: they are sent among its own claims, and may come before what they repeat. The others come after them."""
 FIRST_KEY: Final = 5_000
-TIMEOUT_S: Final = 900
+TIMEOUT_S: Final = 1_800
 
 
 def claims_race(seed: int, *, claims: int = 10_000, duplicates: int = 1_000, operators: int = 20, batch: int = 100) -> dict[str, Any]:
