@@ -53,5 +53,5 @@ def test_the_vectors_are_of_the_transactions_that_this_code_makes_now() -> None:
 
 
 def test_there_is_a_vector_for_every_message_that_the_sdk_has() -> None:
-    handled = {name for module in build_application(MemoryBackend()).modules for name in module.messages}
+    handled = {name for module in build_application(MemoryBackend()).modules for name in module.messages if name.startswith("cosmos.")}
     assert handled - {one.DESCRIPTOR.full_name for one in messages().values()} == {"cosmos.bank.v1beta1.MsgBurn"}, "it came after SDK 0.50"
