@@ -39,7 +39,7 @@ def replay(python: Path, flags: tuple[str, ...] = (), environment: dict[str, str
     command = [str(python), *flags, "-m", "tests.app.replay", SEED, BLOCKS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": "0", **(environment or {})})
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
