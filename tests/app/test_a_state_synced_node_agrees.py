@@ -13,7 +13,7 @@ from tests.soak.statesync import KINDS, SNAPSHOT_HEIGHT, compare
 
 
 def test_after_sixty_blocks_with_changes_of_validators(tmp_path: Path) -> None:
-    figures = compare(1, 60, tmp_path)
+    figures = compare(3, 60, tmp_path)
     assert all(figures[name] > 0 for name in KINDS), figures
     assert figures["sets_changed"] > 20
     assert figures["validators_ever"] > 6
