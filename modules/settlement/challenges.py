@@ -1,4 +1,4 @@
-"""Withheld data: who doubts that a leaf can be shown puts up a bond; whoever shows the leaf has it, and if nobody does, the epoch is void."""
+"""Withheld data: who doubts that a leaf can be shown puts up a bond; whoever shows the leaf has half of it, and if nobody does, the epoch is void."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from modules.settlement.params import bond_wei
 MAX_CHALLENGES_OF_EPOCH: Final = 64
 MAX_VOIDED_BY_BLOCK: Final = 1
 """Of epochs whose challenges passed their deadline; the next block takes the next."""
+ANSWERERS_SHARE: Final = 2
+"""Whoever shows a leaf has one part of so many of its bond; the rest is the community's, so that who asks himself pays for the place he holds."""
 KIND: Final = "withheld_leaf"
 
 log = structlog.get_logger("settlement")
@@ -57,7 +59,8 @@ def challenge(keeper: SettlementKeeper, ctx: Context, state: StateWriter, challe
 
 
 def answer(keeper: SettlementKeeper, ctx: Context, state: StateWriter, responder: bytes, challenge_id: int, proof: Any) -> int:
-    """A LeafProof of the challenged leaf ends the challenge; its bond goes to whoever shows it, in wei.
+    """A LeafProof of the challenged leaf ends the challenge; half of its bond (rounded down, returned in wei) goes to whoever shows it, the rest to the
+    community pool.
 
     Raises UnknownChallenge (settlement/22), InvalidProof (17), Unauthorized (sdk/4), what ``contestable`` raises.
     """
@@ -70,9 +73,12 @@ def answer(keeper: SettlementKeeper, ctx: Context, state: StateWriter, responder
         raise InvalidProof(f"expected leaf {found.leaf_index} of epoch {found.epoch}, got leaf {proof.index} of epoch {proof.epoch}")
     fraud.shown_within(keeper, ctx, state, proof)
     keeper.remove_challenge(state, found)
-    keeper.pay(ctx, state, responder, int(found.bond_wei))
-    events.answered(ctx, challenge_id, bech32.encode(responder), int(found.bond_wei))
-    return int(found.bond_wei)
+    bond = int(found.bond_wei)
+    reward = bond // ANSWERERS_SHARE
+    keeper.pay(ctx, state, responder, reward)
+    keeper.community.fund_community_pool(ctx, state, (Coin(DENOM, bond - reward),), bech32.module_address(ACCOUNT))
+    events.answered(ctx, challenge_id, bech32.encode(responder), reward)
+    return reward
 
 
 def end_block(keeper: SettlementKeeper, ctx: Context, state: StateWriter) -> None:

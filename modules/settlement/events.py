@@ -72,7 +72,7 @@ def challenged(ctx: Context, challenge: Any) -> None:
 
 
 def answered(ctx: Context, challenge_id: int, recipient: str, bond_wei: int) -> None:
-    """Also where a bond goes back to the challenger, who is then ``responder``."""
+    """``bond_wei``: what of the bond came to ``responder``. Also where a bond goes back to the challenger, who is then the responder."""
     _emit(ctx, "EventAnswerChallenge", challenge_id=challenge_id, responder=recipient, bond_wei=bond_wei)
 
 

@@ -51,7 +51,7 @@ def answer(challenge_id: int, proof: Any, responder: Any = RESPONDER) -> Any:
     return message("MsgAnswerChallenge", responder=text(responder), challenge_id=challenge_id, leaf=proof)
 
 
-def test_a_challenge_takes_its_bond_and_who_shows_the_leaf_has_it(net: Net) -> None:
+def test_a_challenge_takes_its_bond_and_who_shows_the_leaf_has_half_of_it(net: Net) -> None:
     tree = tree_of(net)
     net.report(1, tree)
     finder, responder = net.wei(text(FINDER)), net.wei(text(RESPONDER))
@@ -60,11 +60,13 @@ def test_a_challenge_takes_its_bond_and_who_shows_the_leaf_has_it(net: Net) -> N
     opened = net.query(SETTLEMENT, "Challenge", challenge_id=1).challenge
     assert (opened.epoch, opened.leaf_index, opened.bond_wei, opened.challenger) == (1, 2, str(BOND_WEI), text(FINDER))
     assert opened.deadline_height == net.driver.height + CHALLENGE_BLOCKS
+    community = net.community_wei()
     result = net.ok(RESPONDER, answer(1, tree.proof(2)))
-    assert net.wei(text(RESPONDER)) == responder + BOND_WEI - send_fee()
+    assert net.wei(text(RESPONDER)) == responder + BOND_WEI // 2 - send_fee()
+    assert net.community_wei() - community >= BOND_WEI // 2, "taxes on fees come to it too"
     assert net.module_wei("settlement") == 0
     told = dict(next(attributes for kind, attributes in result.events if kind.endswith("EventAnswerChallenge")))
-    assert (told["bond_wei"], told["challenge_id"], told["responder"]) == (f'"{BOND_WEI}"', '"1"', f'"{text(RESPONDER)}"')
+    assert (told["bond_wei"], told["challenge_id"], told["responder"]) == (f'"{BOND_WEI // 2}"', '"1"', f'"{text(RESPONDER)}"')
     with pytest.raises(NotFound):
         net.query(SETTLEMENT, "Challenge", challenge_id=1)
     for _ in range(CHALLENGE_BLOCKS + 2):
@@ -159,6 +161,31 @@ def test_who_cannot_pay_the_bond_or_have_it_back_cannot_challenge(net: Net) -> N
     proof.finder = GOV
     with pytest.raises(Unauthorized):
         handler.execute(ctx, State(net.app.store.view(), net.app.store.names), proof)
+
+
+def test_who_asks_himself_to_fill_an_epochs_places_pays_half_a_bond_for_each(net: Net) -> None:
+    """Otherwise who withholds a leaf could keep everybody from asking for it, for fees alone."""
+    tree = tree_of(net)
+    net.report(1, tree)
+    before = net.wei(text(FINDER))
+    again = [challenge(index=0), answer(1, tree.proof(0), FINDER), challenge(index=0), answer(2, tree.proof(0), FINDER)]
+    net.ok(FINDER, *again)
+    assert net.wei(text(FINDER)) == before - BOND_WEI - send_fee()
+    assert net.module_wei("settlement") == 0
+
+
+def test_an_odd_bond_is_shared_without_a_rest() -> None:
+    def odd(document: dict[str, Any]) -> None:
+        document["app_state"]["settlement"]["params"]["challenge_bond_wei"] = "1"
+
+    net = Net(4, change=odd)
+    tree = tree_of(net)
+    net.report(1, tree)
+    net.ok(FINDER, challenge())
+    assert net.module_wei("settlement") == 1
+    result = net.ok(RESPONDER, answer(1, tree.proof(0)))
+    assert net.module_wei("settlement") == 0
+    assert dict(next(attributes for kind, attributes in result.events if kind.endswith("EventAnswerChallenge")))["bond_wei"] == '"0"'
 
 
 def test_an_epoch_has_at_most_so_many_open_challenges_and_all_of_them_end_with_it(net: Net) -> None:
