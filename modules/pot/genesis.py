@@ -28,6 +28,15 @@ from modules.pot.slashing import slash_of
 
 GenesisState: Final = message_class(f"{PACKAGE}.GenesisState")
 PATH: Final = "app_state.pot"
+_ECONOMICS: Final = (
+    "effective_deposit_wei",
+    "unissued_prepay_wei",
+    "remaining_noz",
+    "reported_noz",
+    "paid_noz",
+    "traffic_reward_wei",
+    "mining_reward_wei",
+)
 
 
 class PotGenesis:
@@ -132,6 +141,7 @@ def _read(section: Json) -> tuple[Any, list[tuple[int, bytes, Amounts]]]:
             found = f"{sums.get(wallet, 0)}wei of rewards are to mature, and the immature total is {immature.get(wallet, 0)}wei"
             raise GenesisError(f"{PATH}.immature_total_info", f"{text_of(wallet)}: {found}")
     _check_epochs(genesis, last, latest)
+    _check_economics(genesis)
     _check_approvals(genesis)
     return genesis, rewards
 
@@ -170,8 +180,8 @@ def _reward(reward: Any, where: str) -> tuple[bytes, Amounts]:
     for name in ("reward_from_mining_pool", "reward_from_traffic_pool"):
         _coins(getattr(reward, name), f"{where}.{name}")
     amounts = amounts_of(reward)
-    if amounts.both_wei == 0:
-        raise GenesisError(where, "expected a positive reward")
+    if not 0 < amounts.both_wei <= MAX_AMOUNT:
+        raise GenesisError(where, "expected a reward of 1 to 2^127 - 1 wei")
     return _wallet(reward.wallet_address, where), amounts
 
 
@@ -210,20 +220,40 @@ def _check_epochs(genesis: Any, last: int, latest: int) -> None:
             raise GenesisError(f"{where}.height", f"expected 0 or more, got {one.height}")
 
 
+def _check_economics(genesis: Any) -> None:
+    """Every epoch with economics was reported, and paid what they say."""
+    totals = {
+        int(one.epoch or "0"): (_wei(one.total_reward.mining_reward), _wei(one.total_reward.traffic_reward)) for one in genesis.reward_total_info
+    }
+    reported = {one.epoch for one in genesis.reports}
+    for at, one in enumerate(genesis.epoch_economics):
+        where = f"{PATH}.epoch_economics[{at}]"
+        for name in _ECONOMICS:
+            try:
+                _amount(getattr(one, name))
+            except AppError as error:
+                raise GenesisError(f"{where}.{name}", error.detail) from None
+        paid = int(one.mining_reward_wei), int(one.traffic_reward_wei)
+        if one.epoch not in reported or totals.get(one.epoch) != paid:
+            raise GenesisError(
+                where, f"expected a report and a total reward of epoch {one.epoch}, of {paid[0]}wei from mining and {paid[1]}wei from traffic"
+            )
+
+
 def _check_approvals(genesis: Any) -> None:
     seen: set[tuple[bytes, bytes]] = set()
     for at, one in enumerate(genesis.slashing_approvals):
         where = f"{PATH}.slashing_approvals[{at}]"
         try:
-            _amount(one.slashing_noz or "0")
+            _amount(one.slashing_noz)
             slash = slash_of(one)
             approvers = [bech32.decode(text, bech32.NODE) for text in one.approvers]
         except AppError as error:
             raise GenesisError(where, error.detail) from None
         if (slash.node, slash.content) in seen or len(set(approvers)) != len(approvers) or not approvers:
             raise GenesisError(where, "expected one entry of a content, and every approver once")
-        if not one.HasField("expire_time") or ns_of(one.expire_time) < 0:
-            raise GenesisError(f"{where}.expire_time", "expected a time from 1970 on")
+        if not one.HasField("expire_time") or not 0 <= ns_of(one.expire_time) <= keys.MAX_TIME_NS:
+            raise GenesisError(f"{where}.expire_time", "expected a time from 1970 to 2262")
         seen.add((slash.node, slash.content))
 
 

@@ -33,6 +33,8 @@ DUE: Final = b"\x6a"
 
 NUMBER_BYTES: Final = 8
 TIME_BYTES: Final = 8
+MAX_TIME_NS: Final = (1 << 63) - 1
+"""Of a time in a key."""
 NODE_BYTES: Final = 20
 MAX_EPOCH: Final = 1 << 62
 """Of an epoch that is reported; with any ``mature_epoch`` its maturity fits the 8 bytes of a key and the 64 bits of a message."""

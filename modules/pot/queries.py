@@ -14,7 +14,7 @@ from chain.crypto.address import module_address
 from chain.dec_coins import DecCoins
 from chain.errors import InvalidRequest, NotFound
 from chain.module import Query
-from chain.pagination import DEFAULT_LIMIT, MAX_LIMIT, PageResponse, paginate
+from chain.pagination import DEFAULT_LIMIT, MAX_LIMIT, MAX_WALK, PageResponse, paginate
 from chain.store.api import KVReader, StateReader
 from modules.pot import keys
 from modules.pot.keeper import PotKeeper
@@ -25,6 +25,7 @@ from modules.pot.records import (
     PACKAGE,
     PREPAID,
     PREPAID_ADDRESS,
+    REWARD_POOL,
     Approvals,
     Economics,
     RewardMessage,
@@ -229,8 +230,7 @@ def _supply(keeper: PotKeeper, state: StateReader) -> tuple[int, list[tuple[str,
     parts = [
         ("to_be_mined", held(FOUNDATION)),
         ("prepaid_ozone", held(PREPAID)),
-        ("rewards_mature", sum(amount for _, amount in keeper.totals(state, keys.MATURE))),
-        ("rewards_immature", sum(amount for _, amount in keeper.totals(state, keys.IMMATURE))),
+        *_rewards(keeper, state, held(REWARD_POOL)),
         *sorted(keeper.register.deposits_wei(state).items()),
         ("validator_stake_bonded", keeper.staking.total_bonded(state)),
         ("validator_stake_not_bonded", keeper.staking.total_not_bonded(state)),
@@ -240,6 +240,16 @@ def _supply(keeper: PotKeeper, state: StateReader) -> tuple[int, list[tuple[str,
         *((name, held(name)) for name in HOLDERS),
     ]
     return total, [*parts, ("accounts", total - sum(amount for _, amount in parts))]
+
+
+def _rewards(keeper: PotKeeper, state: StateReader, held_wei: int) -> list[tuple[str, int]]:
+    """The reward pool's two parts; one where more wallets wait for rewards than a query may pass."""
+    immature_wei = 0
+    for at, (_, amount_wei) in enumerate(keeper.totals(state, keys.IMMATURE)):
+        if at == MAX_WALK:
+            return [("rewards", held_wei)]
+        immature_wei += amount_wei
+    return [("rewards_mature", held_wei - immature_wei), ("rewards_immature", immature_wei)]
 
 
 def _whole(pool: DecCoins) -> int:

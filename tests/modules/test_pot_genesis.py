@@ -18,6 +18,7 @@ from chain.module import GenesisError
 from chain.store.kv import MemoryBackend
 from chain.testing.driver import Driver
 from genesis import build, document
+from modules.pot import queries
 from tests.modules.reporting import NODE_OWNER, STOS, Net, meta_keys, node_text, wallets
 from tests.support import genesis_document, text
 
@@ -179,6 +180,13 @@ Edit = Callable[[dict[str, Any]], Any]
         (lambda one: one["slashing_approvals"][0]["approvers"].clear(), "app_state.pot.slashing_approvals[0]"),
         (lambda one: one["slashing_approvals"][0].update(network_address="stsds1"), "app_state.pot.slashing_approvals[0]"),
         (lambda one: one["slashing_approvals"][0].update(expire_time="1969-01-01T00:00:00Z"), "app_state.pot.slashing_approvals[0].expire_time"),
+        (lambda one: one["slashing_approvals"][0].update(expire_time="9999-01-01T00:00:00Z"), "app_state.pot.slashing_approvals[0].expire_time"),
+        (lambda one: one["slashing_approvals"][0].update(slashing_noz=""), "app_state.pot.slashing_approvals[0]"),
+        (lambda one: one["epoch_economics"][1].update(mining_reward_wei=""), "app_state.pot.epoch_economics[1].mining_reward_wei"),
+        (lambda one: one["epoch_economics"][1].update(paid_noz="-1"), "app_state.pot.epoch_economics[1].paid_noz"),
+        (lambda one: one["epoch_economics"][0].update(traffic_reward_wei="7"), "app_state.pot.epoch_economics[0]"),
+        (lambda one: one["reward_total_info"].pop(), "app_state.pot.epoch_economics[2]"),
+        (lambda one: one["reports"].pop(0), "app_state.pot.epoch_economics[0]"),
     ],
 )
 def test_a_section_that_cannot_be_is_refused_and_named(lived: Net, genesis: Any, edit: Edit, where: str) -> None:
@@ -236,6 +244,13 @@ def test_metrics_and_the_parts_of_the_supply_add_up(lived: Net) -> None:
     assert parts["rewards_mature"] + parts["rewards_immature"] == lived.held("total_reward_pool")
     assert parts["to_be_mined"] == lived.held("foundation_account")
     assert parts["meta_node_bonded_pool"] == 400 * STOS
+
+
+def test_the_supply_is_told_in_bounded_work_however_many_wallets_wait_for_rewards(lived: Net, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "MAX_WALK", 3)
+    parts = {one.name: int(one.amount_wei) for one in lived.ask("SupplyBreakdown").parts}
+    assert parts["rewards"] == lived.held("total_reward_pool")
+    assert "rewards_mature" not in parts
 
 
 def test_queries_page_and_say_what_is_not_there(lived: Net) -> None:
