@@ -37,7 +37,7 @@ from tests.interop.ways import CommandLine, Deed, Grpc, Person, Question, Rest, 
 from tests.support import Cli, ask_until, localnet, node_of, stchaind
 from tools.localnet import Localnet
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(3000)]
 EPOCH_S, THRESHOLD_S, COMPLETION_S = 3, 4, 5
 PARAMS = {
     "pot.epoch_duration_s": str(EPOCH_S),
@@ -321,7 +321,7 @@ def _hold_events(result: Any, expected: list[Event]) -> None:
     assert [kind for kind, _ in found if kind in DECISIONS] == [kind for kind, _ in expected if kind in DECISIONS]
 
 
-def _reader(local: Localnet) -> tuple[dict[str, Person], Home]:
+def _people(local: Localnet) -> tuple[dict[str, Person], Home]:
     """Everybody in localnet.json, operators at their nodes, the others at the first."""
     homes = {one["name"]: Home(Path(one["home"])) for one in local.net["nodes"]}
     accounts = [Account(one["name"], one["key_type"], one["mnemonic"], one["hd_path"]) for one in local.net["accounts"]]
@@ -333,7 +333,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("life")
     more = [Account.new(f"{role}{at}", ("secp256k1", "eth_secp256k1")[at % 2]) for at in (1, 2) for role in ("worker", "candidate", "heir", "buyer")]
     with localnet(folder / "net", full_nodes=0, params=PARAMS, more_accounts=[Account.new("owner2", "secp256k1"), *more]) as local:
-        people, home = _reader(local)
+        people, home = _people(local)
         metas = [MetaNode(people[name], people[name].home) for name in local.names]
         by_address = {one.address: one for one in metas}
         line = CommandLine(home, {one["home"]: one["rpc"] for one in local.net["nodes"]}, local.net["rpc"])
