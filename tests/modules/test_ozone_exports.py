@@ -70,8 +70,9 @@ def from_export(net: Net) -> tuple[Net, dict[str, Any]]:
     made["genesis_time"] = rfc3339(net.driver.time_ns // NANOS)
     driver = Driver([app], document.normalise(made))
     driver.start()
-    state = app._pending_genesis
-    exported = {module.name: module.genesis.export(None, state) for module in app.modules if module.name in SECTIONS and module.genesis is not None}
+    state: Any = app._pending_genesis
+    ctx: Any = None
+    exported = {module.name: module.genesis.export(ctx, state) for module in app.modules if module.name in SECTIONS and module.genesis is not None}
     again = object.__new__(Net)
     Chain.__init__(again, driver)
     again.nodes, again.document = net.nodes, made
