@@ -51,6 +51,7 @@ SHORT_PERIODS: Final[Mapping[str, Any]] = {
     "register.voting_period": "60s",
     "pot.epoch_duration_s": "30",
     "pot.mature_epoch": "4",
+    "settlement.challenge_blocks": 30,
 }
 """Parameters of the networks that developers run: what takes weeks on a real chain takes a minute."""
 _GO_TIME: Final = re.compile(r"(?:[0-9]{1,9}(?:ms|s|m|h))+")
