@@ -145,6 +145,7 @@ def build_application(
     register = RegisterKeeper(bank, distribution)
     sds = SdsKeeper(bank, register)
     grant = GrantKeeper(bank, sds)
+    register.set_granted(grant.outstanding_noz)
     settlement = SettlementKeeper(bank, distribution, register, grant)
     pot = PotKeeper(bank, distribution, register, settlement, staking)
     settlement.set_pot(pot)

@@ -18,7 +18,7 @@ from chain.tx.fees import BASE_DENOM
 from modules.grant import terms
 from modules.grant.expected import Bank
 from modules.grant.keeper import GrantKeeper
-from modules.grant.params import check_params, default_params
+from modules.grant.params import MAX_VALIDITY_S, check_params, default_params
 from modules.grant.records import ACCOUNT, COMMON_POOL, ENDED, OPEN, PACKAGE, Pool, amount, ns_of, reserved_wei
 
 GenesisState: Final = message_class(f"{PACKAGE}.GenesisState")
@@ -134,6 +134,8 @@ def _check_campaign(campaign: Any, pools: Mapping[int, Any]) -> None:
     if campaign.status not in (OPEN, ENDED):
         raise InvalidRequest(f"expected a status of {OPEN} (open) or {ENDED} (ended), got {campaign.status}")
     terms.check_terms(campaign)
+    if campaign.validity_s > MAX_VALIDITY_S:
+        raise InvalidRequest(f"expected validity_s from 1 to {MAX_VALIDITY_S}, got {campaign.validity_s}")
     spent, today = amount(campaign.spent_wei, "spent_wei"), amount(campaign.spent_today_wei, "spent_today_wei")
     if spent > int(campaign.budget_wei) or today > min(spent, int(campaign.max_wei_per_day)):
         raise InvalidRequest(f"{today}wei of a day and {spent}wei in all are spent, of {campaign.max_wei_per_day}wei and {campaign.budget_wei}wei")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from chain.authority import GOV_ADDRESS
-from chain.codec.canonical import encode
+from chain.codec.canonical import encode, known
 from chain.codec.registry import message_class
 from chain.codec.times import NANOS, rfc3339
 from chain.context import Context
@@ -153,7 +153,7 @@ class GrantKeeper:
             max_wei_per_day=str(int(message.max_wei_per_day)),
             max_noz_per_wallet=str(int(message.max_noz_per_wallet)),
             validity_s=message.validity_s,
-            end_time=message.end_time,
+            end_time=known(message.end_time),
             promotions=promotions,
         )
         pool.open_campaigns += 1

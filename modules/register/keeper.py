@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -27,6 +27,15 @@ class RegisterKeeper(RegisterStore):
     def __init__(self, bank: Bank, community: CommunityPool) -> None:
         super().__init__(bank)
         self.community = community
+        self._granted: Callable[[StateReader], int] = lambda _: 0
+
+    def set_granted(self, granted: Callable[[StateReader], int]) -> None:
+        """Take what tells how many granted noz are outstanding: grant is built on register."""
+        self._granted = granted
+
+    def granted_noz(self, state: StateReader) -> int:
+        """Granted noz that are outstanding: A has to cover them where the solvency rules hold."""
+        return self._granted(state)
 
     # --- ozone ------------------------------------------------------------------------------------------------------------------
 
@@ -142,13 +151,15 @@ class RegisterKeeper(RegisterStore):
 
     def set_suspended(self, ctx: Context, state: StateWriter, node: bytes, suspended: bool) -> None:
         """A resource node's flag; a newly suspended one works with nothing, and goes on so after the flag is cleared, until meta nodes approve an effective
-        deposit (stratos-chain.md 4.6). Nothing happens for another address, since a slash may have removed the node. Raises RemainingNozLimit (register/43) with the solvency rules off, where the limit cannot take it."""
+        deposit (stratos-chain.md 4.6), anew: what they approved before is forgotten. Nothing happens for another address, since a slash may have removed the node. Raises RemainingNozLimit (register/43) with the solvency rules off, where the limit cannot take it."""
         found = self.resource_node(state, node)
         if found is None or found.suspend == suspended:
             return
         pool, deposit = self.ozone(state), self.deposit(state, found)
         new_pool, after = deposits.suspend(pool, deposit) if suspended else (pool, replace(deposit, effective_wei=0))
         found.suspend = suspended
+        if suspended:
+            self.drop_approvals(state, node)
         self.change(ctx, state, found, (pool, deposit), (new_pool, after))
         self.tell_lowered(ctx, state, found.network_address, pool, new_pool)
 

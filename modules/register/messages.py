@@ -139,8 +139,10 @@ def handlers(keeper: RegisterKeeper) -> Mapping[str, MessageHandler]:
         old, pool = keeper.params(state), keeper.ozone(state)
         if message.params.bond_denom != old.bond_denom and keeper.has_nodes(state):
             raise BadDenom(f"nodes have deposited {old.bond_denom}: it cannot become {message.params.bond_denom}")
-        if message.params.solvency_rules and pool.outstanding_noz < 0:
-            raise RemainingNozLimit(f"{pool.remaining_noz} noz remain, of a supply of {pool.supply_noz} noz: the solvency rules cannot hold")
+        granted = keeper.granted_noz(state)
+        if message.params.solvency_rules and pool.outstanding_noz < granted:
+            sold = f"{pool.remaining_noz} noz remain, of a supply of {pool.supply_noz} noz, and {granted} granted ones are outstanding"
+            raise RemainingNozLimit(f"{sold}: the solvency rules cannot hold")
         keeper.set_params(state, known(message.params))
 
     named: dict[str, tuple[Callable[[Context, StateWriter, Any], None], Callable[[Any], None]]] = {

@@ -60,6 +60,16 @@ def with_ozone(document: dict[str, Any], deposits_wei: Sequence[int], *, solvenc
     return document
 
 
+SEEN: dict[tuple[str, int], None] = {}
+"""(codespace, code) of what was refused so far."""
+
+
+def seen(codespace: str, code: int) -> tuple[str, int]:
+    """Note a refusal; returns it."""
+    SEEN[codespace, code] = None
+    return codespace, code
+
+
 class Net(Chain):
     """A chain that checks every invariant before each commit. ``deposits_wei`` are those of its meta nodes; ``sections`` change parts of app_state."""
 
@@ -85,7 +95,7 @@ class Net(Chain):
         result = self.run(private, *messages, **{"gas": GAS, **options})
         assert result.code, "the transaction was accepted"
         assert self.economy() == before
-        return (result.codespace, result.code), result.log
+        return seen(result.codespace, result.code), result.log
 
     def economy(self) -> dict[str, Any]:
         """The sections of sds, grant and register, and the balances of their accounts."""

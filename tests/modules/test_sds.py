@@ -19,7 +19,7 @@ from chain.testing.driver import Driver
 from modules.sds import errors, reporters
 from modules.sds.cid import check_cid
 from tests.grants import execute, generic, grant, send
-from tests.modules.granting import PREPAID, SDS, STOS, Net, attributes, make, meta_address, prepay, typed, upload
+from tests.modules.granting import PREPAID, SDS, SEEN, STOS, Net, attributes, make, meta_address, prepay, seen, typed, upload
 from tests.modules.registering import create, node_text
 from tests.support import CHAIN_ID, GOV, KEYS, serve, text
 
@@ -42,7 +42,7 @@ def shared() -> Net:
 def code_of(call: Any, *given: Any) -> tuple[str, int]:
     with pytest.raises(AppError) as caught:
         call(*given)
-    return caught.value.codespace, caught.value.code
+    return seen(caught.value.codespace, caught.value.code)
 
 
 def stateless(net: Net, message: Any) -> None:
@@ -391,5 +391,8 @@ def test_a_genesis_section_that_cannot_be_is_refused_by_its_path(shared: Net, ch
 
 
 def test_every_error_of_sds_was_seen_above() -> None:
-    """The codes of the table; 2, 3 and 15 of the original have no rule here."""
+    """The codes of the table; 2, 3 and 15 of the original have no rule here. Runs last; alone it has nothing to look at."""
     assert [one.code for one in errors.ERRORS] == [4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]
+    if ("sds", 8) not in SEEN:
+        pytest.skip("needs the tests above")
+    assert [one.code for one in errors.ERRORS if ("sds", one.code) not in SEEN] == []
