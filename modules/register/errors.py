@@ -216,4 +216,8 @@ class TooManyReporters(RegisterError):
     code, description = 104, "too many reporters in one message"
 
 
+class OwnerOwes(RegisterError):
+    code, description = 105, "an owner with a debt names no other beneficiary"
+
+
 ERRORS = tuple(sorted(RegisterError.__subclasses__(), key=lambda error: error.code))

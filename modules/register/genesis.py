@@ -11,8 +11,10 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from chain import coins
+from chain.codec.canonical import fill
 from chain.codec.json import from_json, to_json
 from chain.codec.registry import message_class
+from chain.codec.times import GO_NO_TIME_S
 from chain.coins import Coin
 from chain.context import Context
 from chain.crypto import address as bech32
@@ -33,7 +35,9 @@ from modules.register.records import ADDRESS_BYTES, BONDED, PACKAGE, UNBONDED, U
 GenesisState: Final = message_class(f"{PACKAGE}.GenesisState")
 PATH: Final = "app_state.register"
 _MAX_INT64: Final = 2**63 - 1
-_LATEST_S: Final = 253_402_300_800 - 3 * MAX_PERIOD_S
+_END_S: Final = 253_402_300_800
+"""The year 10,000."""
+_LATEST_S: Final = _END_S - 3 * MAX_PERIOD_S
 """So that every time that follows from a node's is one that can be written."""
 
 
@@ -163,6 +167,7 @@ def _read(section: Json) -> tuple[Any, dict[bytes, int]]:
     """A GenesisState that can be loaded, in the spelling that is stored, and what of each node's deposit counts in S. Raises GenesisError."""
     try:
         genesis = from_json(GenesisState, section, PATH)
+        fill(genesis)  # an absent time is year 1 from here on, as it is stored
     except AppError as error:
         raise GenesisError(PATH, error.detail) from None
     with _at(f"{PATH}.params"):
@@ -211,6 +216,7 @@ def _check_node(node: Any) -> bytes:
     node.beneficiary_address = bech32.encode(bech32.decode(node.beneficiary_address)) if node.beneficiary_address else node.owner_address
     if node.status not in (UNBONDED, UNBONDING, BONDED):
         raise InvalidRequest(f"status: expected unbonded, unbonding or bonded, got {node.status}")
+    _check_time(node.creation_time, "creation_time")
     if node.creation_time.seconds > _LATEST_S:
         raise InvalidRequest("creation_time: expected a time at least three hundred years before the year 10000")
     node.tokens = str(_int(node.tokens))
@@ -239,6 +245,7 @@ def _check_unbonding(genesis: Any, nodes: dict[bytes, Any]) -> None:
                 raise InvalidRequest("expected at least one entry, got none")
             record.network_addr = records.text_of(address)
             for entry in record.entries:
+                _check_time(entry.completion_time, "completion_time")
                 entry.balance, entry.initial_balance = str(_int(entry.balance)), str(_int(entry.initial_balance))
                 if not 0 <= entry.creation_height <= _MAX_INT64:
                     raise InvalidRequest(f"creation_height: expected 0 or more, got {entry.creation_height}")
@@ -280,7 +287,11 @@ def _check_votes(genesis: Any, nodes: dict[bytes, Any]) -> None:
             with _at(f"{PATH}.{name}[{at}]"):
                 address = _network(getattr(vote, field))
                 _once(address, seen)
+                _check_time(vote.expire_time, "expire_time")
                 _check_voters([*vote.approve_list, *vote.reject_list])
+                node = nodes.get(address)
+                if field == "network_address" and node is not None and not vote.is_vote_passed and not (is_meta(node) and node.status == UNBONDED):
+                    raise InvalidRequest(f"{vote.network_address} is no candidate, so a vote on it has passed or is over")
                 setattr(vote, field, records.text_of(address))
     pairs: set[bytes] = set()
     for at, record in enumerate(genesis.effective_deposit_approvals):
@@ -289,6 +300,7 @@ def _check_votes(genesis: Any, nodes: dict[bytes, Any]) -> None:
             if address not in nodes or is_meta(nodes[address]) or not amount:
                 raise InvalidRequest(f"expected a resource node and a positive amount, got {record.network_address} and {amount}")
             _once(keys.approvals(address, amount), pairs)
+            _check_time(record.expire_time, "expire_time")
             _check_voters(record.approvers)
             record.network_address = records.text_of(address)
 
@@ -297,6 +309,12 @@ def _check_voters(voters: Sequence[str]) -> None:
     seen: set[bytes] = set()
     for voter in voters:
         _once(_network(voter), seen)
+
+
+def _check_time(time: Any, what: str) -> None:
+    """Raise InvalidRequest (sdk/18) for a time that no key can hold: an hour's offset takes 9999-12-31 beyond its four digits."""
+    if not GO_NO_TIME_S <= time.seconds < _END_S:
+        raise InvalidRequest(f"{what}: expected a time in the years 1 to 9999, got {time.seconds} s")
 
 
 def _once(one: bytes, seen: set[bytes]) -> None:

@@ -73,6 +73,8 @@ def invariants(keeper: RegisterKeeper) -> Mapping[str, Invariant]:
         for node in nodes(state):
             owner, address = bech32.decode(node.owner_address), records.address_of(node)
             expected[keys.node_of(owner, keys.META if is_meta(node) else keys.RESOURCE, address)] = b""
+            if not keeper.counted_wei(state, address):
+                continue
             key = keys.owner_for(bech32.decode(node.beneficiary_address), owner)
             expected[key] = (int.from_bytes(expected.get(key, b""), "big") + 1).to_bytes(8, "big")
         first, last = keys.nodes_of(b"")[:1], keys.owners_for(b"")[:1]

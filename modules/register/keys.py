@@ -112,7 +112,7 @@ def node_of(owner: bytes, kind: bytes, address: bytes) -> bytes:
 
 
 def owners_for(beneficiary: bytes) -> bytes:
-    """``37 | length | beneficiary``: prefix of the owners of whose nodes an account is the beneficiary."""
+    """``37 | length | beneficiary``: prefix of the owners of whose nodes that count in S an account is the beneficiary."""
     return b"\x37" + _sized(beneficiary)
 
 

@@ -25,6 +25,7 @@ from modules.register.errors import (
     MetaNodePubKeyExists,
     NoMetaNodeFound,
     NoResourceNodeFound,
+    OwnerOwes,
     ReporterAddressOrOwner,
     ResourceNodePubKeyExists,
     UnbondingNodeState,
@@ -64,7 +65,7 @@ def create(
     """A new node of the kind that ``message`` (MsgCreateResourceNode, MsgCreateMetaNode) is about, with its deposit.
 
     A resource node is bonded at once but works with nothing; a meta node is a candidate, on whom a vote begins. Raises ResourceNodePubKeyExists
-    (register/12), MetaNodePubKeyExists (13), BadDenom (10), InsufficientDeposit (11), InsufficientBalance (17), and what bank raises.
+    (register/12), MetaNodePubKeyExists (13), BadDenom (10), InsufficientDeposit (11), InsufficientBalance (17), OwnerOwes (105), and what bank raises.
     """
     params, address, sender = keeper.params(state), key.address, bech32.encode(owner)
     resource = message.DESCRIPTOR.name == "MsgCreateResourceNode"
@@ -78,6 +79,7 @@ def create(
     if resource and value.amount < least:
         raise InsufficientDeposit(f"expected at least {least}{params.bond_denom}, got {value}")
     _require_balance(keeper, state, owner, value)
+    _require_no_debt(keeper, state, sender, beneficiary, owner)
     node = (ResourceNode if resource else MetaNode)(
         network_address=records.text_of(address),
         pubkey=public_key_to_any(key),
@@ -123,8 +125,11 @@ def require_node(keeper: RegisterKeeper, state: StateWriter, address: bytes, *, 
 
 
 def update(keeper: RegisterKeeper, ctx: Context, state: StateWriter, node: Any, sender: str, beneficiary: bytes | None, message: Any) -> None:
-    """Replace the description whole, the beneficiary if one is given, and the type of a resource node. Raises InvalidOwnerAddr (register/30)."""
+    """Replace the description whole, the beneficiary if one is given, and the type of a resource node. Raises InvalidOwnerAddr (register/30), OwnerOwes
+    (105)."""
     _require_owner(node, sender)
+    if beneficiary is not None:
+        _require_no_debt(keeper, state, sender, beneficiary, bech32.decode(node.beneficiary_address))
     node.description.CopyFrom(known(message.description))
     if beneficiary is not None:
         node.beneficiary_address = bech32.encode(beneficiary)
@@ -190,6 +195,13 @@ def _require_owner(node: Any, sender: str) -> None:
         raise InvalidOwnerAddr(f"expected {node.owner_address}, got {sender}")
 
 
+def _require_no_debt(keeper: RegisterKeeper, state: StateWriter, owner: str, beneficiary: bytes, current: bytes) -> None:
+    """Rewards of beneficiaries pay an owner's debt, so a debtor neither takes his rewards elsewhere nor names somebody who shall pay."""
+    debt_wei = keeper.debt_wei(state, bech32.decode(owner))
+    if debt_wei and beneficiary != current:
+        raise OwnerOwes(f"{owner} owes {debt_wei} wei: expected {bech32.encode(current)}, got {bech32.encode(beneficiary)}")
+
+
 def _require_balance(keeper: RegisterKeeper, state: StateWriter, owner: bytes, value: Coin) -> None:
     held = keeper.bank.balance(state, owner, value.denom)
     if held < value.amount:
@@ -228,13 +240,14 @@ def approve_effective(
     if record is None:
         until = time_of(ctx.time_ns + APPROVAL_S * 10**9)
         record = Approvals(network_address=node.network_address, effective_tokens_wei=str(effective_wei), expire_time=until)
+    approved = dict.fromkeys(record.approvers)
     voters = list(map(records.text_of, keeper.active_addresses(state)))
-    needed = quorum(len(voters))
+    approvals, needed = sum(one in approved for one in voters), quorum(len(voters))
     for reporter in map(records.text_of, reporters):
-        if reporter in record.approvers:
+        if reporter in approved:
             raise DuplicateVoting(f"{reporter} has approved {effective_wei} wei of {node.network_address}")
         record.approvers.append(reporter)
-        approvals = sum(one in record.approvers for one in voters)
+        approvals += 1
         events.emit(
             ctx,
             "EventApproveEffectiveDeposit",
@@ -244,7 +257,7 @@ def approve_effective(
             approvals=approvals,
             quorum=needed,
         )
-    if sum(one in record.approvers for one in voters) < needed:
+    if approvals < needed:
         keeper.set_record(state, key, record)
         return
     keeper.delete_record(state, key)

@@ -178,8 +178,9 @@ class RegisterStore:
             store.set(key, records.pack(node))
             if old is None:
                 store.set(keys.node_of(owner, kind, address), b"")
-        before = old.beneficiary_address if old is not None else ""
-        after = node.beneficiary_address if node is not None else ""
+        # A node that nobody has put to work earns its beneficiary nothing, and costs him nothing: anybody may name anybody as one.
+        before = old.beneficiary_address if old is not None and old_counted else ""
+        after = node.beneficiary_address if node is not None and counted_wei else ""
         if before != after:
             self._count_beneficiary(state, before, owner, -1)
             self._count_beneficiary(state, after, owner, 1)
@@ -204,7 +205,7 @@ class RegisterStore:
             store.delete(key)
 
     def owners_for(self, state: StateReader, beneficiary: bytes) -> Iterator[tuple[bytes, int]]:
-        """(owner, how many of his nodes) of whose nodes an account is the beneficiary, in the order of addresses."""
+        """(owner, how many of his nodes) of whose nodes that count in S an account is the beneficiary, in the order of addresses."""
         prefix = keys.owners_for(beneficiary)
         for key, raw in _store(state).iterate(prefix, prefix_end(prefix)):
             yield key[len(prefix) :], int.from_bytes(raw, "big")

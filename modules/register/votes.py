@@ -21,7 +21,7 @@ from modules.register.errors import (
 )
 from modules.register.keeper import RegisterKeeper
 from modules.register.nodes import quorum, raised_noz
-from modules.register.records import BONDED, STATUS_NAMES, KickPool, bonded_pool, is_active, not_bonded_pool, ns_of, time_of
+from modules.register.records import BONDED, STATUS_NAMES, UNBONDED, KickPool, bonded_pool, is_active, not_bonded_pool, ns_of, time_of
 from modules.register.unbonding import leave
 
 FEWEST_KICK_VOTERS = 2
@@ -49,7 +49,7 @@ def register(
     _add(vote, voter, approves=approves)
     active = list(map(records.text_of, keeper.active_addresses(state)))
     change_noz = 0
-    if not vote.is_vote_passed and sum(one in vote.approve_list for one in active) >= quorum(len(active)):
+    if node.status == UNBONDED and not vote.is_vote_passed and sum(one in vote.approve_list for one in active) >= quorum(len(active)):
         pool, deposit = keeper.ozone(state), keeper.deposit(state, node)
         after = deposits.raise_deposit(pool, deposit.tokens_wei)
         change_noz = raised_noz(pool, deposit.tokens_wei)

@@ -374,9 +374,14 @@ def test_by_the_original_rules_a_slash_beyond_the_limit_changes_the_node_alone()
     assert net.query("OzoneState").pending_lower_wei == str(STOS)
 
 
+def community(net: RegisterNet) -> int:
+    """The community pool's wei, with 18 decimals."""
+    return sum(int(coin.amount) for coin in net.ask("CommunityPool", "cosmos.distribution.v1beta1").pool)
+
+
 def test_rewards_and_leaving_deposits_pay_a_debt() -> None:
-    section = {"resource_nodes": [genesis_node(11, 1, 10 * STOS, node_type=4, beneficiary_address=text(KEYS[5]))]}
-    net = RegisterNet(4, section=section, params={"unbonding_threashold_time": "1s", "unbonding_completion_time": "20s"})
+    node = genesis_node(11, 1, 10 * STOS, node_type=4, effective_tokens=str(STOS), beneficiary_address=text(KEYS[5]))
+    net = RegisterNet(4, section={"resource_nodes": [node]}, params={"unbonding_threashold_time": "1s", "unbonding_completion_time": "20s"})
     owner, beneficiary = (KEYS[number].public_key.address for number in (1, 5))
 
     def debt(wallet: bytes) -> int:
@@ -388,12 +393,25 @@ def test_rewards_and_leaving_deposits_pay_a_debt() -> None:
     assert (debt(owner), debt(beneficiary)) == (7 * STOS, 0), "his own first, then that of the owner whose node's beneficiary he is"
     assert net.within(lambda ctx, state: net.keeper.deduct_debt(ctx, state, KEYS[4].public_key.address, STOS)) == (STOS, 0)
     net.ok(1, remove("Resource", 11, 1))
-    held, pool = net.held(text(KEYS[1])), net.ask("CommunityPool", "cosmos.distribution.v1beta1").pool[0].amount
+    held, before = net.held(text(KEYS[1])), community(net)
     net.driver.next_block(time_step_s=30)
     assert net.held(text(KEYS[1])) - held == 3 * STOS
     assert debt(owner) == 0
-    grown = int(net.ask("CommunityPool", "cosmos.distribution.v1beta1").pool[0].amount) - int(pool)
+    grown = community(net) - before
     assert 7 * STOS * 10**18 <= grown < 7 * STOS * 10**18 + 10**18 * 10**18
+
+
+def test_who_is_named_by_nodes_that_never_worked_pays_no_debt_of_their_owner() -> None:
+    """Anybody may name anybody as beneficiary, for the fee and a deposit of one wei: nobody's rewards may hang on that."""
+    net = RegisterNet(4)
+    owner, named = (KEYS[number].public_key.address for number in (1, 5))
+    net.ok(1, create("Resource", 11, 1, beneficiary_address=text(KEYS[5])), create("Meta", 12, 1, 1, beneficiary_address=text(KEYS[5])))
+    net.within(lambda ctx, state: net.keeper.add_debt(ctx, state, owner, 3 * STOS))
+    assert net.within(lambda ctx, state: net.keeper.deduct_debt(ctx, state, named, STOS)) == (STOS, 0)
+    assert net.approve(11, STOS, 1, 2, 3).code == 0
+    assert net.within(lambda ctx, state: net.keeper.deduct_debt(ctx, state, named, STOS)) == (0, STOS), "now the node earns him rewards"
+    net.within(lambda ctx, state: net.keeper.set_suspended(ctx, state, node_key(11).address, True))
+    assert net.within(lambda ctx, state: net.keeper.deduct_debt(ctx, state, named, STOS)) == (0, STOS), "a suspended deposit counts on"
 
 
 def test_at_most_a_hundred_owners_are_looked_at_for_one_payment() -> None:
@@ -429,6 +447,17 @@ def test_a_suspended_node_counts_until_it_is_active_again_and_moves_no_price() -
     node = net.query("ResourceNode", network_addr=node_text(11)).node
     assert (node.suspend, node.effective_tokens) == (False, "0")
     net.within(lambda ctx, state: net.keeper.set_suspended(ctx, state, node_key(99).address, True))
+
+
+def test_approvals_from_before_a_suspension_do_not_end_it() -> None:
+    net = RegisterNet(4, section={"resource_nodes": [genesis_node(11, 1, 10 * STOS, node_type=4, effective_tokens=str(10 * STOS))]})
+    net.approve(11, 5 * STOS, 1, 2)
+    net.within(lambda ctx, state: net.keeper.set_suspended(ctx, state, node_key(11).address, True))
+    assert not net.query("Votes", network_addr=node_text(11)).effective_deposits
+    net.approve(11, 5 * STOS, 3)
+    assert net.query("ResourceNode", network_addr=node_text(11)).node.suspend, "one of three that have to say so anew"
+    net.approve(11, 5 * STOS, 1, 2)
+    assert not net.query("ResourceNode", network_addr=node_text(11)).node.suspend
 
 
 def test_by_the_original_rules_a_suspension_takes_the_deposit_out_at_once() -> None:

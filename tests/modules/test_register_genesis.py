@@ -115,8 +115,16 @@ def pool(**fields: Any) -> dict[str, Any]:
     return {"network_address": node_text(1), "approve_list": [], "reject_list": [], "expire_time": "2027-01-01T00:00:00Z", **fields}
 
 
-def approvals(*approvers: str, amount: str = "5", number: int = 11) -> dict[str, Any]:
-    one = {"network_address": node_text(number), "effective_tokens_wei": amount, "approvers": list(approvers), "expire_time": "2027-01-01T00:00:00Z"}
+def kicked(**fields: Any) -> dict[str, Any]:
+    return {"target_network_address": node_text(1), "approve_list": [], "reject_list": [], **fields}
+
+
+BEYOND, BEFORE = "9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00"
+"""Times that are written well and fit no key."""
+
+
+def approvals(*approvers: str, amount: str = "5", number: int = 11, until: str = "2027-01-01T00:00:00Z") -> dict[str, Any]:
+    one = {"network_address": node_text(number), "effective_tokens_wei": amount, "approvers": list(approvers), "expire_time": until}
     return {"resource_nodes": [RESOURCE], "effective_deposit_approvals": [one]}
 
 
@@ -154,6 +162,12 @@ def approvals(*approvers: str, amount: str = "5", number: int = 11) -> dict[str,
         ({"meta_node_reg_vote_pool": [pool(), pool()]}, "meta_node_reg_vote_pool[1]", "twice"),
         ({"meta_node_reg_vote_pool": [pool(approve_list=[node_text(2)], reject_list=[node_text(2)])]}, "meta_node_reg_vote_pool[0]", "twice"),
         ({"kick_meta_node_vote_pool": [{"target_network_address": "x"}]}, "kick_meta_node_vote_pool[0]", "bech32"),
+        ({"meta_nodes": [genesis_node(1, 1)], "meta_node_reg_vote_pool": [pool()]}, "meta_node_reg_vote_pool[0]", "no candidate"),
+        (changed(creation_time=BEFORE), "resource_nodes[0]", "years 1 to 9999"),
+        (leaving({**ENTRY, "completion_time": BEYOND}), "unbonding_nodes[0]", "years 1 to 9999"),
+        ({"meta_node_reg_vote_pool": [pool(expire_time=BEYOND)]}, "meta_node_reg_vote_pool[0]", "years 1 to 9999"),
+        ({"kick_meta_node_vote_pool": [kicked(expire_time=BEYOND)]}, "kick_meta_node_vote_pool[0]", "years 1 to 9999"),
+        (approvals(node_text(1), until=BEYOND), "effective_deposit_approvals[0]", "years 1 to 9999"),
         (approvals(number=12), "effective_deposit_approvals[0]", "expected a resource node"),
         (approvals(amount="0"), "effective_deposit_approvals[0]", "positive amount"),
         (approvals(node_text(1), node_text(1)), "effective_deposit_approvals[0]", "twice"),
@@ -174,6 +188,13 @@ def test_a_section_that_cannot_be_loaded_is_refused_by_field(section: dict[str, 
         genesis.validate({**made, **json.loads(json.dumps(section))})
     assert caught.value.path.startswith("app_state.register" + (f".{path}" if path else ""))
     assert problem in caught.value.problem
+
+
+def test_a_vote_whose_time_is_not_given_is_over() -> None:
+    timeless = {"network_address": node_text(50)}
+    net = RegisterNet(1, section={"kick_meta_node_vote_pool": [kicked()], "meta_node_reg_vote_pool": [timeless]})
+    exported = net.export()
+    assert (exported["kick_meta_node_vote_pool"], exported["meta_node_reg_vote_pool"]) == ([], [])
 
 
 MODULE = next(module for module in build_application(MemoryBackend()).modules if module.name == "register")

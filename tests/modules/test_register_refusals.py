@@ -301,6 +301,22 @@ def test_registration_can_be_disabled_and_votes_end() -> None:
     assert before[0]["meta_node_reg_vote_pool"]
 
 
+def test_a_debtor_neither_takes_his_rewards_elsewhere_nor_names_who_shall_pay() -> None:
+    other = RegisterNet(4, section={"resource_nodes": [genesis_node(11, 1, 10**18, node_type=4, effective_tokens="1")]})
+    other.within(lambda ctx, state: other.keeper.add_debt(ctx, state, KEYS[1].public_key.address, 5))
+    stranger = text(KEYS[5])
+    for message, code in (
+        (update("Resource", 11, 1, beneficiary_address=stranger), 53),
+        (update("Meta", 1, 1, beneficiary_address=stranger), 54),
+        (create("Resource", 20, 1, beneficiary_address=stranger), 49),
+        (create("Meta", 20, 1, beneficiary_address=stranger), 50),
+    ):
+        refused(other, other.run(1, message), code, "an owner with a debt names no other beneficiary", state_of(other))
+    other.ok(1, update("Resource", 11, 1, beneficiary_address=text(KEYS[1])), update("Resource", 11, 1), create("Resource", 20, 1))
+    other.within(lambda ctx, state: other.keeper.deduct_debt(ctx, state, KEYS[1].public_key.address, 5))
+    other.ok(1, update("Resource", 11, 1, beneficiary_address=stranger))
+
+
 def test_a_kick_vote_that_is_over_is_refused() -> None:
     other = RegisterNet(4, params={"voting_period": "20s"})
     other.ok(1, kick(4, 1, 1))
