@@ -274,12 +274,14 @@ class MessageWorld(ABC):
             self.begin_with(number, deposit_wei)
             return
         keys, owner = node_keys(number), self.owner(number, meta=is_meta)
+        # Who has a debt may name nobody else.
+        is_debtor = self.keepers.register.debt_wei(self.reader, bech32.decode(owner)) > 0
         told = {
             "network_address": network(number),
             "pubkey": public_key_to_any(keys.network_key),
             "value": coin(deposit_wei),
             "owner_address": owner,
-            "beneficiary_address": text(self.beneficiary(number)),
+            "beneficiary_address": owner if is_debtor else text(self.beneficiary(number)),
             "description": {"moniker": f"node {number}"},
         }
         if not is_meta:

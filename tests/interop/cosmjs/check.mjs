@@ -24,7 +24,7 @@ out.height = await reader.getHeight();
 out.aliceBefore = await reader.getBalance(alice.address, "wei");
 out.account = await reader.getAccount(alice.address);
 out.sequence = await reader.getSequence(alice.address);
-out.missingAccount = await reader.getAccount("st1wjj3c08flup92g6c3swpmcwd4xzul9hu5wehxc").catch((e) => String(e));
+out.missingAccount = await reader.getAccount("st1pyysjzgfpyysjzgfpyysjzgfpyysjzgfpkqa0y").catch((e) => String(e));
 
 // DIRECT, with simulated gas
 const direct = await DirectSecp256k1HdWallet.fromMnemonic(alice.mnemonic, options(alice));
