@@ -34,8 +34,17 @@ def register() -> None:
 
 
 def described(command: Any) -> Any:
-    """The flags of a node's description and of its beneficiary."""
-    command = click.option("--beneficiary-address", default="", help="The wallet that its rewards go to (default: the owner's).")(command)
+    """The flags of a new node's description and of its beneficiary."""
+    return _described(command, "the owner's")
+
+
+def described_anew(command: Any) -> Any:
+    """Those of a node that is there: its beneficiary stays unless another is named."""
+    return _described(command, "as it is")
+
+
+def _described(command: Any, beneficiary: str) -> Any:
+    command = click.option("--beneficiary-address", default="", help=f"The wallet that its rewards go to (default: {beneficiary}).")(command)
     for name, what in reversed(_DESCRIPTION.items()):
         command = click.option(f"--{name.replace('_', '-')}", default="", help=what)(command)
     return command
@@ -89,7 +98,7 @@ def remove_resource_node(ctx: click.Context, /, network_address: str, sender: st
 @register.command("update-resource-node")
 @_network
 @click.option("--node-type", required=True, help="The sum of 1 (computation), 2 (database) and 4 (storage), or their names, as storage/database.")
-@described
+@described_anew
 @tx_options
 @click.pass_context
 def update_resource_node(ctx: click.Context, /, network_address: str, node_type: str, sender: str, **options: Any) -> None:
@@ -152,7 +161,7 @@ def remove_meta_node(ctx: click.Context, /, network_address: str, sender: str, *
 
 @register.command("update-meta-node")
 @_network
-@described
+@described_anew
 @tx_options
 @click.pass_context
 def update_meta_node(ctx: click.Context, /, network_address: str, sender: str, **options: Any) -> None:
@@ -161,9 +170,8 @@ def update_meta_node(ctx: click.Context, /, network_address: str, sender: str, *
     \b
     stchaind tx register update-meta-node --network-address stsds1… --moniker mine --from alice --fees 300000gwei
     """
-    beneficiary = _wallet(options["beneficiary_address"]) or bech32.encode(sender_of(ctx, sender))
-    fields = {"network_address": _node(network_address), "description": description_of(options), "beneficiary_address": beneficiary}
-    send(ctx, [_owned("MsgUpdateMetaNode", ctx, sender, **fields)], sender)
+    fields = {"network_address": _node(network_address), "description": description_of(options)}
+    send(ctx, [_owned("MsgUpdateMetaNode", ctx, sender, **fields, beneficiary_address=_wallet(options["beneficiary_address"]))], sender)
 
 
 @register.command("update-meta-node-deposit")

@@ -114,7 +114,7 @@ COMMANDS: list[tuple[tuple[str, ...], str, dict[str, Any]]] = [
     (
         ("register", "update-meta-node", *NAMED, *DESCRIBED),
         "register.v1.MsgUpdateMetaNode",
-        {**OWNED, "description": DESCRIPTION, "beneficiary_address": ALICE},
+        {**OWNED, "description": DESCRIPTION, "beneficiary_address": ""},
     ),
     (
         ("register", "update-meta-node-deposit", *NAMED, "--deposit-delta", "1wei", "--incr-deposit"),
