@@ -248,7 +248,7 @@ def test_a_replay_from_the_first_block_is_a_clean_start_of_heights_without_round
     node.app.restart()
     node.app.info(info_request())
     node.start()
-    node.run_to(reached + 1)
+    node.run_to(reached + 2)
     node.kill_comet()
     time.sleep(0.2)
     run = check(node.proxy.take())

@@ -186,9 +186,9 @@ OWN_WORDS = [
 """Errors of the same kind whose sentence is ours: simd shows Go's parsers there, or names what Stratos has not."""
 
 DIFFERENT = {
-    f"{AUTH}/accounts?pagination.limit=2": (r"\.account_number$", "simd has more module accounts, so other numbers"),
-    f"{AUTH}/accounts?pagination.limit=2&pagination.reverse=true": (r"\.account_number$|\.next_key$", "the same"),
-    f"{AUTH}/module_accounts": (r"^\.accounts$", "simd has more modules"),
+    f"{AUTH}/accounts?pagination.limit=2": (r"^\.accounts\[|\.next_key$", "each has module accounts that the other lacks"),
+    f"{AUTH}/accounts?pagination.limit=2&pagination.reverse=true": (r"^\.accounts\[|\.next_key$", "the same"),
+    f"{AUTH}/module_accounts": (r"^\.accounts", "each has modules that the other lacks"),
     f"{AUTH}/module_accounts/fee_collector": (r"\.account_number$", "the same"),
     f"{AUTH}/module_accounts/bonded_tokens_pool": (r"\.account_number$", "the same"),
     f"{ALL}?pagination.offset=5": (r"\.total$", "past the end simd forgets the total that was asked for"),

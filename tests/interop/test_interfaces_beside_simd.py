@@ -282,7 +282,9 @@ def test_grpc_and_rest_give_the_same_message(both: tuple[Asked, Asked]) -> None:
 def test_every_method_of_simds_services_is_answered(both: tuple[Asked, Asked]) -> None:
     ours = both[1]
     their_services, our_services = (side.services("grpc.reflection.v1alpha.ServerReflection") for side in both)
-    assert our_services - their_services == {"grpc.reflection.v1.ServerReflection", "cosmos.reflection.v1.ReflectionService"} - their_services
+    added = {f"stratos.{name}.v1.Query" for name in ("register", "sds", "pot", "settlement", "grant")}
+    assert our_services - their_services - added == {"grpc.reflection.v1.ServerReflection", "cosmos.reflection.v1.ReflectionService"} - their_services
+    assert added <= our_services
     assert ours.services("grpc.reflection.v1.ServerReflection") == our_services
     listed = ours.grpc("/cosmos.base.reflection.v2alpha1.ReflectionService/GetQueryServicesDescriptor", b"")[1]
     answered = {method["full_query_path"] for service in listed["queries"]["query_services"] for method in service["methods"]}
