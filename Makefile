@@ -35,7 +35,7 @@ run: setup ## a one-validator devnet: start it, show it, continue it next time (
 localnet: setup ## four validators and a full node in .localnet (RESET=1 starts over; LOCALNET_ARGS="--block-time 500ms")
 	@$(BIN)/python -m tools.localnet $(if $(RESET),--reset) $(LOCALNET_ARGS)
 
-test: setup ## every test that needs no long build, about 20 minutes on 2 cores
+test: setup ## every test that needs no long build, about 25 minutes on 2 cores
 	$(BIN)/python -m chain.comet
 	$(BIN)/python -m pytest -m "not interop" $(PYTEST_ARGS)
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 import click
 
 from chain.authority import GOV_ADDRESS
-from chain.cli.options import UINT64
+from chain.cli.options import UINT64, json_of
 from chain.cli.tx import send, sender_of, tx_options
-from chain.codec.json import from_json, loads, to_json
+from chain.codec.json import from_json, to_json
 from chain.codec.registry import Any_, message_class, pack_any
 from chain.coins import to_messages
 from chain.crypto import address as bech32
@@ -20,7 +20,6 @@ from chain.dec import DecError, parse_dec
 from chain.tx.fees import parse_amounts
 
 PACKAGE: Final = "cosmos.gov.v1"
-MAX_FILE_BYTES: Final = 4 << 20
 OPTIONS: Final = {"yes": 1, "abstain": 2, "no": 3, "no-with-veto": 4}
 _OTHER_FORMS: Final = {"NoWithVeto": "no-with-veto", "Yes": "yes", "No": "no", "Abstain": "abstain"}
 _FIELDS: Final = ("messages", "metadata", "deposit", "title", "summary", "expedited")
@@ -49,7 +48,7 @@ def submit_proposal(ctx: click.Context, /, proposal_json_file: Any, sender: str,
     \b
     stchaind tx gov submit-proposal proposal.json --from alice --fees 500000gwei --gas 500000
     """
-    given = _object(proposal_json_file, _SHAPE)
+    given = json_of(proposal_json_file, _SHAPE)
     unknown = [name for name in given if name not in _FIELDS]
     if unknown:
         raise click.ClickException(f"{proposal_json_file.name} has {unknown[0][:60]!r}, which no proposal has: expected {_SHAPE}")
@@ -83,7 +82,7 @@ def submit_legacy_proposal(ctx: click.Context, /, title: str, description: str, 
         typed = [name for name, value in fields.items() if value]
         if typed:
             raise click.ClickException(f"--{typed[0]} flag provided alongside --proposal, which is a noop")
-        given = _object(file, '{"title": "…", "description": "…", "type": "Text", "deposit": "100stos"}')
+        given = json_of(file, '{"title": "…", "description": "…", "type": "Text", "deposit": "100stos"}')
         fields = {name: str(given.get(name) or "") for name in _OLD_FIELDS}
     for name in ("type", "title", "description"):
         if not fields[name]:
@@ -210,16 +209,6 @@ def _draft(type_url: str) -> Any:
             setattr(made, name, bech32.encode(GOV_ADDRESS))
             break
     return {"@type": type_url, **to_json(made)}
-
-
-def _object(file: Any, shape: str) -> dict[str, Any]:
-    text = file.read(MAX_FILE_BYTES + 1)
-    if len(text) > MAX_FILE_BYTES:
-        raise click.ClickException(f"{file.name} has more than {MAX_FILE_BYTES} bytes")
-    given = loads(text)
-    if not isinstance(given, dict):
-        raise click.ClickException(f"{file.name} is no JSON object: expected {shape}")
-    return given
 
 
 def _option(text: str) -> int:
