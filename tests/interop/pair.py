@@ -208,6 +208,7 @@ def _ours(root: Path, params: Mapping[str, dict[str, Any]]) -> Iterator[Side]:
         build.add_account(made, KEYS[name].public_key.address, tuple(Coin(*coin) for coin in COINS))
     made["app_state"]["bank"].update(send_enabled=SEND_ENABLED, denom_metadata=METADATA)
     made["app_state"]["crisis"]["constant_fee"]["amount"] = "1000"  # simd's default
+    build.pin_supply(made)  # simd keeps the supply at no level
     for section, changed in params.items():
         made["app_state"][section]["params"].update(changed)
     message = message_class("cosmos.staking.v1beta1.MsgCreateValidator")(
