@@ -13,6 +13,8 @@ Source: reference of SDK 0.50 root errors (codespace ``sdk``) and ``undefined``/
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 ROOT_CODESPACE = "sdk"
@@ -118,3 +120,15 @@ class PanicError(AppError):
 def with_detail(error: AppError, detail: str) -> AppError:
     """An error of the same codespace and code with another sentence."""
     return type(error)(detail.removesuffix(": "))
+
+
+@contextmanager
+def wrapped(rule: type[AppError], *through: type[AppError]) -> Iterator[None]:
+    """Have whatever is refused come out as ``rule``, with the whole of the refusal in its sentence. ``rule`` itself and those of ``through`` stay what
+    they are, and so does running out of gas."""
+    try:
+        yield
+    except (OutOfGas, rule, *through):
+        raise
+    except AppError as error:
+        raise rule(str(error)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TypeAlias
 
 Attribute: TypeAlias = tuple[str, str]
@@ -19,6 +20,12 @@ class EventList:
     def emit(self, event_type: str, *attributes: Attribute) -> None:
         """Append one event; attribute values are text in the form that clients see (no typing, no quoting added)."""
         self.events.append((event_type, attributes))
+
+    def emit_typed(self, message: str, /, **values: str | int) -> None:
+        """Append the original's typed event: its type is the message's full name, its attributes are sorted by name, and its values are JSON texts,
+        quotes included (stratos-chain.md 1.9). Numbers are text in it, as 64-bit ones are in JSON.
+        """
+        self.emit(message, *((key, json.dumps(str(values[key]), ensure_ascii=False)) for key in sorted(values)))
 
     def mark(self) -> int:
         return len(self.events)

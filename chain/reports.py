@@ -36,6 +36,19 @@ SHAPE: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class ReportFacts:
+    """What pot tells of a report that it has checked: who signed it (network addresses), and its volumes by wallet (noz) in the report's order."""
+
+    epoch: int
+    reporter: bytes
+    owner: bytes
+    reference: str
+    signers: tuple[bytes, ...]
+    volumes: Sequence[tuple[bytes, int]]
+    maturity_epoch: int
+
+
 def report_reference(commitment: Any) -> str:
     """The reference that the report of an ``EpochCommitment`` carries."""
     return REFERENCE_PREFIX + hashlib.sha256(canonical(commitment)).hexdigest()

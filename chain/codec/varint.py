@@ -27,6 +27,14 @@ def delimited(raw: bytes) -> bytes:
     return uvarint(len(raw)) + raw
 
 
+def undelimited(raw: bytes) -> bytes:
+    """What ``delimited`` had. ``raw`` is our own: a length that does not fit is not looked for."""
+    start = 0
+    while raw[start] & 0x80:
+        start += 1
+    return raw[start + 1 :]
+
+
 def field_size(size: int) -> int:
     """What ``size`` bytes take as a field of a message with a tag of one byte: a transaction in a block, as CometBFT counts it."""
     return 1 + len(uvarint(size)) + size

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from chain.context import Context
 from modules.grant.records import PACKAGE
 
 
 def emit(ctx: Context, name: str, **fields: str | int) -> None:
     """``stratos.grant.v1.<name>`` with these fields; numbers are text in it, as 64-bit ones are in JSON."""
-    pairs = sorted((key, json.dumps(str(value), ensure_ascii=False)) for key, value in fields.items())
-    ctx.events.emit(f"{PACKAGE}.{name}", *pairs)
+    ctx.events.emit_typed(f"{PACKAGE}.{name}", **fields)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from chain.codec.times import NANOS
 from chain.ozone import bounded
 from modules.pot.errors import EpochNotDue, InsufficientMatureTotal, MatureEpoch
 
 MAX_WALLETS_PER_BLOCK: Final = 100
-NANOS: Final = 10**9
 
 
 def check_epoch(epoch: int, last_epoch: int, now_ns: int, last_report_ns: int, duration_s: int) -> None:

@@ -5,10 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from chain.errors import AppError, OutOfGas
+from chain.errors import AppError
 
 
 class _PotError(AppError):
@@ -238,14 +235,3 @@ ERRORS = (
     NotMaturing,
 )
 """2, 3, 34, 35 and 36 are on the wire no longer and keep their meaning: the README says what happens instead."""
-
-
-@contextmanager
-def wrapped(rule: type[AppError]) -> Iterator[None]:
-    """Have what a keeper refuses come out as ``rule``, with the whole of the refusal in its sentence. Running out of gas stays what it is."""
-    try:
-        yield
-    except (OutOfGas, rule):
-        raise
-    except AppError as error:
-        raise rule(str(error)) from error

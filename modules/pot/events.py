@@ -4,20 +4,8 @@
 
 from __future__ import annotations
 
-import json
-from typing import Final
-
 from chain.context import Context
-
-_NODE_TYPES: Final = {
-    7: "storage/database/computation",
-    6: "database/storage",
-    5: "computation/storage",
-    3: "computation/database",
-    4: "storage",
-    2: "database",
-    1: "computation",
-}
+from chain.resource_nodes import node_type_text
 
 
 def volume_report(ctx: Context, reference: str, epoch: int) -> None:
@@ -60,9 +48,15 @@ def slashing_approved(ctx: Context, node: str, wallet: str, slashing_noz: int, s
 
 
 def slashed(ctx: Context, node: str, wallet: str, amount_wei: int, node_type: int, suspend: bool) -> None:
-    """``node_type``: three bits; a text that is none of them is ``UNKNOWN``."""
-    kind = _NODE_TYPES.get(node_type, "UNKNOWN")
-    _emit(ctx, "EventSlashing", wallet_address=wallet, network_address=node, amount=str(amount_wei), slashing_type=kind, suspend=_bool(suspend))
+    _emit(
+        ctx,
+        "EventSlashing",
+        wallet_address=wallet,
+        network_address=node,
+        amount=str(amount_wei),
+        slashing_type=node_type_text(node_type),
+        suspend=_bool(suspend),
+    )
 
 
 def _bool(value: bool) -> str:
@@ -70,4 +64,4 @@ def _bool(value: bool) -> str:
 
 
 def _emit(ctx: Context, name: str, **values: str) -> None:
-    ctx.events.emit(f"stratos.pot.v1.{name}", *((key, json.dumps(values[key], ensure_ascii=False)) for key in sorted(values)))
+    ctx.events.emit_typed(f"stratos.pot.v1.{name}", **values)

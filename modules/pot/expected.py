@@ -9,6 +9,7 @@ from chain.coins import Coins
 from chain.context import Context
 from chain.dec_coins import DecCoins
 from chain.ozone import Ozone
+from chain.reports import ReportFacts
 from chain.store.api import StateReader, StateWriter
 
 
@@ -71,8 +72,8 @@ class Settlement(Protocol):
         """Take the open commitment of this transaction and hold it against the report: promo noz by wallet. Raises a rule of settlement if there is
         none, if it is another's, or if its lines do not fit ``volumes``. What expired and what promotion moved is settled inside (grant)."""
 
-    def keep(self, ctx: Context, state: StateWriter, facts: Any) -> None:
-        """Keep roots and signers until ``facts.maturity_epoch``; ``facts`` has the fields of ``modules.settlement.expected.ReportFacts``."""
+    def keep(self, ctx: Context, state: StateWriter, facts: ReportFacts) -> None:
+        """Keep roots and signers until ``facts.maturity_epoch``."""
 
     def forget(self, ctx: Context, state: StateWriter, epoch: int) -> None:
         """The rewards of ``epoch`` begin to mature: its evidence is dropped, and its open challenges fail."""

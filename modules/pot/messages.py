@@ -14,7 +14,7 @@ from chain.coins import Coins, parse_int
 from chain.context import Context
 from chain.crypto import address as bech32
 from chain.crypto.bls import KEY_BYTES, SIGNATURE_BYTES
-from chain.errors import AppError, InvalidAddress, InvalidCoins
+from chain.errors import AppError, InvalidAddress, InvalidCoins, wrapped
 from chain.module import CheckStateless, MessageHandler
 from chain.ozone import MAX_AMOUNT
 from chain.store.api import StateWriter
@@ -42,7 +42,6 @@ from modules.pot.errors import (
     WalletOrder,
     WithdrawAmountInvalid,
     WithdrawFailure,
-    wrapped,
 )
 from modules.pot.errors import InvalidAddress as PotInvalidAddress
 from modules.pot.keeper import PotKeeper

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class
 from chain.codec.times import NANOS
-from chain.codec.varint import delimited, uvarint
+from chain.codec.varint import delimited, undelimited, uvarint
 from chain.coins import CoinMessage
 from chain.crypto import address as bech32
 from chain.crypto.address import module_address
@@ -89,10 +89,7 @@ def packed(message: Any) -> bytes:
 
 def unpacked(cls: Any, raw: bytes) -> Any:
     """The message in its stored form."""
-    start = 1
-    while raw[start - 1] & 0x80:
-        start += 1
-    return cls.FromString(raw[start:])
+    return cls.FromString(undelimited(raw))
 
 
 def _part(tag: bytes, amount: int) -> bytes:

@@ -13,8 +13,10 @@ from chain.context import Context
 from chain.crypto import address as bech32
 from chain.crypto import bls
 from chain.dec import Dec, dec_of
+from chain.errors import wrapped
 from chain.ozone import Ozone
-from chain.reports import signed_message, tx_data
+from chain.quorum import quorum
+from chain.reports import ReportFacts, signed_message, tx_data
 from chain.store.api import StateReader, StateWriter
 from modules.pot import events, keys
 from modules.pot.epochs import check_epoch, maturity_epoch
@@ -27,7 +29,6 @@ from modules.pot.errors import (
     ReporterAddressOrOwner,
     TooManyWallets,
     VolumeReport,
-    wrapped,
 )
 from modules.pot.maturity import Maturity, coins
 from modules.pot.params import DENOM, reward_params
@@ -62,24 +63,6 @@ class Report:
     reporter: bytes
     owner: bytes
     volumes: Sequence[tuple[bytes, int]]
-
-
-@dataclass(frozen=True, slots=True)
-class ReportFacts:
-    """What settlement is told of a report that holds (its contract has the same fields)."""
-
-    epoch: int
-    reporter: bytes
-    owner: bytes
-    reference: str
-    signers: tuple[bytes, ...]
-    volumes: Sequence[tuple[bytes, int]]
-    maturity_epoch: int
-
-
-def quorum(voters: int) -> int:
-    """How many of the active meta nodes it takes: floor(2n / 3) + 1."""
-    return 2 * voters // 3 + 1
 
 
 def price(pool: Ozone) -> Dec:

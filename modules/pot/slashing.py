@@ -15,14 +15,15 @@ from typing import Any, Final
 from chain.codec.times import NANOS
 from chain.context import Context
 from chain.crypto import address as bech32
-from chain.errors import NotFound
+from chain.errors import NotFound, wrapped
 from chain.ozone import bounded
+from chain.quorum import quorum
 from chain.store.api import StateReader, StateWriter
 from modules.pot import events, keys
-from modules.pot.errors import AlreadyApproved, NotTheOwner, ReporterAddressOrOwner, SlashingResourceNodeFailure, wrapped
+from modules.pot.errors import AlreadyApproved, NotTheOwner, ReporterAddressOrOwner, SlashingResourceNodeFailure
 from modules.pot.maturity import coins
 from modules.pot.records import NAME, POT_ADDRESS, Approvals, ns_of, packed, set_ns, unpacked
-from modules.pot.reports import Reports, quorum
+from modules.pot.reports import Reports
 from modules.pot.rewards import slash_value_wei
 
 APPROVAL_S: Final = 3600

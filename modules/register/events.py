@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 from chain.context import Context
 from modules.register.records import PACKAGE
 
 
 def emit(ctx: Context, name: str, **values: str | int) -> None:
     """``stratos.register.v1.<name>`` with its fields, sorted by name."""
-    ctx.events.emit(f"{PACKAGE}.{name}", *((key, json.dumps(str(values[key]))) for key in sorted(values)))
+    ctx.events.emit_typed(f"{PACKAGE}.{name}", **values)
 
 
 def lowered(ctx: Context, address: str, wei: int, noz: int, pending_wei: int, pending_noz: int) -> None:

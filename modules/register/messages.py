@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from chain import coins
@@ -14,7 +13,7 @@ from chain.coins import Coin
 from chain.context import Context
 from chain.crypto import address as bech32
 from chain.crypto.keys import ED25519_URL, Ed25519PublicKey, public_key_from_any
-from chain.errors import AppError, OutOfGas
+from chain.errors import AppError, wrapped
 from chain.module import MessageHandler
 from chain.ozone import MAX_AMOUNT, bounded
 from chain.store.api import StateWriter
@@ -170,17 +169,6 @@ def _answering(name: str, execute: Callable[[Context, StateWriter, Any], None]) 
         return response()
 
     return run
-
-
-@contextmanager
-def wrapped(error: Error) -> Iterator[None]:
-    """Turns whatever a rule refuses into ``error``, which tells the rule. Running out of gas stays that."""
-    try:
-        yield
-    except OutOfGas:
-        raise
-    except AppError as inner:
-        raise error(str(inner)) from None
 
 
 # --- stateless checks -----------------------------------------------------------------------------------------------------------

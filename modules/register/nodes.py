@@ -13,6 +13,7 @@ from chain.context import Context
 from chain.crypto import address as bech32
 from chain.crypto.keys import Ed25519PublicKey, public_key_to_any
 from chain.ozone import bounded
+from chain.quorum import quorum
 from chain.store.api import StateWriter
 from modules.register import deposits, events, keys, records
 from modules.register.errors import (
@@ -49,11 +50,6 @@ from modules.register.records import (
 
 APPROVAL_S: Final = 3600
 """For how long approvals of one effective deposit gather."""
-
-
-def quorum(voters: int) -> int:
-    """Approvals that decide: floor(2n / 3) + 1 (stratos-chain.md 2.7). At least two where there are two."""
-    return 2 * voters // 3 + 1
 
 
 # --- new nodes ------------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import Any, Final
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class
 from chain.codec.times import NANOS, rfc3339
-from chain.codec.varint import delimited
+from chain.codec.varint import delimited, undelimited
 from chain.crypto import address as bech32
 
 PACKAGE: Final = "stratos.register.v1"
@@ -101,7 +101,4 @@ def pack(record: Any) -> bytes:
 
 def unpack(kind: Any, raw: bytes) -> Any:
     """The record in what ``pack`` gave."""
-    at = 0
-    while raw[at] & 0x80:
-        at += 1
-    return kind.FromString(raw[at + 1 :])
+    return kind.FromString(undelimited(raw))

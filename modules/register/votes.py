@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chain.context import Context
+from chain.quorum import quorum
 from chain.store.api import StateReader, StateWriter
 from modules.register import deposits, events, keys, records
 from modules.register.deposits import NodeDeposit
@@ -20,7 +21,7 @@ from modules.register.errors import (
     VoteExpired,
 )
 from modules.register.keeper import RegisterKeeper
-from modules.register.nodes import quorum, raised_noz
+from modules.register.nodes import raised_noz
 from modules.register.records import BONDED, STATUS_NAMES, UNBONDED, KickPool, bonded_pool, is_active, not_bonded_pool, ns_of, time_of
 from modules.register.unbonding import leave
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from chain.context import Context
 
 
@@ -18,4 +16,4 @@ def uploaded(ctx: Context, sender: str, reporter: str, uploader: str, file_hash:
 
 
 def _emit(ctx: Context, name: str, **fields: str) -> None:
-    ctx.events.emit(f"stratos.sds.v1.{name}", *((key, json.dumps(fields[key], ensure_ascii=False)) for key in sorted(fields)))
+    ctx.events.emit_typed(f"stratos.sds.v1.{name}", **fields)

@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class
-from chain.codec.varint import delimited
+from chain.codec.varint import delimited, undelimited
 from chain.coins import Coin
 from chain.context import Context
 from chain.crypto import address as bech32
-from chain.errors import AppError, OutOfGas
+from chain.errors import wrapped
 from chain.ozone import Ozone, bounded
 from chain.store.api import StateReader, StateWriter, prefix_end
 from chain.tx.fees import BASE_DENOM
@@ -44,17 +44,13 @@ class SdsKeeper:
         Raises OzoneLimitNotEnough (sds/14) at Lt = 0 with the solvency rules; PrepayFailure (sds/10) for whatever else stands against it: an account
         without enough, amounts that do not fit, and with the solvency rules a payment that buys less than one noz.
         """
-        try:
+        with wrapped(PrepayFailure, OzoneLimitNotEnough):
             pool = self._register.ozone(state)
             _, noz = pricing.prepay(pool, paid_wei)
             if noz == 0 and pool.solvency:
                 raise PrepayFailure(f"{paid_wei}wei buy less than 1 noz, at {pricing.price(pool)} wei a noz")
             self._bank.send_to_module(ctx, state, sender, PREPAID, (Coin(BASE_DENOM, paid_wei),))
             self._register.take_ozone(ctx, state, noz)
-        except (OutOfGas, OzoneLimitNotEnough, PrepayFailure):
-            raise
-        except AppError as error:
-            raise PrepayFailure(str(error)) from None
         return noz
 
     def quote_wei(self, state: StateReader, noz: int) -> int:
@@ -92,12 +88,12 @@ class SdsKeeper:
     def file(self, state: StateReader, file_hash: str) -> Any | None:
         """The FileInfo of a CID's text, or None."""
         raw = state.store(keys.STORE).get(keys.file(file_hash))
-        return None if raw is None else _file_of(raw)
+        return None if raw is None else FileInfo.FromString(undelimited(raw))
 
     def files(self, state: StateReader) -> Iterator[tuple[str, Any]]:
         """(text of the CID, FileInfo) of every file, in the order of texts."""
         for key, raw in state.store(keys.STORE).iterate(keys.FILES, prefix_end(keys.FILES)):
-            yield key[len(keys.FILES) :].decode(), _file_of(raw)
+            yield key[len(keys.FILES) :].decode(), FileInfo.FromString(undelimited(raw))
 
     def set_file(self, state: StateWriter, file_hash: str, info: Any) -> None:
         """Write a FileInfo."""
@@ -137,9 +133,3 @@ class SdsKeeper:
     def set_params(self, state: StateWriter, params: Any) -> None:
         """Write checked parameters."""
         state.store(keys.STORE).set(keys.PARAMS, encode(params))
-
-
-def _file_of(raw: bytes) -> Any:
-    """A FileInfo behind its length: the last byte of a uvarint is the first one without its top bit."""
-    start = next(at for at, byte in enumerate(raw) if byte < 0x80) + 1
-    return FileInfo.FromString(raw[start:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from chain.context import Context
@@ -76,5 +75,5 @@ def answered(ctx: Context, challenge_id: int, recipient: str, bond_wei: int) -> 
     _emit(ctx, "EventAnswerChallenge", challenge_id=challenge_id, responder=recipient, bond_wei=bond_wei)
 
 
-def _emit(ctx: Context, name: str, **values: object) -> None:
-    ctx.events.emit(f"{PACKAGE}.{name}", *((key, json.dumps(str(values[key]))) for key in sorted(values)))
+def _emit(ctx: Context, name: str, **values: str | int) -> None:
+    ctx.events.emit_typed(f"{PACKAGE}.{name}", **values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -95,16 +95,3 @@ class Pot(Protocol):
 
     def is_maturing(self, state: StateReader, epoch: int) -> bool:
         """True while no reward of ``epoch`` has matured and some may: the time in which it can be voided."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReportFacts:
-    """What pot tells of a report that it has checked: who signed it (network addresses), and its volumes by wallet (noz) in the report's order."""
-
-    epoch: int
-    reporter: bytes
-    owner: bytes
-    reference: str
-    signers: tuple[bytes, ...]
-    volumes: Sequence[tuple[bytes, int]]
-    maturity_epoch: int

@@ -14,6 +14,7 @@ from chain.crypto import bls
 from chain.errors import AppError
 from chain.module import GenesisError, Json, ValidatorUpdate
 from chain.ozone import MAX_AMOUNT
+from chain.quorum import quorum
 from chain.reports import REFERENCE_PREFIX
 from chain.store.api import StateReader, StateWriter
 from modules.settlement import commitment, trees
@@ -22,7 +23,6 @@ from modules.settlement.commitment import node_of
 from modules.settlement.documents import is_ledger_key
 from modules.settlement.keeper import BONDED, COMMITTED, VOID, SettlementKeeper
 from modules.settlement.params import PACKAGE, check_params, default_params
-from modules.settlement.queries import quorum_of
 
 GenesisState: Final = message_class(f"{PACKAGE}.GenesisState")
 PATH: Final = "app_state.settlement"
@@ -49,7 +49,7 @@ class SettlementGenesis:
         nodes = [one for one in (app_state.get("register") or {}).get("meta_nodes") or () if isinstance(one, dict)]
         active = [one.get("network_address") for one in nodes if one.get("status") in (_BONDED, BONDED) and not one.get("suspend")]
         listed = {one.meta_node: one for one in _read(app_state["settlement"]).meta_keys}
-        with_keys, needed = sum(1 for one in active if one in listed), quorum_of(len(active))
+        with_keys, needed = sum(1 for one in active if one in listed), quorum(len(active))
         if with_keys >= needed:
             return []
         return [f"no volume report is possible: {with_keys} of {len(active)} active meta nodes have registered keys, a report needs {needed}"]

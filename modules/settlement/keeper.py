@@ -13,6 +13,7 @@ from chain.crypto import address as bech32
 from chain.crypto import bls
 from chain.errors import InvariantBroken
 from chain.ozone import bounded
+from chain.reports import ReportFacts
 from chain.store.api import StateReader, StateWriter, prefix_end
 from modules.settlement import commitment as commitments
 from modules.settlement import events, keys, trees
@@ -31,7 +32,7 @@ from modules.settlement.errors import (
     NotOwner,
     UnknownMetaNode,
 )
-from modules.settlement.expected import Bank, CommunityPool, Grant, Pot, PromoMoved, Register, ReportFacts
+from modules.settlement.expected import Bank, CommunityPool, Grant, Pot, PromoMoved, Register
 from modules.settlement.params import PACKAGE, Params, default_params
 
 MsgCommitEpoch: Final = message_class(f"{PACKAGE}.MsgCommitEpoch")

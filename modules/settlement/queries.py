@@ -11,17 +11,13 @@ from chain.crypto import address as bech32
 from chain.errors import InvalidRequest, NotFound
 from chain.module import Query
 from chain.pagination import paginate
+from chain.quorum import quorum
 from chain.store.api import StateReader
 from modules.settlement import keys
 from modules.settlement.keeper import Challenge, CommittedEpoch, MetaKeys, SettlementKeeper
 from modules.settlement.params import PACKAGE
 
 SERVICE: Final = f"/{PACKAGE}.Query/"
-
-
-def quorum_of(active: int) -> int:
-    """How many of ``active`` meta nodes must sign: floor(2n ÷ 3) + 1."""
-    return 2 * active // 3 + 1
 
 
 def handlers(keeper: SettlementKeeper) -> Mapping[str, Query]:
@@ -40,9 +36,9 @@ def handlers(keeper: SettlementKeeper) -> Mapping[str, Query]:
         found, page = paginate(state.store(keys.STORE), keys.META_KEYS, request.pagination, lambda _, raw: MetaKeys.FromString(raw))
         return _response("AllMetaKeys")(keys=found, pagination=page)
 
-    def quorum(ctx: Context, state: StateReader, request: Any) -> Any:
+    def quorum_now(ctx: Context, state: StateReader, request: Any) -> Any:
         active = len(keeper.register.active_meta_nodes(state))
-        return _response("Quorum")(active_meta_nodes=active, with_keys=len(keeper.active_keys(state)), quorum=quorum_of(active))
+        return _response("Quorum")(active_meta_nodes=active, with_keys=len(keeper.active_keys(state)), quorum=quorum(active))
 
     def epoch(ctx: Context, state: StateReader, request: Any) -> Any:
         found = keeper.epoch(state, request.epoch)
@@ -76,7 +72,7 @@ def handlers(keeper: SettlementKeeper) -> Mapping[str, Query]:
         SERVICE + "Params": params,
         SERVICE + "MetaKeys": meta_keys,
         SERVICE + "AllMetaKeys": all_meta_keys,
-        SERVICE + "Quorum": quorum,
+        SERVICE + "Quorum": quorum_now,
         SERVICE + "Epoch": epoch,
         SERVICE + "Epochs": epochs,
         SERVICE + "Challenge": challenge,

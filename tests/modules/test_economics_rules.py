@@ -13,6 +13,7 @@ import pytest
 from chain.dec import ONE, Dec, dec_of, parse_dec
 from chain.errors import AppError
 from chain.ozone import Ozone, traffic_value
+from chain.resource_nodes import node_type_text
 from modules.pot.epochs import check_epoch, first_unmatured, maturity_epoch
 from modules.pot.errors import CommunityTax, EpochNotDue, MatureEpoch, MiningCap, MiningRewardParams, VolumeReport
 from modules.pot.rewards import Distribution, RewardParams, Work, check_params, distribute, slash_value_wei
@@ -30,7 +31,7 @@ from modules.register.deposits import (
     suspend,
 )
 from modules.register.errors import InsufficientBalance, InvalidAmount, InvalidEffectiveToken, InvalidNodeType, RemainingNozLimit
-from modules.register.node_types import check_node_type, node_type_text
+from modules.register.node_types import check_node_type
 from modules.sds.errors import OzoneLimitNotEnough
 from modules.sds.pricing import cost_wei, expiry_refund_wei, prepay, price, purchasable_noz
 from tests.modules.economy import STOS, SUPPLY_WEI, Economy

@@ -16,12 +16,12 @@ from chain.crypto import bls
 from chain.dec import Dec
 from chain.errors import AppError
 from chain.ozone import Ozone
+from chain.quorum import quorum
 from chain.reports import tx_data
 from chain.store.state import State
 from modules.pot.errors import VolumeReport
 from modules.pot.params import reward_params
 from modules.pot.records import Amounts, packed, packed_coins, packed_reward, reward_message, unpacked_coins, wei
-from modules.pot.reports import quorum
 from modules.pot.rewards import RewardParams, Work, distribute
 from tests.grants import code, execute
 from tests.modules.reporting import (

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from chain.crypto.address import module_address
+from chain.quorum import quorum
 from modules.register import keys, records, unbonding
-from modules.register.nodes import quorum
 from tests.modules.governing import STOS
 from tests.modules.registering import (
     DAY_S,

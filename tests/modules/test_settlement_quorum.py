@@ -9,7 +9,7 @@ from py_ecc.bls.g2_primitives import G1_to_pubkey, pubkey_to_G1
 from py_ecc.optimized_bls12_381 import add, neg
 
 from chain.crypto import bls
-from modules.settlement.queries import quorum_of
+from chain.quorum import quorum
 from tests.modules.settling import EPOCH_S, OWNER, SETTLEMENT, MetaKeys, Net, Signing, meta
 
 MOST = 30
@@ -47,7 +47,7 @@ def test_a_quorum_reports_and_one_signature_fewer_does_not(count: int) -> None:
 def test_two_quorums_always_share_more_than_a_third() -> None:
     """What makes a lie need a third of liars: two reports of one epoch share signers."""
     for count in range(1, 1_000):
-        need = quorum_of(count)
+        need = quorum(count)
         assert need <= count
         assert 3 * (2 * need - count) > count, "the least that two quorums share"
         assert 3 * (need - 1) <= 2 * count, "and no smaller one would do"
