@@ -150,8 +150,10 @@ class RegisterKeeper(RegisterStore):
         self.set_unbonding(state, address, record)
 
     def set_suspended(self, ctx: Context, state: StateWriter, node: bytes, suspended: bool) -> None:
-        """A resource node's flag; a newly suspended one works with nothing, and goes on so after the flag is cleared, until meta nodes approve an effective
-        deposit (stratos-chain.md 4.6), anew: what they approved before is forgotten. Nothing happens for another address, since a slash may have removed the node. Raises RemainingNozLimit (register/43) with the solvency rules off, where the limit cannot take it."""
+        """A resource node's flag; a newly suspended one works with nothing, and goes on so after the flag is cleared, until meta nodes approve an
+        effective deposit (stratos-chain.md 4.6), anew: what they approved before is forgotten. Nothing happens for another address, since a slash may
+        have removed the node. Raises RemainingNozLimit (register/43) with the solvency rules off, where the limit cannot take it.
+        """
         found = self.resource_node(state, node)
         if found is None or found.suspend == suspended:
             return

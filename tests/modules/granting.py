@@ -19,9 +19,10 @@ from chain.crypto.keys import PrivateKey
 from chain.events import EventList
 from chain.store.kv import MemoryBackend
 from chain.store.state import State
-from chain.testing.driver import Driver, TxResult
+from chain.testing.driver import Driver
 from chain.testing.validators import ValidatorKey
 from tests.grants import Chain
+from tests.modules.ozone_chain import OzoneChain
 from tests.support import KEYS, genesis_document, text
 
 SDS, GRANT, REGISTER, BANK = "stratos.sds.v1", "stratos.grant.v1", "stratos.register.v1", "cosmos.bank.v1beta1"
@@ -70,8 +71,10 @@ def seen(codespace: str, code: int) -> tuple[str, int]:
     return codespace, code
 
 
-class Net(Chain):
+class Net(OzoneChain):
     """A chain that checks every invariant before each commit. ``deposits_wei`` are those of its meta nodes; ``sections`` change parts of app_state."""
+
+    gas = GAS
 
     def __init__(self, deposits_wei: Sequence[int] = (100 * STOS,) * 4, *, solvency: bool = True, **sections: dict[str, Any]) -> None:
         app = build_application(MemoryBackend(), Settings(invariant_period=1))
@@ -83,31 +86,16 @@ class Net(Chain):
         driver.next_block()
         super().__init__(driver)
 
-    def ok(self, private: PrivateKey, *messages: Any, **options: Any) -> TxResult:
-        """The result of a transaction that must succeed."""
-        result = self.run(private, *messages, **{"gas": GAS, **options})
-        assert result.code == 0, result.log
-        return result
-
     def refused(self, private: PrivateKey, *messages: Any, **options: Any) -> tuple[tuple[str, int], str]:
-        """((codespace, code), log) of a transaction that must fail and must leave everything but its fee and sequence as it was."""
-        before = self.economy()
-        result = self.run(private, *messages, **{"gas": GAS, **options})
-        assert result.code, "the transaction was accepted"
-        assert self.economy() == before
-        return seen(result.codespace, result.code), result.log
+        """``refusal``, and note its code."""
+        found, log = self.refusal(private, *messages, **options)
+        return seen(*found), log
 
     def economy(self) -> dict[str, Any]:
         """The sections of sds, grant and register, and the balances of their accounts."""
         exported = self.app.export()
         accounts = (PREPAID, "grant", "sds", "register")
         return {name: exported[name] for name in ("sds", "grant", "register")} | {name: self.module_wei(name) for name in accounts}
-
-    def wei(self, address: str) -> int:
-        return int(self.query(BANK, "Balance", address=address, denom="wei").balance.amount)
-
-    def module_wei(self, name: str) -> int:
-        return self.wei(bech32.encode(bech32.module_address(name)))
 
     def limit_noz(self) -> int:
         """Lt."""

@@ -23,7 +23,7 @@ from chain.store.kv import MemoryBackend
 from chain.testing.driver import Driver, TxResult
 from chain.tx.build import Signer, build_tx
 from genesis import build
-from tests.grants import Chain
+from tests.modules.ozone_chain import OzoneChain
 from tests.support import CHAIN_ID, FEE, KEYS, genesis_document, text
 
 POT, SDS, REGISTER, SETTLEMENT, BANK = "stratos.pot.v1", "stratos.sds.v1", "stratos.register.v1", "stratos.settlement.v1", "cosmos.bank.v1beta1"
@@ -123,8 +123,10 @@ def document(
     return made
 
 
-class Net(Chain):
+class Net(OzoneChain):
     """A chain that checks every invariant before each commit. ``pot`` changes parameters of pot; ``edit`` the whole genesis document."""
+
+    gas = GAS
 
     def __init__(
         self, *, pot: dict[str, Any] | None = None, edit: Callable[[dict[str, Any]], None] | None = None, invariant_period: int = 1, **nodes: Any
@@ -142,23 +144,9 @@ class Net(Chain):
 
     # --- transactions ---------------------------------------------------------------------------------------------------------
 
-    def ok(self, private: PrivateKey, *messages: Any, **options: Any) -> TxResult:
-        """The result of a transaction that must succeed."""
-        result = self.run(private, *messages, **{"gas": GAS, **options})
-        assert result.code == 0, result.log
-        return result
-
     def refused(self, private: PrivateKey, *messages: Any, **options: Any) -> tuple[str, int]:
         """(codespace, code) of a transaction that must fail and leave the economy as it was."""
-        return self.refused_log(private, *messages, **options)[0]
-
-    def refused_log(self, private: PrivateKey, *messages: Any, **options: Any) -> tuple[tuple[str, int], str]:
-        """Its log too."""
-        before = self.economy()
-        result = self.run(private, *messages, **{"gas": GAS, **options})
-        assert result.code, "the transaction was accepted"
-        assert self.economy() == before
-        return (result.codespace, result.code), result.log
+        return self.refusal(private, *messages, **options)[0]
 
     def run_signed(self, signers: Sequence[PrivateKey], *messages: Any, step_s: int | None = None) -> TxResult:
         """The result of one transaction that several accounts sign, in the order of its messages' signers."""
@@ -231,10 +219,7 @@ class Net(Chain):
 
     def held(self, name: str) -> int:
         """wei of a module account."""
-        return self.wei(bech32.encode(bech32.module_address(name)))
-
-    def wei(self, address: str) -> int:
-        return int(self.query(BANK, "Balance", address=address, denom="wei").balance.amount)
+        return self.module_wei(name)
 
     def ask(self, method: str, **fields: Any) -> Any:
         """An answer of pot."""

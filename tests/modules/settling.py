@@ -24,7 +24,7 @@ from chain.store.kv import MemoryBackend
 from chain.testing.driver import Driver, TxResult
 from genesis import build
 from modules.settlement import commitment, documents, leaves
-from tests.grants import Chain, code
+from tests.modules.ozone_chain import OzoneChain
 from tests.support import CHAIN_ID, FEE, KEYS, genesis_document, key, text
 
 SETTLEMENT, POT, REGISTER, SDS = "stratos.settlement.v1", "stratos.pot.v1", "stratos.register.v1", "stratos.sds.v1"
@@ -343,8 +343,10 @@ class Signing:
     sign: Callable[[MetaKeys, bytes], bytes] = field(default=lambda node, raw: node.sign(raw))
 
 
-class Net(Chain):
+class Net(OzoneChain):
     """A chain that checks every invariant before each commit, with ozone that was bought."""
+
+    gas = GAS
 
     def __init__(self, nodes: int = 4, *, prepaid_wei: int = 100 * STOS, **options: Any) -> None:
         self.nodes = [meta(number) for number in range(nodes)]
@@ -357,31 +359,11 @@ class Net(Chain):
         if prepaid_wei:
             self.ok(PAYER, prepay(PAYER, prepaid_wei))
 
-    def ok(self, private: PrivateKey, *messages: Any, **options: Any) -> TxResult:
-        """The result of a transaction that must succeed."""
-        result = self.run(private, *messages, **{"gas": GAS, **options})
-        assert result.code == 0, result.log
-        return result
-
-    def refused(self, private: PrivateKey, *messages: Any, **options: Any) -> tuple[tuple[str, int], str]:
-        """((codespace, code), log) of a transaction that must fail and must leave everything but its fee and sequence as it was."""
-        before = self.economy()
-        result = self.run(private, *messages, **{"gas": GAS, **options})
-        assert result.code, "the transaction was accepted"
-        assert self.economy() == before
-        return code(result), result.log
-
     def economy(self) -> dict[str, Any]:
         """Root hashes of the five modules' stores, and the balances of their accounts."""
         hashes = self.app.store.root_hashes()
         accounts = ("settlement", "total_unissued_prepay", "total_reward_pool", "foundation_account", "meta_node_bonded_pool")
         return {name: hashes[name] for name in ("settlement", "pot", "register", "sds", "grant")} | {name: self.module_wei(name) for name in accounts}
-
-    def wei(self, address: str) -> int:
-        return int(self.query("cosmos.bank.v1beta1", "Balance", address=address, denom="wei").balance.amount)
-
-    def module_wei(self, name: str) -> int:
-        return self.wei(bech32.encode(bech32.module_address(name)))
 
     def community_wei(self) -> int:
         """The community pool, whole wei; outstanding rewards of validators hold the rest of what fees left."""

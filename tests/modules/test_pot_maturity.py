@@ -56,7 +56,7 @@ def test_a_reward_can_be_withdrawn_once_its_maturity_epoch_was_reported() -> Non
     net.reported(3)
     assert (net.mature_wei(text(BUYER)), net.immature_wei(text(BUYER))) == (earned, 0)
     assert net.section()["maturing_rewards"] == []
-    refused, log = net.refused_log(BUYER, withdraw(BUYER, earned + 1))
+    refused, log = net.refusal(BUYER, withdraw(BUYER, earned + 1))
     assert refused == ("pot", 29)
     assert "insufficient mature total" in log
     before = net.wei(A)

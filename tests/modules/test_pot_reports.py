@@ -294,12 +294,12 @@ def test_a_report_comes_once_and_not_before_its_epoch_is_over() -> None:
 
 def test_what_cannot_be_paid_is_refused(bought: Net) -> None:
     sold = int(bought.query(SDS, "NozSupply").total) - int(bought.query(SDS, "NozSupply").remaining)
-    refused, log = bought.refused_log(KEYS[0], *bought.signed(bought.draft(2, [(A, sold + 1)])), step_s=REPORT_S)
+    refused, log = bought.refusal(KEYS[0], *bought.signed(bought.draft(2, [(A, sold + 1)])), step_s=REPORT_S)
     assert refused == ("pot", 32)
     assert "noz that were sold" in log
     poor = Net(foundation_wei=0)
     poor.buy(100 * STOS)
-    refused, log = poor.refused_log(KEYS[0], *poor.signed(poor.draft(1, WORK)), step_s=REPORT_S)
+    refused, log = poor.refusal(KEYS[0], *poor.signed(poor.draft(1, WORK)), step_s=REPORT_S)
     assert refused == ("pot", 32)
     assert "the foundation has 0wei" in log
     assert poor.report(1).code == 0

@@ -95,7 +95,7 @@ def test_keys_that_are_none_that_are_anothers_or_that_are_not_proved_are_refused
     rogue = bls.public_key(5)
 
     def refused(private: Any = OWNER, **changes: Any) -> int:
-        where, number = net.refused(private, net.register_keys(node, private, **changes))[0]
+        where, number = net.refusal(private, net.register_keys(node, private, **changes))[0]
         assert where == "settlement"
         return number
 
@@ -113,7 +113,7 @@ def test_keys_that_are_none_that_are_anothers_or_that_are_not_proved_are_refused
     assert refused(ledger_consensus_pubkey=other.ledger_consensus_pubkey) == errors.KeyInUse.code
     for ledger in (b"", bytes(31), bytes(32), b"\x01" + bytes(31), b"\xff" * 32):
         assert refused(ledger_consensus_pubkey=ledger) == errors.InvalidLedgerKey.code
-    assert net.refused(OWNER, net.register_keys(node, meta_node="st1abc"))[0] == ("sdk", 7)
+    assert net.refusal(OWNER, net.register_keys(node, meta_node="st1abc"))[0] == ("sdk", 7)
 
 
 def test_a_bls_key_can_be_replaced_and_the_old_one_signs_nothing_more_while_the_ledger_key_stays(net: Net) -> None:
@@ -121,11 +121,11 @@ def test_a_bls_key_can_be_replaced_and_the_old_one_signs_nothing_more_while_the_
     fresh = bls.secret_from_seed(b"f" * 32)
     key = bls.public_key(fresh)
     proof = bls.prove_possession(fresh, CHAIN_ID, node.address, key)
-    assert net.refused(OWNER, net.register_keys(node, ledger_consensus_pubkey=NEW.ledger_consensus_pubkey))[0] == ("settlement", 9)
+    assert net.refusal(OWNER, net.register_keys(node, ledger_consensus_pubkey=NEW.ledger_consensus_pubkey))[0] == ("settlement", 9)
     net.ok(OWNER, net.register_keys(node, bls_pubkey=key, proof_of_possession=proof))
     assert net.query(SETTLEMENT, "MetaKeys", meta_node=node.network_address).keys.bls_pubkey == key
     draft = net.draft(1, {})
-    assert net.refused(OWNER, *net.messages(draft), step_s=EPOCH_S)[0] == ("pot", 22), "the old key selects nobody"
+    assert net.refusal(OWNER, *net.messages(draft), step_s=EPOCH_S)[0] == ("pot", 22), "the old key selects nobody"
     net.report(1, signing=Signing([one for one in net.nodes if one is not node]))
     taken = bls.prove_possession(node.bls_secret, CHAIN_ID, net.nodes[2].address, node.bls_pubkey)
     net.ok(OWNER, net.register_keys(net.nodes[2], bls_pubkey=node.bls_pubkey, proof_of_possession=taken))
@@ -139,7 +139,7 @@ def test_a_meta_node_that_is_suspended_or_leaving_keeps_its_keys_and_does_not_co
     quorum = net.query(SETTLEMENT, "Quorum")
     assert (quorum.active_meta_nodes, quorum.with_keys, quorum.quorum) == (3, 3, 3)
     assert len(net.query(SETTLEMENT, "AllMetaKeys").keys) == 4
-    assert net.refused(OWNER, *net.messages(net.draft(1, {})), step_s=EPOCH_S)[0] == ("pot", 22)
+    assert net.refusal(OWNER, *net.messages(net.draft(1, {})), step_s=EPOCH_S)[0] == ("pot", 22)
     net.report(1, signing=Signing(net.nodes[:3]))
 
 
@@ -181,22 +181,22 @@ def test_a_commitment_is_refused_alone_after_its_report_or_beside_another_ones(n
     commit, report = net.messages(draft)
     another, its_report = net.messages(other)
     alone = ("settlement", errors.CommitmentAlone.code)
-    assert net.refused(OWNER, commit, step_s=EPOCH_S)[0] == alone
-    assert net.refused(OWNER, report, commit)[0] == ("settlement", errors.NoCommitment.code)
-    assert net.refused(OWNER, report)[0] == ("settlement", errors.NoCommitment.code)
-    assert net.refused(OWNER, another, report)[0] == alone
-    assert net.refused(OWNER, commit, its_report)[0] == alone
-    assert net.refused(OWNER, commit, commit, report)[0] == alone
+    assert net.refusal(OWNER, commit, step_s=EPOCH_S)[0] == alone
+    assert net.refusal(OWNER, report, commit)[0] == ("settlement", errors.NoCommitment.code)
+    assert net.refusal(OWNER, report)[0] == ("settlement", errors.NoCommitment.code)
+    assert net.refusal(OWNER, another, report)[0] == alone
+    assert net.refusal(OWNER, commit, its_report)[0] == alone
+    assert net.refusal(OWNER, commit, commit, report)[0] == alone
     changed = net.draft(1, {}, data_ref="another")
-    assert net.refused(OWNER, net.messages(changed)[0], report)[0] == alone
+    assert net.refusal(OWNER, net.messages(changed)[0], report)[0] == alone
     net.ok(OWNER, commit, report)
 
 
 def test_a_commitment_within_authz_is_refused_though_a_report_follows(net: Net) -> None:
     commit, report = net.messages(net.draft(1, {}))
-    assert net.refused(OWNER, execute(text(OWNER), commit, report), step_s=EPOCH_S)[0] == ("settlement", 11)
-    assert net.refused(OWNER, execute(text(OWNER), commit), report)[0] == ("settlement", 11)
-    assert net.refused(OWNER, commit, execute(text(OWNER), report))[0] == ("settlement", 11)
+    assert net.refusal(OWNER, execute(text(OWNER), commit, report), step_s=EPOCH_S)[0] == ("settlement", 11)
+    assert net.refusal(OWNER, execute(text(OWNER), commit), report)[0] == ("settlement", 11)
+    assert net.refusal(OWNER, commit, execute(text(OWNER), report))[0] == ("settlement", 11)
 
 
 def test_a_report_is_held_against_the_lines_of_its_commitment(net: Net) -> None:
@@ -204,7 +204,7 @@ def test_a_report_is_held_against_the_lines_of_its_commitment(net: Net) -> None:
     tree = Tree([traffic_leaf(net.nodes[0], 1, 1_500)])
 
     def told(lines: list[Any], volumes: dict[str, int] = volumes, tree: Tree | None = tree, **changes: Any) -> tuple[str, int]:
-        return net.refused(OWNER, *net.messages(net.draft(1, volumes, lines, tree, **changes)), step_s=EPOCH_S)[0]
+        return net.refusal(OWNER, *net.messages(net.draft(1, volumes, lines, tree, **changes)), step_s=EPOCH_S)[0]
 
     mismatch, invalid = ("settlement", errors.CommitmentMismatch.code), ("settlement", errors.InvalidCommitment.code)
     assert told([(text(STRANGER), EDGE, PAID, 5)]) == mismatch
@@ -326,7 +326,7 @@ def test_governance_alone_changes_parameters(net: Net) -> None:
     params = default_params()
     params.audits_per_day = 7
     update = message("MsgUpdateParams", authority=GOV, params=params)
-    assert net.refused(OWNER, message("MsgUpdateParams", authority=text(OWNER), params=params))[0] == ("gov", 13)
+    assert net.refusal(OWNER, message("MsgUpdateParams", authority=text(OWNER), params=params))[0] == ("gov", 13)
     at_end_of(net.app, {net.driver.height + 1: update})
     net.driver.next_block()
     assert net.query(SETTLEMENT, "Params").params.audits_per_day == 7

@@ -95,7 +95,7 @@ def test_a_leaf_that_nobody_shows_voids_the_epoch_at_the_deadline(net: Net) -> N
     assert net.module_wei("settlement") == 0
     assert {name: net.module_wei(name) for name in before_report} == before_report
     assert net.query(SETTLEMENT, "Challenges").challenges == []
-    assert net.refused(FINDER, challenge())[0] == ("settlement", errors.EpochVoid.code)
+    assert net.refusal(FINDER, challenge())[0] == ("settlement", errors.EpochVoid.code)
     net.holds()
 
 
@@ -112,7 +112,7 @@ def test_an_answer_in_the_deadlines_block_is_in_time_and_one_block_later_too_lat
     net.ok(FINDER, challenge(index=1))
     for _ in range(CHALLENGE_BLOCKS):
         net.driver.next_block()
-    assert net.refused(RESPONDER, answer(2, tree.proof(1)))[0] == ("settlement", errors.UnknownChallenge.code)
+    assert net.refusal(RESPONDER, answer(2, tree.proof(1)))[0] == ("settlement", errors.UnknownChallenge.code)
 
 
 def test_answers_that_show_something_else_are_refused(net: Net) -> None:
@@ -121,12 +121,12 @@ def test_answers_that_show_something_else_are_refused(net: Net) -> None:
     net.report(2, other)
     net.ok(FINDER, challenge(index=1))
     invalid = ("settlement", errors.InvalidProof.code)
-    assert net.refused(RESPONDER, answer(1, tree.proof(0)))[0] == invalid
-    assert net.refused(RESPONDER, answer(1, other.proof(1, 2)))[0] == invalid
+    assert net.refusal(RESPONDER, answer(1, tree.proof(0)))[0] == invalid
+    assert net.refusal(RESPONDER, answer(1, other.proof(1, 2)))[0] == invalid
     proof = tree.proof(1)
     proof.leaf.noz += 1
-    assert net.refused(RESPONDER, answer(1, proof))[0] == invalid
-    assert net.refused(RESPONDER, answer(9, tree.proof(1)))[0] == ("settlement", errors.UnknownChallenge.code)
+    assert net.refusal(RESPONDER, answer(1, proof))[0] == invalid
+    assert net.refusal(RESPONDER, answer(9, tree.proof(1)))[0] == ("settlement", errors.UnknownChallenge.code)
     net.ok(RESPONDER, answer(1, tree.proof(1)))
 
 
@@ -135,26 +135,26 @@ def test_a_leaf_in_a_tree_of_another_sum_is_no_answer(net: Net) -> None:
     tree = tree_of(net)
     net.report(1, tree, volumes={wallet: noz + 1 for wallet, noz in tree.volumes().items()})
     net.ok(FINDER, challenge())
-    assert net.refused(RESPONDER, answer(1, tree.proof(0)))[0] == ("settlement", errors.InvalidProof.code)
+    assert net.refusal(RESPONDER, answer(1, tree.proof(0)))[0] == ("settlement", errors.InvalidProof.code)
 
 
 def test_challenges_that_cannot_be_are_refused(net: Net) -> None:
     net.report(1, tree_of(net))
-    assert net.refused(FINDER, challenge(index=3))[0] == ("settlement", errors.InvalidProof.code)
-    assert net.refused(FINDER, challenge(index=(1 << 64) - 1))[0] == ("settlement", errors.InvalidProof.code)
-    assert net.refused(FINDER, challenge(epoch=2))[0] == ("settlement", errors.EpochNotKept.code)
-    assert net.refused(FINDER, challenge(epoch=-1))[0] == ("settlement", errors.EpochNotKept.code)
+    assert net.refusal(FINDER, challenge(index=3))[0] == ("settlement", errors.InvalidProof.code)
+    assert net.refusal(FINDER, challenge(index=(1 << 64) - 1))[0] == ("settlement", errors.InvalidProof.code)
+    assert net.refusal(FINDER, challenge(epoch=2))[0] == ("settlement", errors.EpochNotKept.code)
+    assert net.refusal(FINDER, challenge(epoch=-1))[0] == ("settlement", errors.EpochNotKept.code)
     net.ok(FINDER, challenge(index=1))
-    assert net.refused(RESPONDER, challenge(index=1, finder=RESPONDER))[0] == ("settlement", errors.LeafChallenged.code)
+    assert net.refusal(RESPONDER, challenge(index=1, finder=RESPONDER))[0] == ("settlement", errors.LeafChallenged.code)
     net.report(2)
-    assert net.refused(FINDER, challenge(epoch=2))[0] == ("settlement", errors.InvalidProof.code), "an idle epoch has no leaves"
+    assert net.refusal(FINDER, challenge(epoch=2))[0] == ("settlement", errors.InvalidProof.code), "an idle epoch has no leaves"
 
 
 def test_who_cannot_pay_the_bond_or_have_it_back_cannot_challenge(net: Net) -> None:
     net.report(1, tree_of(net))
     poor = KEYS[4]
     net.ok(poor, send(text(poor), text(OWNER), net.wei(text(poor)) - BOND_WEI // 2))
-    assert net.refused(poor, challenge(finder=poor))[0] == ("sdk", 5)
+    assert net.refusal(poor, challenge(finder=poor))[0] == ("sdk", 5)
     handler = net.app.executor._handlers[f"{SETTLEMENT}.MsgFraudProof"]
     ctx = Context(CHAIN_ID, net.driver.height + 1, net.driver.time_ns, Mode.FINALIZE)
     proof = challenge()
@@ -192,7 +192,7 @@ def test_an_epoch_has_at_most_so_many_open_challenges_and_all_of_them_end_with_i
     net.report(1, tree_of(net, MAX_CHALLENGES_OF_EPOCH + 1))
     most = [challenge(index=index) for index in range(MAX_CHALLENGES_OF_EPOCH)]
     net.ok(FINDER, *most)
-    assert net.refused(FINDER, challenge(index=MAX_CHALLENGES_OF_EPOCH))[0] == ("settlement", errors.TooManyChallenges.code)
+    assert net.refusal(FINDER, challenge(index=MAX_CHALLENGES_OF_EPOCH))[0] == ("settlement", errors.TooManyChallenges.code)
     assert net.module_wei("settlement") == MAX_CHALLENGES_OF_EPOCH * BOND_WEI
     for _ in range(CHALLENGE_BLOCKS):
         net.driver.next_block()

@@ -320,11 +320,11 @@ def test_a_proved_lie_voids_the_epoch_and_its_cost_is_shared_out_to_the_last_wei
 def test_a_lie_is_punished_once_and_its_honest_receipts_can_be_reported_again(net: Net) -> None:
     tree = lie(net)
     net.ok(FINDER, bad_leaf_of(tree))
-    assert net.refused(FINDER, bad_leaf_of(tree))[0] == ("settlement", errors.EpochVoid.code)
+    assert net.refusal(FINDER, bad_leaf_of(tree))[0] == ("settlement", errors.EpochVoid.code)
     honest = Tree([leaf for leaf in tree.leaves if leaf.noz % 10 == 0])
     net.report(2, honest)
     double = fraud("double_entry", first=tree.proof(1, 1), second=honest.proof(0, 2))
-    assert net.refused(FINDER, double)[0] == ("settlement", errors.EpochVoid.code), "a void epoch paid nothing"
+    assert net.refusal(FINDER, double)[0] == ("settlement", errors.EpochVoid.code), "a void epoch paid nothing"
     for epoch in range(3, 3 + MATURE_EPOCH):
         net.report(epoch)
     with pytest.raises(NotFound):
@@ -353,7 +353,7 @@ def test_an_epoch_whose_rewards_mature_is_beyond_proof(net: Net) -> None:
     messages = net.messages(net.draft(1 + MATURE_EPOCH, {}))
     block = net.driver.next_block([net.sign(OWNER, *messages, gas=10**7), net.sign(FINDER, proof, gas=10**7)], process=False, time_step_s=EPOCH_S)
     assert [(one.codespace, one.code) for one in block.results] == [("", 0), ("settlement", errors.EpochMatures.code)]
-    assert net.refused(FINDER, proof)[0] == ("settlement", errors.EpochNotKept.code)
+    assert net.refusal(FINDER, proof)[0] == ("settlement", errors.EpochNotKept.code)
 
 
 def test_ozone_that_was_sold_since_is_pending_after_a_void_epoch(net: Net) -> None:
@@ -417,7 +417,7 @@ def test_more_promotion_than_was_granted_is_refused_with_the_report(net: Net) ->
     tree = Tree.of(traffic_leaf(NODE, 1, 10**9, A, PROMO, EDGE), traffic_leaf(NODE, 2, 1, A, PROMO, STORAGE))
     for expired_noz in (0, 1):
         draft = net.draft(1, tree.volumes(), tree.lines(), tree, expired_noz=expired_noz)
-        assert net.refused(OWNER, *net.messages(draft), step_s=EPOCH_S)[0] == ("grant", 22)
+        assert net.refusal(OWNER, *net.messages(draft), step_s=EPOCH_S)[0] == ("grant", 22)
 
 
 # --- each kind ---------------------------------------------------------------------------------------------------------------------------
@@ -432,7 +432,7 @@ def verdict(net: Net, proof: Any) -> tuple[str, int]:
 def forged(net: Net, proof: Any) -> tuple[str, int]:
     """A refused proof costs its sender the fee and changes nothing else."""
     before = net.wei(text(FINDER))
-    found = net.refused(FINDER, proof)[0]
+    found = net.refusal(FINDER, proof)[0]
     assert net.wei(text(FINDER)) == before - send_fee()
     return found
 

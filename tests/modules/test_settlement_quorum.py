@@ -25,7 +25,7 @@ def test_a_quorum_reports_and_one_signature_fewer_does_not(count: int) -> None:
     draft = net.draft(1, {})
 
     def refused(nodes: list[MetaKeys], **changes: object) -> tuple[str, int]:
-        return net.refused(OWNER, *net.messages(draft, Signing(nodes, **changes)), step_s=EPOCH_S)[0]  # type: ignore[arg-type]
+        return net.refusal(OWNER, *net.messages(draft, Signing(nodes, **changes)), step_s=EPOCH_S)[0]  # type: ignore[arg-type]
 
     some = choose.sample(net.nodes, need)
     selectors = sorted(node.bls_pubkey for node in some)
@@ -41,7 +41,7 @@ def test_a_quorum_reports_and_one_signature_fewer_does_not(count: int) -> None:
     assert sorted(net.kept().signers) == sorted(node.network_address for node in some)
     net.report(2)
     assert len(net.kept(2).signers) == count
-    assert net.refused(OWNER, *net.messages(draft, Signing(some)), step_s=EPOCH_S)[0] == ("pot", 8), "a replayed epoch"
+    assert net.refusal(OWNER, *net.messages(draft, Signing(some)), step_s=EPOCH_S)[0] == ("pot", 8), "a replayed epoch"
 
 
 def test_two_quorums_always_share_more_than_a_third() -> None:
@@ -64,12 +64,12 @@ def test_a_rogue_key_that_cancels_anothers_out_gets_no_quorum() -> None:
     forged = attacker.sign(draft.message)
     assert bls.verify_aggregate([net.nodes[0].bls_pubkey, net.nodes[1].bls_pubkey, rogue], draft.message, forged), "the attack that the proof stops"
     proof = bls.prove_possession(attacker.bls_secret, "test-1", attacker.address, rogue)
-    assert net.refused(OWNER, net.register_keys(attacker, bls_pubkey=rogue, proof_of_possession=proof))[0] == ("settlement", 6)
+    assert net.refusal(OWNER, net.register_keys(attacker, bls_pubkey=rogue, proof_of_possession=proof))[0] == ("settlement", 6)
     info = draft.signature_info({node.bls_pubkey: node.sign(draft.message) for node in net.nodes[:3]})
     del info.pub_keys[:]
     info.pub_keys.extend(sorted([net.nodes[0].bls_pubkey, net.nodes[1].bls_pubkey, rogue]))
     info.signature = forged
-    assert net.refused(OWNER, *draft.messages(info), step_s=EPOCH_S)[0] == ("pot", 22)
+    assert net.refusal(OWNER, *draft.messages(info), step_s=EPOCH_S)[0] == ("pot", 22)
 
 
 def test_a_signature_for_another_chain_or_another_report_is_none() -> None:
@@ -79,4 +79,4 @@ def test_a_signature_for_another_chain_or_another_report_is_none() -> None:
     for signed in (other, elsewhere):
         info = draft.signature_info({node.bls_pubkey: node.sign(draft.message) for node in net.nodes})
         info.signature = signed.signature_info({node.bls_pubkey: node.sign(signed.message) for node in net.nodes}).signature
-        assert net.refused(OWNER, *draft.messages(info), step_s=EPOCH_S)[0] == ("pot", 23)
+        assert net.refusal(OWNER, *draft.messages(info), step_s=EPOCH_S)[0] == ("pot", 23)
