@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Any, Final
 
 NANOS: Final = 1_000_000_000
 GO_NO_TIME_S: Final = -62_135_596_800
@@ -14,6 +14,17 @@ _TIME: Final = re.compile(r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\
 
 _GO_DURATION: Final = re.compile(r"(\d{1,12})(?:\.(\d*))?(h|ms|m|s|us|µs|ns)", re.ASCII)
 _GO_UNITS_NS: Final = {"h": 3600 * NANOS, "m": 60 * NANOS, "s": NANOS, "ms": 10**6, "us": 1000, "µs": 1000, "ns": 1}
+
+
+def ns_of(message: Any) -> int:
+    """Nanoseconds of a Timestamp (since 1970) or a Duration."""
+    return int(message.seconds) * NANOS + int(message.nanos)
+
+
+def set_ns(message: Any, value_ns: int) -> None:
+    """Write nanoseconds into a Timestamp or a Duration, which is there from then on, even at 0."""
+    message.SetInParent()
+    message.seconds, message.nanos = divmod(value_ns, NANOS)
 
 
 def rfc3339(seconds: int, nanos: int = 0) -> str:

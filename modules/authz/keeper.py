@@ -8,7 +8,7 @@ from typing import Any, Final
 from chain.authorization import Accepted, AuthorizationKind
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class, pack_any, unpack_any
-from chain.codec.times import NANOS, rfc3339, sortable
+from chain.codec.times import NANOS, ns_of, rfc3339, sortable
 from chain.context import Context
 from chain.crypto import address as bech32
 from chain.errors import AppError, InvalidType, OutOfGas, PanicError, Unauthorized, UndefinedError, with_detail
@@ -73,13 +73,13 @@ class AuthzKeeper:
 
     def save(self, ctx: Context, state: StateWriter, granter: bytes, grantee: bytes, authorization: Any, expiration: Any | None) -> None:
         """Write a grant, in place of one for the same messages. ``expiration`` is a Timestamp. Raises InvalidExpiration (authz/3)."""
-        if expiration is not None and _ns(expiration) <= ctx.time_ns:
-            now, then = (rfc3339(ns // NANOS) for ns in (ctx.time_ns, _ns(expiration)))
+        if expiration is not None and ns_of(expiration) <= ctx.time_ns:
+            now, then = (rfc3339(ns // NANOS) for ns in (ctx.time_ns, ns_of(expiration)))
             raise InvalidExpiration(f"expiration must be after the current block time ({now}), got {then}")
         type_url = self.kind_of(authorization).type_url(authorization)
         old = self.grant(state, granter, grantee, type_url)
         before = old.expiration if old is not None and old.HasField("expiration") else None
-        if before is None or expiration is None or _ns(before) != _ns(expiration):
+        if before is None or expiration is None or ns_of(before) != ns_of(expiration):
             if before is not None:
                 self._unqueue(ctx, state, granter, grantee, type_url, before)
             if expiration is not None:
@@ -146,7 +146,7 @@ class AuthzKeeper:
         if grant is None:
             pair = f"granter: {bech32.encode(granter)}, grantee: {bech32.encode(grantee)}"
             raise NoAuthorization(f"failed to get grant with given {pair} & msgType: {type_url} ")
-        if grant.HasField("expiration") and _ns(grant.expiration) < ctx.time_ns:
+        if grant.HasField("expiration") and ns_of(grant.expiration) < ctx.time_ns:
             raise AuthorizationExpired
         authorization = unpack_any(grant.authorization)
         accepted = self.kind_of(authorization).accept(ctx, authorization, message)
@@ -182,11 +182,6 @@ class AuthzKeeper:
 def _check_generic(authorization: Any) -> None:
     if not authorization.msg:
         raise UndefinedError("msg type cannot be empty")
-
-
-def _ns(time: Any) -> int:
-    """Unix nanoseconds of a Timestamp."""
-    return int(time.seconds) * NANOS + int(time.nanos)
 
 
 def sortable_of(time: Any) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from chain import coins
 from chain.codec.registry import message_class, pack_any, unpack_any
-from chain.codec.times import NANOS
+from chain.codec.times import NANOS, ns_of
 from chain.coins import Coin, Coins
 from chain.context import Context
 from chain.errors import AppError, InvalidCoins, PackAnyError, UndefinedError
@@ -118,12 +118,12 @@ def _accept_allowed(ctx: Context, allowance: Any, fee: Coins, type_urls: Sequenc
 
 def _begin_period(ctx: Context, allowance: Any) -> None:
     """Fill up what may be spent, to no more than is left in all, if the period is over; the next one follows it, or where none was used, begins now."""
-    reset_ns = _ns(allowance.period_reset)
+    reset_ns = ns_of(allowance.period_reset)
     if ctx.time_ns < reset_ns:
         return
     limit, left = _coins(allowance.period_spend_limit), _coins(allowance.basic.spend_limit)
     _set(allowance.period_can_spend, left if left and coins.subtract_checked(left, limit) is None else limit)
-    period_ns = _ns(allowance.period)
+    period_ns = ns_of(allowance.period)
     reset_ns += period_ns
     if ctx.time_ns > reset_ns:
         reset_ns = ctx.time_ns + period_ns
@@ -155,12 +155,12 @@ def _check_periodic(allowance: Any) -> None:
     total = coins.from_messages(allowance.basic.spend_limit)
     if total and (len(limit) > len(total) or any(not coins.amount_of(total, denom) for denom, _ in limit)):
         raise InvalidCoins("period spend limit has different currency than basic spend limit")
-    if _ns(allowance.period) < 0:
+    if ns_of(allowance.period) < 0:
         raise InvalidDuration("negative clock step")
 
 
 def _is_over(ctx: Context, basic: Any) -> bool:
-    return basic.HasField("expiration") and _ns(basic.expiration) < ctx.time_ns
+    return basic.HasField("expiration") and ns_of(basic.expiration) < ctx.time_ns
 
 
 def _coins(messages: Any) -> Coins:
@@ -170,8 +170,3 @@ def _coins(messages: Any) -> Coins:
 def _set(messages: Any, amount: Coins) -> None:
     del messages[:]
     messages.extend(coins.to_messages(amount))
-
-
-def _ns(time: Any) -> int:
-    """Nanoseconds of a Timestamp or Duration."""
-    return int(time.seconds) * NANOS + int(time.nanos)

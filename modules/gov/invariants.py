@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from chain import coins
 from chain.authority import GOV_ADDRESS
+from chain.codec.times import ns_of
 from chain.store.api import StateReader
 from modules.gov import keys
-from modules.gov.keeper import DEPOSIT_PERIOD, VOTING_PERIOD, Deposit, GovKeeper, Proposal, end_ns
+from modules.gov.keeper import DEPOSIT_PERIOD, VOTING_PERIOD, Deposit, GovKeeper, Proposal
 from modules.gov.params import all_at_least
 
 
@@ -23,9 +24,9 @@ def open_proposals_are_queued(keeper: GovKeeper, state: StateReader) -> str | No
     expected: dict[bytes, None] = {}
     for proposal in keeper.all(state, keys.PROPOSALS, Proposal):
         if proposal.status == DEPOSIT_PERIOD:
-            expected[keys.queued(keys.INACTIVE, end_ns(proposal.deposit_end_time), proposal.id)] = None
+            expected[keys.queued(keys.INACTIVE, ns_of(proposal.deposit_end_time), proposal.id)] = None
         elif proposal.status == VOTING_PERIOD:
-            expected[keys.queued(keys.ACTIVE, end_ns(proposal.voting_end_time), proposal.id)] = None
+            expected[keys.queued(keys.ACTIVE, ns_of(proposal.voting_end_time), proposal.id)] = None
             expected[keys.voting(proposal.id)] = None
     found = [key for key, _ in store.iterate(keys.ACTIVE, keys.NEXT_ID)] + [key for key, _ in store.iterate(keys.VOTING, keys.DEPOSITS)]
     if sorted(expected) == found:

@@ -11,7 +11,7 @@ from chain import coins
 from chain.authority import GOV_ADDRESS, InvalidSigner
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class, pack_any
-from chain.codec.times import NANOS
+from chain.codec.times import ns_of, set_ns
 from chain.coins import Coin, Coins
 from chain.context import Context
 from chain.crypto import address as bech32
@@ -36,7 +36,7 @@ from modules.gov.errors import (
 )
 from modules.gov.expected import Accounts, Bank, CommunityPool, Router, Stake
 from modules.gov.hooks import GovHooks
-from modules.gov.params import Params, all_at_least, period_ns
+from modules.gov.params import Params, all_at_least
 
 log = structlog.get_logger("gov")
 
@@ -70,11 +70,6 @@ def require_length(text: str) -> None:
 def min_deposit(params: Any, expedited: bool) -> Coins:
     """What a proposal needs in all before it is voted on."""
     return _coins(params.expedited_min_deposit if expedited else params.min_deposit)
-
-
-def end_ns(timestamp: Any) -> int:
-    """Unix nanoseconds of a Timestamp."""
-    return int(timestamp.seconds) * NANOS + int(timestamp.nanos)
 
 
 class GovKeeper:
@@ -160,17 +155,17 @@ class GovKeeper:
     def queue(self, state: StateWriter, proposal: Any) -> None:
         """Put an open proposal where the end of its period is found."""
         queue, end = (keys.ACTIVE, proposal.voting_end_time) if proposal.status == VOTING_PERIOD else (keys.INACTIVE, proposal.deposit_end_time)
-        state.store(keys.STORE).set(keys.queued(queue, end_ns(end), proposal.id), keys.number(proposal.id))
+        state.store(keys.STORE).set(keys.queued(queue, ns_of(end), proposal.id), keys.number(proposal.id))
 
     def unqueue_active(self, state: StateWriter, proposal: Any) -> None:
-        state.store(keys.STORE).delete(keys.queued(keys.ACTIVE, end_ns(proposal.voting_end_time), proposal.id))
+        state.store(keys.STORE).delete(keys.queued(keys.ACTIVE, ns_of(proposal.voting_end_time), proposal.id))
 
     def delete_proposal(self, state: StateWriter, proposal_id: int) -> None:
         """Remove a proposal and its place in the queues; deposits and votes are the caller's."""
         proposal = self.existing(state, proposal_id)
         store = state.store(keys.STORE)
         if proposal.HasField("deposit_end_time"):
-            store.delete(keys.queued(keys.INACTIVE, end_ns(proposal.deposit_end_time), proposal_id))
+            store.delete(keys.queued(keys.INACTIVE, ns_of(proposal.deposit_end_time), proposal_id))
         if proposal.HasField("voting_end_time"):
             self.unqueue_active(state, proposal)
             store.delete(keys.voting(proposal_id))
@@ -215,8 +210,8 @@ class GovKeeper:
             proposer=bech32.encode(proposer),
             expedited=expedited,
         )
-        _set_time(proposal.submit_time, ctx.time_ns)
-        _set_time(proposal.deposit_end_time, ctx.time_ns + period_ns(self.params(state).max_deposit_period))
+        set_ns(proposal.submit_time, ctx.time_ns)
+        set_ns(proposal.deposit_end_time, ctx.time_ns + ns_of(self.params(state).max_deposit_period))
         self.set_proposal(state, proposal)
         self.queue(state, proposal)
         for hook in self.hooks:
@@ -265,7 +260,7 @@ class GovKeeper:
             raise InvalidProposer(f"invalid proposer {proposer}")
         if proposal.status not in OPEN:
             raise InvalidProposal("proposal should be in the deposit or voting period")
-        if proposal.HasField("voting_end_time") and end_ns(proposal.voting_end_time) < ctx.time_ns:
+        if proposal.HasField("voting_end_time") and ns_of(proposal.voting_end_time) < ctx.time_ns:
             raise VotingPeriodEnded(f"voting period is already ended for this proposal {proposal_id}")
         params = self.params(state)
         self._charge(ctx, state, proposal_id, params)
@@ -330,17 +325,17 @@ class GovKeeper:
 
     def _activate(self, ctx: Context, state: StateWriter, proposal: Any) -> None:
         params = self.params(state)
-        _set_time(proposal.voting_start_time, ctx.time_ns)
-        _set_time(proposal.voting_end_time, ctx.time_ns + period_ns(params.expedited_voting_period if proposal.expedited else params.voting_period))
+        set_ns(proposal.voting_start_time, ctx.time_ns)
+        set_ns(proposal.voting_end_time, ctx.time_ns + ns_of(params.expedited_voting_period if proposal.expedited else params.voting_period))
         proposal.status = VOTING_PERIOD
         self.set_proposal(state, proposal)
-        state.store(keys.STORE).delete(keys.queued(keys.INACTIVE, end_ns(proposal.deposit_end_time), proposal.id))
+        state.store(keys.STORE).delete(keys.queued(keys.INACTIVE, ns_of(proposal.deposit_end_time), proposal.id))
         self.queue(state, proposal)
 
     def extend(self, state: StateWriter, proposal: Any) -> None:
         """Give an expedited proposal that did not pass the whole voting period, as an ordinary one; the caller writes the proposal."""
         proposal.expedited = False
-        _set_time(proposal.voting_end_time, end_ns(proposal.voting_start_time) + period_ns(self.params(state).voting_period))
+        set_ns(proposal.voting_end_time, ns_of(proposal.voting_start_time) + ns_of(self.params(state).voting_period))
         self.queue(state, proposal)
 
     def refund(self, ctx: Context, state: StateWriter, proposal_id: int) -> int:
@@ -424,11 +419,6 @@ def _coins(messages: Any) -> Coins:
 def _replace(messages: Any, amount: Coins) -> None:
     del messages[:]
     messages.extend(coins.to_messages(amount))
-
-
-def _set_time(timestamp: Any, time_ns: int) -> None:
-    timestamp.seconds, timestamp.nanos = divmod(time_ns, NANOS)
-    timestamp.SetInParent()
 
 
 def _under(state: StateReader, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from chain import coins
 from chain.codec.registry import message_class
-from chain.codec.times import NANOS
+from chain.codec.times import ns_of
 from chain.coins import Coin, Coins
 from chain.crypto import address as bech32
 from chain.dec import ONE, Dec, DecError, parse_dec
@@ -39,11 +39,6 @@ def default_params() -> Any:
     ):
         setattr(params, name, str(parse_dec(text)))
     return params
-
-
-def period_ns(duration: Any) -> int:
-    """Nanoseconds of a Duration."""
-    return int(duration.seconds) * NANOS + int(duration.nanos)
 
 
 def check_params(params: Any) -> None:
@@ -92,7 +87,7 @@ def _deposit(messages: Any, what: str) -> Coins:
 def _period(params: Any, name: str, what: str) -> int:
     if not params.HasField(name):
         raise UndefinedError(f"{what} must not be nil")
-    found = period_ns(getattr(params, name))
+    found = ns_of(getattr(params, name))
     if not 0 < found <= _MAX_PERIOD_NS:
         raise UndefinedError(f"{what} must be positive and at most {_MAX_PERIOD_NS} ns, got {found} ns")
     return found

@@ -8,7 +8,7 @@ from typing import Any, Final
 from chain.authority import GOV_ADDRESS
 from chain.codec.canonical import encode, known
 from chain.codec.registry import message_class
-from chain.codec.times import NANOS, rfc3339
+from chain.codec.times import NANOS, rfc3339, set_ns
 from chain.context import Context
 from chain.crypto import address as bech32
 from chain.ozone import Ozone as OzonePool
@@ -37,7 +37,7 @@ from modules.grant.errors import (
 )
 from modules.grant.expected import Bank, Ozone
 from modules.grant.params import Params
-from modules.grant.records import ACCOUNT, COMMON_POOL, ENDED, OPEN, Campaign, Claim, Pool, ns_of, reserved_wei, set_ns
+from modules.grant.records import ACCOUNT, COMMON_POOL, ENDED, OPEN, Campaign, Claim, Pool, ns_of, reserved_wei
 
 DAY_NS: Final = 86_400 * NANOS
 _Int: Final = message_class("stratos.types.v1.Int")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from chain.codec import times
 from chain.codec.registry import message_class
 from chain.codec.times import NANOS
 from chain.coins import parse_wire_int
@@ -36,12 +37,7 @@ def ns_of(time: Any, what: str) -> int:
     """Unix nanoseconds of a Timestamp. Raises InvalidRequest (sdk/18) unless it lies between 1970 and the year 10,000."""
     if not (0 <= time.seconds < END_S and 0 <= time.nanos < NANOS):
         raise InvalidRequest(f"expected {what} between 1970 and the year 10000, got {time.seconds} s")
-    return int(time.seconds) * NANOS + int(time.nanos)
-
-
-def set_ns(time: Any, value_ns: int) -> None:
-    """Write Unix nanoseconds into a Timestamp."""
-    time.seconds, time.nanos = divmod(value_ns, NANOS)
+    return times.ns_of(time)
 
 
 def reserved_wei(campaign: Any) -> int:

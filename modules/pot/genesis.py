@@ -12,6 +12,7 @@ from typing import Any, Final
 from chain import coins
 from chain.codec.json import from_json, to_json
 from chain.codec.registry import message_class
+from chain.codec.times import ns_of, set_ns
 from chain.coins import parse_int
 from chain.context import Context
 from chain.crypto import address as bech32
@@ -23,7 +24,7 @@ from modules.pot import keys
 from modules.pot.errors import InvalidDenom
 from modules.pot.keeper import PotKeeper
 from modules.pot.params import DENOM, check, default_params, gains_by_own_traffic, supply_wei
-from modules.pot.records import PACKAGE, Amounts, amounts_of, ns_of, reward_message, set_ns, text_of, wei
+from modules.pot.records import PACKAGE, Amounts, amounts_of, reward_message, text_of, wei
 from modules.pot.slashing import slash_of
 
 GenesisState: Final = message_class(f"{PACKAGE}.GenesisState")

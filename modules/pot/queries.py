@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from chain import dec_coins
 from chain.codec.registry import message_class
+from chain.codec.times import ns_of, set_ns
 from chain.coins import amount_of
 from chain.context import Context
 from chain.crypto import address as bech32
@@ -29,9 +30,7 @@ from modules.pot.records import (
     Approvals,
     Economics,
     RewardMessage,
-    ns_of,
     reward_message,
-    set_ns,
     unpacked,
     wei,
 )

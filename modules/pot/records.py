@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class
-from chain.codec.times import NANOS
+from chain.codec.times import ns_of, set_ns
 from chain.codec.varint import delimited, undelimited, uvarint
 from chain.coins import CoinMessage
 from chain.crypto import address as bech32
@@ -69,17 +69,6 @@ def amounts_of(reward: Any) -> Amounts:
 
 def reward_message(wallet: str, amounts: Amounts) -> Any:
     return RewardMessage(wallet_address=wallet, reward_from_mining_pool=wei(amounts.mining_wei), reward_from_traffic_pool=wei(amounts.traffic_wei))
-
-
-def ns_of(time: Any) -> int:
-    """Unix nanoseconds of a Timestamp."""
-    return int(time.seconds) * NANOS + int(time.nanos)
-
-
-def set_ns(time: Any, value_ns: int) -> None:
-    """Write Unix nanoseconds into a Timestamp."""
-    time.SetInParent()
-    time.seconds, time.nanos = divmod(value_ns, NANOS)
 
 
 def packed(message: Any) -> bytes:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from chain.codec.times import set_ns
 from chain.context import Context
 from chain.crypto import address as bech32
 from chain.crypto import bls
@@ -43,7 +44,6 @@ from modules.pot.records import (
     Economics,
     ReportRecord,
     TotalMessage,
-    set_ns,
     wei,
 )
 from modules.pot.rewards import Distribution, Work, distribute

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from chain.codec.times import NANOS
+from chain.codec.times import NANOS, ns_of, set_ns
 from chain.context import Context
 from chain.crypto import address as bech32
 from chain.errors import NotFound, wrapped
@@ -22,7 +22,7 @@ from chain.store.api import StateReader, StateWriter
 from modules.pot import events, keys
 from modules.pot.errors import AlreadyApproved, NotTheOwner, ReporterAddressOrOwner, SlashingResourceNodeFailure
 from modules.pot.maturity import coins
-from modules.pot.records import NAME, POT_ADDRESS, Approvals, ns_of, packed, set_ns, unpacked
+from modules.pot.records import NAME, POT_ADDRESS, Approvals, packed, unpacked
 from modules.pot.reports import Reports
 from modules.pot.rewards import slash_value_wei
 

@@ -14,7 +14,7 @@ from chain import coins
 from chain.codec.canonical import fill
 from chain.codec.json import from_json, to_json
 from chain.codec.registry import message_class
-from chain.codec.times import GO_NO_TIME_S
+from chain.codec.times import GO_NO_TIME_S, ns_of
 from chain.coins import Coin
 from chain.context import Context
 from chain.crypto import address as bech32
@@ -30,7 +30,7 @@ from modules.register.keeper import RegisterKeeper
 from modules.register.node_types import check_node_type
 from modules.register.params import MAX_PERIOD_S, check_params, default_params
 from modules.register.queries import leaving_deposits
-from modules.register.records import ADDRESS_BYTES, BONDED, PACKAGE, UNBONDED, UNBONDING, bonded_pool, is_meta, not_bonded_pool, ns_of
+from modules.register.records import ADDRESS_BYTES, BONDED, PACKAGE, UNBONDED, UNBONDING, bonded_pool, is_meta, not_bonded_pool
 
 GenesisState: Final = message_class(f"{PACKAGE}.GenesisState")
 PATH: Final = "app_state.register"

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from chain.codec.times import ns_of
 from chain.crypto import address as bech32
 from chain.module import Invariant
 from chain.store.api import StateReader, prefix_end
 from modules.register import keys, records
 from modules.register.keeper import RegisterKeeper
-from modules.register.records import BONDED, UNBONDING, bonded_pool, is_active, is_meta, not_bonded_pool, ns_of
+from modules.register.records import BONDED, UNBONDING, bonded_pool, is_active, is_meta, not_bonded_pool
 
 
 def invariants(keeper: RegisterKeeper) -> Mapping[str, Invariant]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from chain import coins
 from chain.codec.canonical import known
+from chain.codec.times import ns_of
 from chain.coins import Coin
 from chain.context import Context
 from chain.crypto import address as bech32
@@ -43,7 +44,6 @@ from modules.register.records import (
     bonded_pool,
     is_meta,
     not_bonded_pool,
-    ns_of,
     time_of,
     time_text,
 )

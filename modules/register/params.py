@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from chain import coins
+from chain.codec.times import ns_of
 from chain.coins import CoinMessage
 from chain.errors import AppError, UndefinedError
 from chain.ozone import MAX_AMOUNT
-from modules.register.records import Params, ns_of
+from modules.register.records import Params
 
 _DAY_S: Final = 86_400
 _MIN_DEPOSIT_WEI: Final = 10**18

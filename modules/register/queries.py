@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from chain.codec.registry import message_class
+from chain.codec.times import ns_of
 from chain.coins import CoinMessage
 from chain.context import Context
 from chain.crypto import address as bech32
@@ -15,7 +16,7 @@ from chain.pagination import paginate
 from chain.store.api import StateReader
 from modules.register import keys, records
 from modules.register.keeper import RegisterKeeper
-from modules.register.records import ADDRESS_BYTES, BONDED, PACKAGE, UNBONDED, UNBONDING, MetaNode, ResourceNode, is_meta, ns_of
+from modules.register.records import ADDRESS_BYTES, BONDED, PACKAGE, UNBONDED, UNBONDING, MetaNode, ResourceNode, is_meta
 
 SERVICE: Final = f"/{PACKAGE}.Query/"
 DepositInfo: Final = message_class(f"{PACKAGE}.DepositInfo")

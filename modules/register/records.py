@@ -78,11 +78,6 @@ def text_of(address: bytes) -> str:
     return bech32.encode(address, bech32.NODE)
 
 
-def ns_of(time: Any) -> int:
-    """Nanoseconds of a Timestamp or Duration."""
-    return int(time.seconds) * NANOS + int(time.nanos)
-
-
 def time_of(time_ns: int) -> Any:
     """Timestamp of a time."""
     seconds, nanos = divmod(time_ns, NANOS)

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, Final
 
 from chain.codec.canonical import encode
+from chain.codec.times import ns_of
 from chain.crypto import address as bech32
 from chain.dec import Dec, from_wire
 from chain.errors import InvariantBroken
@@ -15,7 +16,7 @@ from chain.store.api import KVReader, StateReader, StateWriter, prefix_end
 from modules.register import keys, records
 from modules.register.deposits import NodeDeposit
 from modules.register.expected import Bank
-from modules.register.records import BONDED, MetaNode, ResourceNode, is_active, is_meta, ns_of
+from modules.register.records import BONDED, MetaNode, ResourceNode, is_active, is_meta
 
 MAX_BENEFICIARY_OWNERS: Final = 100
 """Owners whose debts one payment to a beneficiary is held against."""

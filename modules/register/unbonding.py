@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from chain.codec.times import ns_of
 from chain.context import Context
 from chain.crypto import address as bech32
 from chain.store.api import StateWriter
 from modules.register import deposits, events, keys, records
 from modules.register.errors import InsufficientBalance, InvalidNodeStat, InvalidOwnerAddr, InvalidSuspensionStat, MaxUnbondingNodeEntries
 from modules.register.keeper import RegisterKeeper, with_unbonding
-from modules.register.records import BONDED, UNBONDED, UNBONDING, bonded_pool, is_meta, not_bonded_pool, ns_of, time_of, time_text
+from modules.register.records import BONDED, UNBONDED, UNBONDING, bonded_pool, is_meta, not_bonded_pool, time_of, time_text
 
 MAX_COMPLETED_PER_BLOCK: Final = 100
 MAX_EXPIRED_PER_BLOCK: Final = 100

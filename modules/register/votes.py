@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from chain.codec.times import ns_of
 from chain.context import Context
 from chain.quorum import quorum
 from chain.store.api import StateReader, StateWriter
@@ -22,7 +23,7 @@ from modules.register.errors import (
 )
 from modules.register.keeper import RegisterKeeper
 from modules.register.nodes import raised_noz
-from modules.register.records import BONDED, STATUS_NAMES, UNBONDED, KickPool, bonded_pool, is_active, not_bonded_pool, ns_of, time_of
+from modules.register.records import BONDED, STATUS_NAMES, UNBONDED, KickPool, bonded_pool, is_active, not_bonded_pool, time_of
 from modules.register.unbonding import leave
 
 FEWEST_KICK_VOTERS = 2

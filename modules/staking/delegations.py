@@ -9,6 +9,7 @@ from typing import Any, Final
 import structlog
 
 from chain.codec.canonical import encode
+from chain.codec.times import ns_of, set_ns
 from chain.context import Context
 from chain.crypto import address as bech32
 from chain.dec import Dec
@@ -41,8 +42,6 @@ from modules.staking.records import (
     Triplets,
     UnbondingDelegation,
     copy_of,
-    ns_of,
-    set_ns,
 )
 from modules.staking.store import OF_REDELEGATION, OF_UNBONDING, operator_of
 from modules.staking.validator_set import ValidatorSet

@@ -9,6 +9,7 @@ from typing import Any, Final
 from chain import coins
 from chain.codec.json import from_json, to_json
 from chain.codec.registry import message_class
+from chain.codec.times import ns_of
 from chain.context import Context
 from chain.crypto import address as bech32
 from chain.crypto.keys import public_key_from_any
@@ -20,7 +21,7 @@ from modules.staking import keys
 from modules.staking.expected import Bank, Consensus
 from modules.staking.keeper import StakingKeeper
 from modules.staking.params import check_params, default_params
-from modules.staking.records import BONDED, BONDED_POOL, NOT_BONDED_POOL, PACKAGE, STATUS_NAMES, UNBONDING, ns_of
+from modules.staking.records import BONDED, BONDED_POOL, NOT_BONDED_POOL, PACKAGE, STATUS_NAMES, UNBONDING
 from modules.staking.shares import power_of
 from modules.staking.store import OF_REDELEGATION, OF_UNBONDING, OF_VALIDATOR, operator_of
 from modules.staking.validator_set import KEY_TYPES

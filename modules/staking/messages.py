@@ -12,7 +12,7 @@ from chain import coins
 from chain.authority import require_gov
 from chain.codec.canonical import known
 from chain.codec.registry import message_class
-from chain.codec.times import NANOS
+from chain.codec.times import NANOS, ns_of, set_ns
 from chain.coins import Coin
 from chain.context import Context, Mode
 from chain.crypto import address as bech32
@@ -43,7 +43,7 @@ from modules.staking.errors import (
 from modules.staking.expected import Consensus
 from modules.staking.keeper import StakingKeeper
 from modules.staking.params import MAX_DURATION_NS, check_params
-from modules.staking.records import PACKAGE, POWER_REDUCTION, UNBONDED, UNBONDING, Validator, ns_of, set_ns
+from modules.staking.records import PACKAGE, POWER_REDUCTION, UNBONDED, UNBONDING, Validator
 from modules.staking.validator_set import KEY_TYPES
 
 LIMITS: Final = {"moniker": 70, "identity": 3000, "website": 140, "security_contact": 140, "details": 280}

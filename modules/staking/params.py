@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from chain import coins
+from chain.codec.times import ns_of
 from chain.dec import ONE, from_wire
 from chain.errors import UndefinedError
-from modules.staking.records import Params, ns_of
+from modules.staking.records import Params
 
 UNBONDING_S: Final = 1_814_400
 MAX_DURATION_NS: Final = (1 << 63) - 1

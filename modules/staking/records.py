@@ -33,17 +33,6 @@ IntProto: Final = message_class("cosmos.base.v1beta1.IntProto")
 Header: Final = message_class("tendermint.types.Header")
 
 
-def ns_of(message: Any) -> int:
-    """Nanoseconds of a Timestamp (since 1970) or Duration."""
-    return int(message.seconds) * NANOS + int(message.nanos)
-
-
-def set_ns(message: Any, value_ns: int) -> None:
-    """Write nanoseconds into a Timestamp."""
-    message.SetInParent()
-    message.seconds, message.nanos = divmod(value_ns, NANOS)
-
-
 def copy_of(message: Any) -> Any:
     """An independent copy."""
     copy = type(message)()

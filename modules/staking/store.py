@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 from chain.codec.canonical import encode
+from chain.codec.times import ns_of
 from chain.coins import Coin, Coins
 from chain.context import Context
 from chain.crypto import address as bech32
@@ -33,7 +34,6 @@ from modules.staking.records import (
     Triplets,
     UnbondingDelegation,
     Validator,
-    ns_of,
 )
 
 OF_UNBONDING, OF_REDELEGATION, OF_VALIDATOR = 1, 2, 3

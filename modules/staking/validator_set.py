@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from chain.codec.canonical import encode
+from chain.codec.times import set_ns
 from chain.codec.varint import uvarint
 from chain.context import Context
 from chain.crypto.keys import ED25519_URL, SECP256K1_URL, public_key_from_any
@@ -19,7 +20,7 @@ from chain.module import ValidatorUpdate
 from chain.store.api import StateReader, StateWriter, prefix_end
 from modules.staking import keys
 from modules.staking.errors import CannotRemoveValidator, NoValidator, ValidatorJailed
-from modules.staking.records import BONDED, UNBONDED, UNBONDING, Header, Operators, Updates, Validator, set_ns
+from modules.staking.records import BONDED, UNBONDED, UNBONDING, Header, Operators, Updates, Validator
 from modules.staking.shares import power_of
 from modules.staking.store import OF_VALIDATOR, StakingStore, cons_of, operator_of
 
