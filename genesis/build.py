@@ -146,7 +146,8 @@ def add_foundation(document: dict[str, Any], amount: Coins) -> None:
 
 
 def pin_supply(document: dict[str, Any]) -> None:
-    """Make the supply of this genesis file the one that the chain keeps: pot mints what is missing to its ``initial_total_supply``, and refuses more."""
+    """Make the supply of this genesis file the one that the chain keeps: pot mints what is missing to its ``initial_total_supply``, and burns what is
+    above it from the community pool."""
     total = document["app_state"]["pot"]["params"]["initial_total_supply"]
     held = coins.from_messages(coins.CoinMessage(**coin) for coin in document["app_state"]["bank"]["supply"])
     total["amount"] = str(coins.amount_of(held, total["denom"]))
