@@ -19,7 +19,6 @@ from chain.ozone import MAX_AMOUNT, bounded
 from chain.store.api import StateWriter
 from modules.register import errors, nodes, unbonding, votes
 from modules.register.errors import (
-    BadDenom,
     DuplicateVoting,
     EmptyMoniker,
     EmptyPubKey,
@@ -135,9 +134,7 @@ def handlers(keeper: RegisterKeeper) -> Mapping[str, MessageHandler]:
     def update_params(ctx: Context, state: StateWriter, message: Any) -> None:
         require_gov(message.authority)
         check_params(message.params)
-        old, pool = keeper.params(state), keeper.ozone(state)
-        if message.params.bond_denom != old.bond_denom and keeper.has_nodes(state):
-            raise BadDenom(f"nodes have deposited {old.bond_denom}: it cannot become {message.params.bond_denom}")
+        pool = keeper.ozone(state)
         granted = keeper.granted_noz(state)
         if message.params.solvency_rules and pool.outstanding_noz < granted:
             sold = f"{pool.remaining_noz} noz remain, of a supply of {pool.supply_noz} noz, and {granted} granted ones are outstanding"

@@ -9,6 +9,7 @@ from chain.codec.times import ns_of
 from chain.coins import CoinMessage
 from chain.errors import AppError, UndefinedError
 from chain.ozone import MAX_AMOUNT
+from chain.tx.fees import BASE_DENOM
 from modules.register.records import Params
 
 _DAY_S: Final = 86_400
@@ -20,10 +21,10 @@ MAX_PERIOD_S: Final = 100 * 365 * _DAY_S
 def default_params() -> Any:
     """Parameters of a new chain."""
     params = Params(
-        bond_denom="wei",
+        bond_denom=BASE_DENOM,
         max_entries=16,
         resource_node_reg_enabled=True,
-        resource_node_min_deposit=CoinMessage(denom="wei", amount=str(_MIN_DEPOSIT_WEI)),
+        resource_node_min_deposit=CoinMessage(denom=BASE_DENOM, amount=str(_MIN_DEPOSIT_WEI)),
         solvency_rules=True,
     )
     for name, days in (("unbonding_threashold_time", 180), ("unbonding_completion_time", 14), ("voting_period", 7)):
@@ -33,8 +34,8 @@ def default_params() -> Any:
 
 def check_params(params: Any) -> None:
     """Raise UndefinedError (undefined/1, as the original's plain errors) naming the parameter that cannot be."""
-    if not coins.is_denom(params.bond_denom):
-        raise UndefinedError(f"bond_denom: expected a letter, then 2 to 127 of letters, digits and / : . _ -, got {params.bond_denom[:60]!r}")
+    if params.bond_denom != BASE_DENOM:
+        raise UndefinedError(f"bond_denom: expected {BASE_DENOM}, in which ozone is paid and rewards are, got {params.bond_denom[:60]!r}")
     for name in ("unbonding_threashold_time", "unbonding_completion_time", "voting_period"):
         period = getattr(params, name)
         if not (0 <= period.seconds <= MAX_PERIOD_S and 0 <= period.nanos < 10**9 and ns_of(period) > 0):

@@ -118,9 +118,6 @@ class RegisterStore:
         """Every MetaNode, in the order of addresses."""
         return _all(state, keys.META_NODES, MetaNode)
 
-    def has_nodes(self, state: StateReader) -> bool:
-        return any(next(_store(state).iterate(prefix, prefix_end(prefix)), None) is not None for prefix in (keys.RESOURCE_NODES, keys.META_NODES))
-
     def active_addresses(self, state: StateReader) -> list[bytes]:
         """Network addresses of the meta nodes that are bonded and not suspended, in order: the n of every quorum."""
         return [key[1:] for key, _ in _store(state).iterate(keys.ACTIVE_META_NODES, prefix_end(keys.ACTIVE_META_NODES))]

@@ -18,11 +18,12 @@ MAX_EXPIRED_PER_BLOCK: Final = 100
 
 
 def mature_ns(ctx: Context, params: Any, node: Any) -> int:
-    """When what leaves now is paid back, in Unix nanoseconds: a candidate's after the completion time since it was created, a bonded node's after
-    the completion time from now, and not before the threshold time and the completion time since it was created."""
+    """When what leaves now is paid back, in Unix nanoseconds: a candidate's after the completion time since it was created (at once where that is
+    over, behind all that was due before), a bonded node's after the completion time from now, and not before the threshold time and the completion
+    time since it was created."""
     created, completion = ns_of(node.creation_time), ns_of(params.unbonding_completion_time)
     if node.status != BONDED:
-        return created + completion
+        return max(created + completion, ctx.time_ns)
     return max(created + ns_of(params.unbonding_threashold_time), ctx.time_ns) + completion
 
 

@@ -27,7 +27,7 @@ from modules.register.records import BONDED, STATUS_NAMES, UNBONDED, KickPool, b
 from modules.register.unbonding import leave
 
 FEWEST_KICK_VOTERS = 2
-"""With fewer meta nodes beside the accused one governance decides."""
+"""With fewer meta nodes beside those of the accused one's owner governance decides."""
 
 
 def register(
@@ -71,7 +71,8 @@ def register(
 
 
 def kick(keeper: RegisterKeeper, ctx: Context, state: StateWriter, target: bytes, voter: bytes, sender: str, *, approves: bool) -> None:
-    """An active meta node, whose owner is ``sender``, votes on whether another has to leave. The accused neither votes nor counts.
+    """An active meta node, whose owner is ``sender``, votes on whether another has to leave. The accused's owner neither votes nor counts, with
+    none of his meta nodes.
 
     With a quorum it leaves as if its owner had asked for it. A vote that cannot reach that any more is over at once. Raises
     NoActiveTargetMetaNodeFound (register/66), NoActiveVoterMetaNodeFound (67), GovernanceDecides (102) with fewer than two voters, VoteExpired (35),
@@ -79,6 +80,8 @@ def kick(keeper: RegisterKeeper, ctx: Context, state: StateWriter, target: bytes
     """
     node, voters = _accused(keeper, state, target)
     _require_voter(keeper, state, voter, sender)
+    if sender == node.owner_address:
+        raise NoActiveVoterMetaNodeFound(f"{records.text_of(voter)} is of the accused's owner, who has no vote")
     if len(voters) < FEWEST_KICK_VOTERS:
         raise GovernanceDecides(f"{len(voters)} may vote on {node.network_address}, expected {FEWEST_KICK_VOTERS} or more")
     vote, key = keeper.kick_vote(state, target), keys.kick(target)
@@ -116,7 +119,7 @@ def _accused(keeper: RegisterKeeper, state: StateReader, target: bytes) -> tuple
     node = keeper.meta_node(state, target)
     if node is None or not is_active(node):
         raise NoActiveTargetMetaNodeFound(records.text_of(target))
-    return node, [records.text_of(one) for one in keeper.active_addresses(state) if one != target]
+    return node, [one.network_address for one in keeper.active_meta_nodes(state) if one.owner_address != node.owner_address]
 
 
 def _tell_kick(ctx: Context, sender: str, voter: str, target: str, passes: bool) -> None:

@@ -95,7 +95,7 @@ def _double_entry(keeper: SettlementKeeper, ctx: Context, state: StateReader, pr
         raise NoFraud("the two leaves are one")
     identity = leaves.identity(one.leaf)
     if identity is None or identity != leaves.identity(other.leaf):
-        raise NoFraud("the two leaves do not have one serial, nor one share and day")
+        raise NoFraud("the two leaves do not have one serial, nor one stored share and day")
     return LyingEpoch(max(one.kept.epoch, other.kept.epoch))  # the later one: its signers had the earlier one before them
 
 

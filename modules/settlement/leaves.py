@@ -39,13 +39,13 @@ def leaf_bytes(leaf: Any) -> bytes:
 
 
 def identity(leaf: Any) -> bytes | None:
-    """What may be paid once: a limit's serial (16 bytes), or share root ‖ day (36 bytes). None where the leaf names none."""
+    """What may be paid once: a limit's serial (16 bytes), or that of a stored share ‖ day (20 bytes). None where the leaf names none."""
     kind = leaf.WhichOneof("source")
     if kind == "traffic":
         limit = decoded(OrderLimit, leaf.traffic.order_limit.body)
         return bytes(limit.serial) if limit is not None and len(limit.serial) == SERIAL_BYTES else None
-    if kind == "release" and len(leaf.release.share_root) == HASH_BYTES:
-        return bytes(leaf.release.share_root) + int(leaf.release.day).to_bytes(4, "big")
+    if kind == "release" and len(leaf.release.serial) == SERIAL_BYTES:
+        return bytes(leaf.release.serial) + int(leaf.release.day).to_bytes(4, "big")
     return None
 
 
@@ -80,6 +80,8 @@ def fault(leaf: Any, chain_id: str, ledger_key: LedgerKey) -> str | None:
 def _faults_of_release(leaf: Any) -> Iterator[str]:
     if len(leaf.release.share_root) != HASH_BYTES:
         yield "the share root has not 32 bytes"
+    if len(leaf.release.serial) != SERIAL_BYTES:
+        yield "the serial under which the share was stored has not 16 bytes"
     if not 1 <= leaf.release.day <= MAX_RETENTION_DAYS:
         yield f"the day is not from 1 to {MAX_RETENTION_DAYS}"
     if leaf.traffic_class != STORAGE:

@@ -164,10 +164,10 @@ def traffic_leaf(
     return made
 
 
-def release_leaf(day: int, noz: int = 1_000, beneficiary: str = A, fund: int = PAID, **changes: Any) -> Any:
-    """A leaf of a share's escrow."""
+def release_leaf(day: int, noz: int = 1_000, beneficiary: str = A, fund: int = PAID, *, copy: int = 0, **changes: Any) -> Any:
+    """A leaf of a share's escrow; ``copy`` tells replicas of one share apart."""
     made = message("Leaf", **{"beneficiary": beneficiary, "fund": fund, "traffic_class": STORAGE, "noz": noz} | changes)
-    made.release.share_root, made.release.day = b"R" * 32, day
+    made.release.share_root, made.release.day, made.release.serial = b"R" * 32, day, copy.to_bytes(16, "big")
     return made
 
 

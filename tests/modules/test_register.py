@@ -147,6 +147,15 @@ def test_a_candidate_that_nobody_voted_in_gets_its_deposit_back() -> None:
     assert net.pools() == [0, 0, 4 * DEPOSIT, 0]
 
 
+def test_a_candidate_that_leaves_late_is_free_at_once_and_pushes_in_before_nobody() -> None:
+    net = RegisterNet(4, params={"unbonding_completion_time": "50s"})
+    net.ok(5, create("Meta", 12, 5, 100 * STOS))
+    net.driver.next_block(time_step_s=500)
+    left = typed(net.ok(5, remove("Meta", 12, 5)), "EventUnBondingMetaNode")[0]
+    assert left["unbonding_mature_time"] == f'"{records.time_text(net.driver.time_ns)}"'
+    assert net.pools() == [0, 0, 4 * DEPOSIT, 0]
+
+
 @pytest.mark.parametrize(("created", "asked", "days"), [("2026-01-01T00:00:00Z", 0, 194), ("2025-01-01T00:00:00Z", 0, 14)])
 def test_what_leaves_is_free_after_threshold_and_completion(created: str, asked: int, days: int) -> None:
     """180 days since the node was made and 14 on top; 14 days from now for one that is older."""
@@ -287,6 +296,24 @@ def test_a_quorum_of_the_others_makes_a_meta_node_leave() -> None:
     assert typed(result, "EventUnBondingMetaNode")[0]["sender"] == f'"{text(KEYS[4])}"'
     assert net.query("MetaNode", network_addr=node_text(4)).node.status == UNBONDING
     assert net.query("Votes", network_addr=node_text(4)).kick.is_vote_passed
+
+
+def test_no_meta_node_of_the_accused_ones_owner_votes_or_counts() -> None:
+    owners = {1: 1, 2: 2, 3: 3, 4: 3}
+    net = RegisterNet(section={"meta_nodes": [genesis_node(number, owner) for number, owner in owners.items()]})
+    refused = net.run(3, kick(4, 3, 3, False))
+    assert (refused.codespace, refused.code) == ("register", 67)
+    assert "of the accused's owner" in refused.log
+    net.ok(1, kick(4, 1, 1))
+    net.ok(2, kick(4, 2, 2))
+    assert net.query("MetaNode", network_addr=node_text(4)).node.status == UNBONDING
+    assert net.query("MetaNode", network_addr=node_text(3)).node.status == BONDED
+
+
+def test_governance_decides_on_who_owns_all_but_one() -> None:
+    net = RegisterNet(section={"meta_nodes": [genesis_node(1, 1), genesis_node(2, 2), genesis_node(3, 2)]})
+    refused = net.run(1, kick(2, 1, 1))
+    assert (refused.codespace, refused.code) == ("register", 102)
 
 
 def test_a_kick_vote_is_over_when_approval_cannot_be_reached() -> None:

@@ -210,6 +210,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
         "session key has not signed",
     ),
     "a release of no share": (lambda: with_release(share_root=b"s" * 31), "share root"),
+    "a release of no copy": (lambda: with_release(serial=b"s" * 15), "serial"),
     "a release of day 0": (lambda: with_release(day=0), "day"),
     "a release of day 3,651": (lambda: with_release(day=3_651), "day"),
     "a release of another class": (lambda: release_leaf(1, traffic_class=EDGE), "paid as storage"),
@@ -528,6 +529,14 @@ def test_one_share_and_day_twice_voids_the_epoch_and_two_days_do_not(net: Net) -
     assert verdict(net, fraud("double_entry", first=tree.proof(by_day[4]), second=tree.proof(other))) == ("", 0)
 
 
+def test_two_replicas_of_one_share_are_paid_for_one_day(net: Net) -> None:
+    tree = Tree.of(release_leaf(4, copy=1), release_leaf(4, copy=2), release_leaf(4, 7, B, copy=3))
+    net.report(1, tree)
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert forged(net, fraud("double_entry", first=tree.proof(first), second=tree.proof(second))) == NO_FRAUD
+    assert net.kept().status == 1
+
+
 @pytest.mark.parametrize("order", [(1, 0), (0, 0)])
 def test_neighbours_out_of_order_or_equal_void_the_epoch(net: Net, order: tuple[int, int]) -> None:
     found = [traffic_leaf(NODE, 1, 500), traffic_leaf(NODE, 2, 600)]
@@ -547,7 +556,7 @@ def test_leaves_are_ordered_by_beneficiary_fund_class_and_serial() -> None:
     ]
     found = [leaves.sort_key(leaf) for leaf in ordered]
     assert found == sorted(found)  # type: ignore[type-var]
-    assert leaves.sort_key(release_leaf(256))[3] == b"R" * 32 + b"\x00\x00\x01\x00"  # type: ignore[index]
+    assert leaves.sort_key(release_leaf(256, copy=7))[3] == bytes(15) + b"\x07\x00\x00\x01\x00"  # type: ignore[index]
     assert leaves.sort_key(message("Leaf", beneficiary=A)) is None
 
 

@@ -110,7 +110,7 @@ def leaf_of(choose: random.Random, world: World, node: Node, noz: int) -> Any:
     """A good leaf, or at times one that pays a noz too many."""
     beneficiary, number = world.someone().text, choose.getrandbits(100)
     if choose.random() < 0.2:
-        return release_leaf(choose.randint(1, 365), noz, beneficiary)
+        return release_leaf(choose.randint(1, 365), noz, beneficiary, copy=number)
     noz = min(noz, 10**15)
     changes: dict[str, Any] = {"leaf": {"noz": noz + 1}} if choose.random() < 0.1 else {}
     chain = {"chain_id": world.driver.chain_id}
