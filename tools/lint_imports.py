@@ -3,6 +3,8 @@
 - a module imports no other module (capabilities come through ``chain/app.py``), and neither ``chain.abci`` nor ``chain.api``
 - ``chain`` imports ``modules`` in ``app.py`` alone
 - ``chain.testing`` is for tests and tools: nothing of the node imports it
+- ``sds_node`` uses the chain's crypto, codec, coins, errors and quorum, and what judges a receipt in settlement; ``meta``, ``resource`` and ``client``
+  do not know each other, nor does what they share know them; nothing imports ``sds_node``
 - nothing but tests and benches imports ``tests``, ``bench`` or ``tools``
 """
 
@@ -14,7 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("chain", "modules", "genesis")
+PACKAGES = ("chain", "modules", "genesis", "sds_node")
+OF_THE_CHAIN = ("chain.codec", "chain.coins", "chain.crypto", "chain.errors", "chain.quorum")
+OF_SETTLEMENT = tuple(f"modules.settlement.{name}" for name in ("commitment", "documents", "leaves", "params", "trees"))
+ROLES = ("client", "meta", "resource")
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -45,8 +50,22 @@ def problem(importer: tuple[str, ...], name: str) -> str | None:
             return "a module knows context, state and message; the node around it is out of reach"
     if importer[0] == "chain" and target[0] == "modules" and importer != ("chain", "app.py"):
         return "chain reaches modules through chain/app.py alone"
+    if importer[0] == "sds_node":
+        return _storage_problem(importer, target, name)
+    if target[0] == "sds_node":
+        return "the chain does not know the storage network"
     if name.startswith("chain.testing") and importer[:2] != ("chain", "testing"):
         return "the node does not depend on what tests it"
+    return None
+
+
+def _storage_problem(importer: tuple[str, ...], target: list[str], name: str) -> str | None:
+    if importer[1] == "testing":
+        return None
+    if target[0] in ("chain", "modules") and not any(name == one or name.startswith(f"{one}.") for one in OF_THE_CHAIN + OF_SETTLEMENT):
+        return f"the storage network uses {', '.join(OF_THE_CHAIN)} and settlement's rules of evidence alone"
+    if target[0] == "sds_node" and target[1:2] and target[1] in (*ROLES, "testing") and target[1] != importer[1]:
+        return "meta, resource and client share the files beside them and wire, not each other"
     return None
 
 

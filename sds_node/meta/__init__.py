@@ -1,0 +1,1 @@
+"""``spd``, the meta node: it places, audits and settles."""

@@ -1,0 +1,1 @@
+"""How nodes talk: authenticated, encrypted, many streams over one connection, each with back-pressure."""
