@@ -94,13 +94,13 @@ def _faults_of_traffic(leaf: Any, chain_id: str, ledger_key: LedgerKey) -> Itera
     if limit is None or receipt is None:
         yield "the order limit or the receipt is no document"
         return
-    yield from _faults_of_limit(limit, chain_id)
-    yield from _faults_of_receipt(receipt, limit, chain_id)
+    yield from faults_of_limit(limit, chain_id)
+    yield from faults_of_receipt(receipt, limit, chain_id)
     if (leaf.beneficiary, leaf.fund, leaf.traffic_class) != (limit.beneficiary, limit.fund, limit.traffic_class):
         yield "beneficiary, fund or class are not those of the order limit"
     if leaf.noz != receipt.bytes_acked * limit.max_noz // limit.max_bytes:
         yield "the noz are not floor(bytes_acked × max_noz ÷ max_bytes)"
-    yield from _faults_of_authority(traffic, limit, chain_id)
+    yield from faults_of_authority(traffic, limit, chain_id)
     key = ledger_key(node_of(limit.meta_node) or b"")
     if key is None:
         yield "the meta node of the order limit has no keys"
@@ -110,7 +110,8 @@ def _faults_of_traffic(leaf: Any, chain_id: str, ledger_key: LedgerKey) -> Itera
         yield "the session key has not signed the receipt"
 
 
-def _faults_of_limit(limit: Any, chain_id: str) -> Iterator[str]:
+def faults_of_limit(limit: Any, chain_id: str) -> Iterator[str]:
+    """What is wrong with an OrderLimit by itself; who signed it is not looked at."""
     if limit.chain_id != chain_id:
         yield "the order limit is for another chain"
     sizes = {"serial": SERIAL_BYTES} | dict.fromkeys(("lease_id", "session_pubkey", "object_root", "share_root"), HASH_BYTES)
@@ -127,7 +128,8 @@ def _faults_of_limit(limit: Any, chain_id: str) -> Iterator[str]:
         yield "the order limit's times are not in order"
 
 
-def _faults_of_receipt(receipt: Any, limit: Any, chain_id: str) -> Iterator[str]:
+def faults_of_receipt(receipt: Any, limit: Any, chain_id: str) -> Iterator[str]:
+    """What is wrong with a Receipt for that OrderLimit; who signed it is not looked at."""
     if receipt.chain_id != chain_id:
         yield "the receipt is for another chain"
     if receipt.serial != limit.serial:
@@ -140,7 +142,8 @@ def _faults_of_receipt(receipt: Any, limit: Any, chain_id: str) -> Iterator[str]
         yield "the receipt's times are not within those of the order limit"
 
 
-def _faults_of_authority(traffic: Any, limit: Any, chain_id: str) -> Iterator[str]:
+def faults_of_authority(traffic: Any, limit: Any, chain_id: str) -> Iterator[str]:
+    """What is wrong with the wallet's grant or legacy string of a TrafficEvidence for that OrderLimit, its signature included."""
     kind = traffic.WhichOneof("authority")
     if kind is None:
         if limit.action in (GET, PUT):
@@ -156,12 +159,13 @@ def _faults_of_authority(traffic: Any, limit: Any, chain_id: str) -> Iterator[st
     if grant is None:
         yield "the session grant is no document"
         return
-    yield from _faults_of_grant(grant, limit, chain_id)
+    yield from faults_of_grant(grant, limit, chain_id)
     if not documents.wallet_signed(traffic.grant.body, traffic.grant.public_key, traffic.grant.signature, wallet):
         yield "the wallet has not signed the session grant"
 
 
-def _faults_of_grant(grant: Any, limit: Any, chain_id: str) -> Iterator[str]:
+def faults_of_grant(grant: Any, limit: Any, chain_id: str) -> Iterator[str]:
+    """What is wrong with a SessionGrant for that OrderLimit; who signed it is not looked at."""
     if grant.chain_id != chain_id:
         yield "the session grant is for another chain"
     if (grant.wallet, grant.session_pubkey) != (limit.wallet, limit.session_pubkey):

@@ -1,0 +1,165 @@
+"""Which order limits a resource node takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chain.crypto import address as bech32
+from chain.crypto.keys import Ed25519PublicKey
+from modules.settlement import leaves
+from modules.settlement.documents import OrderLimit
+from sds_node.documents import Refused
+from sds_node.resource.limits import CLOCK_SKEW_S, Limits, Overlap
+from tests.sds_node.documenting import BENEFICIARY, NODE, NOW_S, Chain, certificate, evidence, meta_text
+from tests.support import KEYS, text
+
+
+def limits() -> Limits:
+    return Limits(Chain(), NODE, BENEFICIARY)
+
+
+def test_a_good_limit_is_taken_once() -> None:
+    node = limits()
+    assert node.accept(certificate(), evidence(7), NOW_S).from_noz == 7_000
+    with pytest.raises(Refused, match="was used already"):
+        node.accept(certificate(), evidence(7), NOW_S)
+    node.accept(certificate(), evidence(8), NOW_S)
+    assert node.leases == 1
+
+
+def test_the_certificate_is_looked_at_once_for_each_lease() -> None:
+    node = limits()
+    node.accept(certificate(), evidence(1), NOW_S)
+    node.accept(None, evidence(2), NOW_S)
+    with pytest.raises(Refused, match="expected the certificate of lease"):
+        node.accept(certificate(), evidence(3, lease_id=b"M" * 32), NOW_S)
+    node.accept(certificate(lease_id=b"M" * 32), evidence(3, lease_id=b"M" * 32), NOW_S)
+    assert node.leases == 2
+
+
+OTHER_NODE = bech32.encode(Ed25519PublicKey(b"\x05" * 32).address, bech32.NODE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"chain_id": "other-1"}, "for another chain"),
+        ({"node": OTHER_NODE}, "expected an order limit for"),
+        ({"beneficiary": text(KEYS[5])}, "paid to"),
+        ({"created_s": NOW_S + CLOCK_SKEW_S + 1}, "the order limit holds from"),
+        ({"expires_s": NOW_S}, "the order limit holds from"),
+        ({"expires_s": NOW_S + 3_601}, "its lease to"),
+        ({"fund": 2}, "of the lease's wallet, meta node and fund"),
+        ({"from_noz": 999_001, "to_noz": 1_000_001}, "of a lease of 1000000"),
+        ({"to_noz": 9_000}, "range is not max_noz long"),
+        ({"serial": b"s"}, "serial of the order limit has not 16 bytes"),
+        ({"action": 5}, "the action of the order limit is none"),
+        ({"session_pubkey": b"k" * 32}, "session key of the session grant"),
+        ({"max_noz": 0, "to_noz": 7_000}, "allows nothing"),
+    ],
+)
+def test_a_limit_that_does_not_hold_is_refused_and_takes_nothing(changes: dict[str, Any], part: str) -> None:
+    node = limits()
+    with pytest.raises(Refused, match=part):
+        node.accept(certificate(), evidence(7, **changes), NOW_S)
+    node.accept(certificate(), evidence(7), NOW_S)
+
+
+def test_a_limit_by_another_meta_node_or_a_stranger_is_refused() -> None:
+    node = limits()
+    with pytest.raises(Refused, match="its meta node has not signed"):
+        node.accept(certificate(), evidence(7, signer=2), NOW_S)
+    with pytest.raises(Refused, match="is no meta node with keys"):
+        node.accept(certificate(), evidence(7, meta_node=OTHER_NODE), NOW_S)
+    with pytest.raises(Refused, match="of the lease's wallet, meta node and fund"):
+        node.accept(certificate(), evidence(7, signer=2, meta_node=meta_text(2)), NOW_S)
+
+
+def test_an_expired_lease_is_refused() -> None:
+    with pytest.raises(Refused, match="the lease expired"):
+        limits().accept(certificate(expires_s=NOW_S - 1), evidence(7), NOW_S)
+
+
+def test_a_grant_that_does_not_cover_the_limit_is_refused() -> None:
+    for changes, part in (({"max_noz": 999}, "more noz"), ({"actions": [1]}, "does not allow the action"), ({"expires_s": NOW_S + 599}, "within")):
+        with pytest.raises(Refused, match=part):
+            limits().accept(certificate(), evidence(7, grant_changes=changes), NOW_S)
+    made = evidence(7)
+    made.ClearField("grant")
+    with pytest.raises(Refused, match="no wallet has asked for it"):
+        limits().accept(certificate(), made, NOW_S)
+
+
+def test_a_range_that_is_taken_is_evidence_against_the_meta_node() -> None:
+    node = limits()
+    node.accept(certificate(), evidence(7), NOW_S)
+    for number, start in ((8, 7_999), (9, 6_001), (10, 7_000)):
+        with pytest.raises(Overlap) as found:
+            node.accept(certificate(), evidence(number, from_noz=start, to_noz=start + 1_000), NOW_S)
+        pair = [OrderLimit.FromString(one.body) for one in (found.value.first, found.value.second)]
+        assert max(one.from_noz for one in pair) < min(one.to_noz for one in pair)
+        assert pair[0].serial != pair[1].serial
+    node.accept(certificate(), evidence(11, from_noz=8_000, to_noz=9_000), NOW_S)
+
+
+def test_one_serial_with_two_bodies_is_refused_and_shown_where_ranges_meet() -> None:
+    node = limits()
+    node.accept(certificate(), evidence(7), NOW_S)
+    with pytest.raises(Overlap):
+        node.accept(certificate(), evidence(7, max_bytes=999), NOW_S)
+    with pytest.raises(Refused, match="is another order limit's"):
+        node.accept(certificate(), evidence(7, from_noz=20_000, to_noz=21_000), NOW_S)
+
+
+def test_leases_are_forgotten_when_they_have_expired_and_their_limits_stay_refused() -> None:
+    node = limits()
+    node.accept(certificate(), evidence(7), NOW_S)
+    later = NOW_S + 3_600 + CLOCK_SKEW_S
+    node.expire(later - 1)
+    assert node.leases == 1
+    node.expire(later)
+    assert node.leases == 0
+    with pytest.raises(Refused, match="the order limit holds from"):
+        node.accept(certificate(), evidence(7), later)
+
+
+def test_what_was_accepted_before_a_restart_is_not_accepted_again() -> None:
+    first = limits()
+    accepted = []
+    for number in (1, 2, 5):
+        made = evidence(number)
+        first.accept(certificate(), made, NOW_S)
+        accepted.append((certificate(), made.order_limit))
+    second = limits()
+    second.restore([*accepted, accepted[0]], NOW_S + 1)
+    for number in (1, 2, 5):
+        with pytest.raises(Refused, match="was used already"):
+            second.accept(certificate(), evidence(number), NOW_S)
+    second.accept(certificate(), evidence(3), NOW_S)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 10)), max_size=15))
+def test_ranges_that_are_taken_never_share_a_noz(wanted: list[tuple[int, int]]) -> None:
+    node, taken = limits(), set[int]()
+    for number, (start, length) in enumerate(wanted):
+        noz = set(range(start, start + length))
+        made = evidence(number, from_noz=start, to_noz=start + length, max_noz=length)
+        try:
+            node.accept(certificate(), made, NOW_S)
+        except Overlap:
+            assert noz & taken
+        else:
+            assert not noz & taken
+            taken |= noz
+
+
+def test_a_node_judges_by_the_rules_that_judge_evidence_on_chain() -> None:
+    made = evidence(7)
+    limit = limits().accept(certificate(), made, NOW_S)
+    assert next(leaves.faults_of_limit(limit, Chain().chain_id), None) is None
+    assert next(leaves.faults_of_authority(made, limit, Chain().chain_id), None) is None
