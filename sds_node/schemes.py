@@ -26,7 +26,7 @@ MAX_OBJECT_BYTES: Final = 1 << 44
 """16 TiB, 524,288 segments."""
 MAX_NODES: Final = 1 << 32
 RETENTION_DAYS: Final = 365
-MAX_RETENTION_DAYS: Final = 36_500
+MAX_RETENTION_DAYS: Final = 3_650
 """As the chain bounds a release's day."""
 RATIO_ONE: Final = 10**18
 ESCROW_RATIO_E18: Final = RATIO_ONE // 2

@@ -168,7 +168,7 @@ def test_numbers_that_are_none_are_refused_by_name() -> None:
         (lambda: schemes.receipt_noz(1, 2**128, 1), "amount of noz"),
         (lambda: schemes.released_noz(5, 0), "day 0 of 365"),
         (lambda: schemes.released_noz(5, 366), "day 366 of 365"),
-        (lambda: schemes.released_noz(5, 1, 36_501), "day 1 of 36501"),
+        (lambda: schemes.released_noz(5, 1, 3_651), "day 1 of 3651"),
         (lambda: schemes.released_noz(-1, 1), "amount of noz"),
         (lambda: schemes.unreleased_noz(5, -1), "day -1"),
         (lambda: schemes.unreleased_noz(5, 0, 0), "day 0 of 0"),
