@@ -8,7 +8,8 @@ Every byte of a share depends on the bytes at the same place of the others alone
 and slices of shares (leaves, say) can be recreated from the same slices of k others. pyeclib (ISA-L) computes a column; its 80-byte headers never leave this file.
 
 pyeclib holds the interpreter's lock, but for one column only, so tens of microseconds: another thread's sockets, hashes and files go on. One core codes faster than two
-can send, so nothing here needs a pool of processes. Every function may be called from any thread. Source: ADR 7, "what a file becomes".
+can send, so nothing here needs a pool of processes. Every function may be called from any thread. What costs most is fresh memory, which the system clears page by
+page: who codes many segments gives one ``workspace`` again and again. Source: ADR 7, "what a file becomes".
 """
 
 from __future__ import annotations
@@ -60,10 +61,11 @@ class WrongLibrary(CodingError):
     """The installed pyeclib computes other shares than the network's."""
 
 
-def encode(scheme: Scheme, segment: Buffer) -> list[memoryview]:
+def encode(scheme: Scheme, segment: Buffer, workspace: bytearray | None = None) -> list[memoryview]:
     """A segment of at most 32 MiB → its n shares in order, each of ``share_bytes(scheme, len(segment))`` bytes.
 
-    The first k are views of ``segment`` itself (but for the padded end): it must not change while they are used. Raises WrongLength, CodingError.
+    The first k are views of ``segment`` itself (but for the padded end), the others of ``workspace`` if it is given, which then has at least
+    (n - k) × share bytes: neither may change while the shares are used. Raises WrongLength, CodingError.
     """
     view = memoryview(segment).cast("B")
     if len(view) > SEGMENT_BYTES:
@@ -72,23 +74,33 @@ def encode(scheme: Scheme, segment: Buffer) -> list[memoryview]:
         return [view] * scheme.n
     code, size = _code_of(scheme), share_bytes(scheme, len(view))
     pieces = [_padded(view[index * size : (index + 1) * size], size) for index in range(scheme.k)]
-    parity = [bytearray(size) for _ in range(scheme.parity)]
+    made_in = _workspace(workspace, scheme.parity * size)
+    parity = [made_in[at : at + size] for at in range(0, len(made_in), size)]
     for start in range(0, size, COLUMN_BYTES):
         stop = min(start + COLUMN_BYTES, size)
         made = code.driver.encode(b"".join([piece[start:stop] for piece in pieces]))
         for out, fragment in zip(parity, made[scheme.k :], strict=True):
             out[start:stop] = memoryview(fragment)[_HEADER_BYTES:]
-    return pieces + [memoryview(out).toreadonly() for out in parity]
+    return pieces + [out.toreadonly() for out in parity]
+
+
+def _workspace(given: bytearray | None, needed_bytes: int) -> memoryview:
+    if given is not None and len(given) < needed_bytes:
+        raise WrongLength(
+            f"the workspace has {len(given)} bytes and needs {needed_bytes}: make one for a segment of {SEGMENT_BYTES} bytes and use it for all"
+        )
+    return memoryview(bytearray(needed_bytes) if given is None else given)[:needed_bytes]
 
 
 def _padded(part: memoryview, size_bytes: int) -> memoryview:
     return part if len(part) == size_bytes else memoryview(bytes(part).ljust(size_bytes, b"\x00"))
 
 
-def decode(scheme: Scheme, segment_bytes: int, shares: Iterable[tuple[int, Buffer]]) -> memoryview:
+def decode(scheme: Scheme, segment_bytes: int, shares: Iterable[tuple[int, Buffer]], workspace: bytearray | None = None) -> memoryview:
     """Any k or more of a segment's shares, as (number, bytes), and the segment's length → the segment.
 
-    Shares of the segment's own bytes are used first, so that little or nothing has to be computed. With k = 1 it is a view of a share, not a copy.
+    Shares of the segment's own bytes are used first, so that little or nothing has to has to be computed. With k = 1 it is a view of a share, not a copy; else
+    a view of ``workspace`` if that is given, which then has at least k × share bytes and in which no share lies.
     Whether a share's bytes are right its root says, not this function: see ``decode_checked``. Raises WrongIndex, WrongLength, NotEnoughShares, CodingError.
     """
     given = _given(scheme, shares)
@@ -99,7 +111,7 @@ def decode(scheme: Scheme, segment_bytes: int, shares: Iterable[tuple[int, Buffe
     chosen = _chosen(scheme, given)
     if scheme.k == 1:
         return next(iter(chosen.values()))
-    out = bytearray(scheme.k * size)
+    out = _workspace(workspace, scheme.k * size)
     missing = [index for index in range(scheme.k) if index not in chosen]
     for index, share in chosen.items():
         if index < scheme.k:
@@ -110,7 +122,7 @@ def decode(scheme: Scheme, segment_bytes: int, shares: Iterable[tuple[int, Buffe
             whole, width = memoryview(code.driver.decode(fragments)), stop - start
             for index in missing:
                 out[index * size + start : index * size + stop] = whole[index * width : (index + 1) * width]
-    return memoryview(out).toreadonly()[:segment_bytes]
+    return out.toreadonly()[:segment_bytes]
 
 
 def recreate(scheme: Scheme, shares: Iterable[tuple[int, Buffer]], wanted: Sequence[int]) -> list[memoryview]:
@@ -147,7 +159,9 @@ class Checked:
     wrong: tuple[int, ...]
 
 
-def decode_checked(scheme: Scheme, segment_bytes: int, shares: Iterable[tuple[int, Buffer]], roots: Sequence[bytes]) -> Checked:
+def decode_checked(
+    scheme: Scheme, segment_bytes: int, shares: Iterable[tuple[int, Buffer]], roots: Sequence[bytes], workspace: bytearray | None = None
+) -> Checked:
     """As ``decode``, by good shares alone: ``roots`` are the Merkle roots of all n shares. Shares are judged until k are good; the rest is not looked at.
 
     Raises NotEnoughShares, which names the wrong ones, WrongIndex, WrongLength, CodingError.
@@ -166,7 +180,7 @@ def decode_checked(scheme: Scheme, segment_bytes: int, shares: Iterable[tuple[in
             wrong.append(index)
     if len(good) < scheme.k:
         raise NotEnoughShares(len(good), scheme.k, wrong)
-    return Checked(decode(scheme, segment_bytes, good), tuple(wrong))
+    return Checked(decode(scheme, segment_bytes, good, workspace), tuple(wrong))
 
 
 @dataclass(frozen=True, slots=True)

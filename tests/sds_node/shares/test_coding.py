@@ -130,7 +130,7 @@ def test_every_choice_of_k_shares_gives_the_segment_back(scheme: Scheme) -> None
 
 
 @given(st.sampled_from(CODED), st.integers(0, 90_000), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_k_or_more_shares_in_any_order_and_of_any_kind_give_the_segment_back(scheme: Scheme, length: int, choose: random.Random) -> None:
     segment = content(length)
     shares = coding.encode(scheme, segment)
@@ -188,8 +188,33 @@ def test_replicas_are_the_segment_and_need_no_coder(monkeypatch: pytest.MonkeyPa
         assert coding.locate(THREE_REPLICAS, len(segment), 0, len(segment)) == ([Slice(0, 0, len(segment))] if segment else [])
 
 
+def test_a_workspace_is_used_again_for_segments_of_other_lengths_and_schemes_and_leaves_no_trace_in_them() -> None:
+    workspace = bytearray(b"\xff" * 2_000)
+    for scheme in (TEN_OF_THIRTY, FIVE_OF_TEN, TWO_OF_FIVE):
+        for length in (1, 400, 77, 800, 0):
+            segment = content(length)
+            shares = coding.encode(scheme, segment, workspace)
+            assert [bytes(one) for one in shares] == oracle_encode(scheme.k, scheme.n, segment)
+            picked = [(index, bytes(shares[index])) for index in range(scheme.n - scheme.k, scheme.n)]
+            workspace[:] = b"\xff" * 2_000
+            assert coding.decode(scheme, length, picked, workspace) == segment
+            assert (
+                coding.decode_checked(
+                    scheme, length, picked, [merkle.share_root(dict(picked).get(one, b"")) for one in range(scheme.n)], workspace
+                ).segment
+                == segment
+            )
+    shares = coding.encode(FIVE_OF_TEN, content(800))
+    for call in (
+        lambda: coding.encode(FIVE_OF_TEN, content(800), bytearray(799)),
+        lambda: coding.decode(FIVE_OF_TEN, 800, enumerate(shares), bytearray(799)),
+    ):
+        with pytest.raises(coding.WrongLength, match="the workspace has 799 bytes and needs 800"):
+            call()
+
+
 @given(st.sampled_from(SCHEMES), st.integers(0, 3_000), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_range_of_a_segment_is_found_in_its_first_shares(scheme: Scheme, length: int, data: st.DataObject) -> None:
     segment = content(length)
     shares = coding.encode(scheme, segment)
