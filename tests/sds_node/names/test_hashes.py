@@ -7,7 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sds_node import hashes
@@ -43,6 +43,8 @@ from sds_node.hashes import (
     upload_chunks,
 )
 
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""How fast the machine is decides nothing."""
 VECTORS: Any = json.loads((Path(__file__).parents[2] / "vectors" / "sds.json").read_text())
 HELLO = b"hello stratos\n"
 NAME = "v05j1m54j7o2qk2uilomc01mmcqmv90s14t09tbg"
@@ -143,6 +145,7 @@ def test_an_old_files_name_is_recognised(text: str) -> None:
 # --- Streams ---
 
 
+@CALM
 @given(
     content=st.binary(max_size=200), cuts=st.lists(st.integers(0, 200), max_size=12), codec=st.sampled_from((FILE, VIDEO)), tag=st.text(max_size=8)
 )
@@ -159,7 +162,7 @@ def test_a_stream_has_the_names_of_its_content_wherever_it_is_cut(content: bytes
     assert list(names.slice_hashes) == [slice_hash(names.file_hash, number, part) for number, part in enumerate(parts, 1)]
 
 
-@settings(max_examples=8)
+@settings(CALM, max_examples=8)
 @given(content=st.binary(max_size=150), tag=st.text(max_size=8))
 def test_names_are_what_the_definitions_say(content: bytes, tag: str) -> None:
     with patch.object(hashes, "SLICE_BYTES", 64):
@@ -239,6 +242,7 @@ def test_a_tag_is_short_and_unicode(tag: str) -> None:
 # --- Texts ---
 
 
+@CALM
 @given(NAMES)
 def test_a_name_is_read_as_it_was_written(name: Hash) -> None:
     text = format_hash(name)
@@ -247,6 +251,7 @@ def test_a_name_is_read_as_it_was_written(name: Hash) -> None:
     assert text == cid_text(name.codec, bytes([0x1B, 20]) + name.digest)
 
 
+@CALM
 @given(st.one_of(st.text(max_size=60), st.text(alphabet="0123456789abcdefghijklmnopqrstuv", min_size=39, max_size=39).map(lambda text: "v" + text)))
 def test_a_text_is_refused_with_a_sentence_or_is_the_one_form_of_a_name(text: str) -> None:
     try:
@@ -258,6 +263,7 @@ def test_a_text_is_refused_with_a_sentence_or_is_the_one_form_of_a_name(text: st
         assert is_hash(text)
 
 
+@CALM
 @given(at=st.integers(0, 39), character=st.characters(), name=NAMES)
 def test_a_changed_character_gives_another_name_or_none(at: int, character: str, name: Hash) -> None:
     text = format_hash(name)
@@ -305,7 +311,7 @@ def test_a_name_has_a_codec_of_ours_and_20_bytes(codec: int, size: int) -> None:
 SIZES = st.one_of(st.integers(0, 3 * SLICE_BYTES + 5), st.integers(0, 4).map(lambda count: count * SLICE_BYTES), st.integers(0, 1 << 33))
 
 
-@settings(max_examples=60)
+@settings(CALM, max_examples=60)
 @given(size_bytes=SIZES)
 def test_pieces_and_chunks_cover_a_file_once_and_cross_no_slice_border(size_bytes: int) -> None:
     for cuts, longest_bytes in ((pieces(size_bytes), PIECE_BYTES), (upload_chunks(size_bytes), UPLOAD_CHUNK_BYTES)):
@@ -318,6 +324,7 @@ def test_pieces_and_chunks_cover_a_file_once_and_cross_no_slice_border(size_byte
         assert at == size_bytes
 
 
+@CALM
 @given(size_bytes=SIZES)
 def test_slices_cover_a_file_once(size_bytes: int) -> None:
     ranges = list(slice_ranges(size_bytes))
@@ -326,6 +333,7 @@ def test_slices_cover_a_file_once(size_bytes: int) -> None:
     assert [end for _, end in ranges] == [*(start for start, _ in ranges[1:]), *([size_bytes] if ranges else [])]
 
 
+@CALM
 @given(size_bytes=SIZES.filter(bool), data=st.data())
 def test_any_offset_is_in_the_slice_that_is_told(size_bytes: int, data: st.DataObject) -> None:
     offset = data.draw(st.integers(0, size_bytes - 1))
