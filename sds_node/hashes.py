@@ -174,7 +174,11 @@ class SliceHasher:
 
 
 class ContentHasher:
-    """All names of one stream in one pass: the file's hash and every slice's. It keeps 20 bytes for each slice, and no content."""
+    """All names of one stream in one pass: the file's hash and every slice's. It keeps 20 bytes for each slice, and no content.
+
+    Each byte goes through Keccak twice. Keccak leaves the interpreter to others meanwhile: who has a second core can feed a FileHasher and
+    SliceHashers in two threads instead, and join them with ``slice_hash_of``.
+    """
 
     def __init__(self, codec: int = FILE, encryption_tag: str = "") -> None:
         """Raises HashError as FileHasher does."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import hashlib
 import json
 import os
@@ -444,8 +445,17 @@ def _put(temporary: Path, path: Path, replace: bool) -> None:
     try:
         # A link fails where a file is: of two processes that make one, neither loses its password.
         os.link(temporary, path)
+        return
     except FileExistsError:
-        raise KeyFileError(f"the key file {path} exists already: it was not changed") from None
+        is_there = True
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        # A file system without links, as on memory sticks.
+        is_there = path.exists()
+    if is_there:
+        raise KeyFileError(f"the key file {path} exists already: it was not changed")
+    temporary.replace(path)
 
 
 def _shown(text: object) -> str:

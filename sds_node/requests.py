@@ -46,7 +46,8 @@ MAX_USED: Final = 200_000
 MAX_USED_PER_WALLET: Final = 10_000
 
 V2_HEAD: Final = "stratos-sds/v2"
-MAX_V2_LIFETIME_S: Final = 3_600
+MAX_V2_LIFETIME_S: Final = KEPT_S
+"""No longer than the record lasts, so that a repeated string is always known as one."""
 MAX_V2_PARAMS: Final = 32
 MAX_V2_BYTES: Final = 4_096
 MAX_V2_INTEGER: Final = (1 << 53) - 1
@@ -118,6 +119,7 @@ class Use(enum.Enum):
     DOWNLOAD = "download"
     DELETE = "delete"
     OTHER = "other"
+    VERSION_2 = "version 2"
 
 
 USES: Final = {
@@ -152,9 +154,10 @@ class WalletSignature:
 
 @dataclass(frozen=True)
 class Accepted:
-    """A legacy request that holds: the text that was signed, the sequence number in it (or empty), its time, and whether it is new to the record.
+    """A request that holds: the text that was signed, the sequence number in it (or empty), its time or expiry, and whether it is new to the record.
 
-    ``is_first`` is always True for actions that are not in ``USES``.
+    A string that is not first asks for nothing new: the upload or download goes on, the deletion is done. For polls, which share their strings with
+    "create share", it says only that the string was seen; for actions that are not in ``USES`` it is always True.
     """
 
     text: str
@@ -263,7 +266,7 @@ def is_signed(text: str, signature: WalletSignature) -> bool:
 
 
 class UsedStrings:
-    """What each legacy string was used for in the last ten minutes. Bounded: 200,000 strings, 10,000 of one wallet.
+    """What each signed string was used for in the last ten minutes. Bounded: 200,000 strings, 10,000 of one wallet. For one thread.
 
     When it is full nothing is forgotten early, for a forgotten poll could delete: new strings are refused until old ones leave. One wallet cannot fill
     it. It lives in the memory of the wallet's meta node, to which all legacy requests of that wallet go. What was used before the node started, or at
@@ -313,9 +316,7 @@ class UsedStrings:
         count = self._of_wallet.get(wallet, 0)
         if count >= self._max_per_wallet or len(self._used) >= self._max_strings:
             whose = "this wallet" if count >= self._max_per_wallet else "all wallets"
-            raise TooManyRequests(
-                f"{whose} used too many signed strings within {KEPT_S // 60} minutes: wait, repeat a string, or sign version 2, which needs no record"
-            )
+            raise TooManyRequests(f"{whose} used too many signed strings within {KEPT_S // 60} minutes: wait, or repeat a string")
         self._used[key] = (use, now_s, wallet)
         self._of_wallet[wallet] = count + 1
         return True
@@ -334,7 +335,13 @@ class UsedStrings:
                 del self._of_wallet[wallet]
 
 
-_NAMES: Final = {Use.UPLOAD: "an upload", Use.DOWNLOAD: "a download", Use.DELETE: "a deletion", Use.OTHER: "a request that deletes nothing"}
+_NAMES: Final = {
+    Use.UPLOAD: "an upload",
+    Use.DOWNLOAD: "a download",
+    Use.DELETE: "a deletion",
+    Use.OTHER: "a request that deletes nothing",
+    Use.VERSION_2: "version 2",
+}
 
 
 def accept(
@@ -415,17 +422,20 @@ def v2_text(chain_id: str, method: str, params: Mapping[str, object], wallet: st
     return text
 
 
-def accept_v2(chain_id: str, method: str, params: Mapping[str, object], expiry_s: int, signature: WalletSignature, now_s: int) -> str:
-    """The text of a version 2 request that holds. Raises WrongRequest, NotFresh, WrongSignature.
+def accept_v2(
+    used: UsedStrings, chain_id: str, method: str, params: Mapping[str, object], expiry_s: int, signature: WalletSignature, now_s: int
+) -> Accepted:
+    """A version 2 request that holds. Raises WrongRequest, NotFresh, WrongSignature, TooManyRequests.
 
-    It may be repeated until it expires: what spends has a sequence number among its parameters.
+    It may be repeated until it expires, as the calls of one upload do, and is then not first.
     """
+    now_s = used.now(now_s)
     text = v2_text(chain_id, method, params, signature.wallet, expiry_s)
     if not now_s <= expiry_s <= now_s + MAX_V2_LIFETIME_S:
         raise NotFresh(f"a request expires now or within {MAX_V2_LIFETIME_S} s, got {expiry_s} while it is {now_s}: sign again")
     if not is_signed(text, signature):
         raise WrongSignature(f"the signature is not {signature.wallet}'s over {V2_HEAD} of {method} on {chain_id} with these parameters")
-    return text
+    return Accepted(text, "", expiry_s, used.use(text, Use.VERSION_2, signature.address, expiry_s, now_s))
 
 
 def text_digest(text: str) -> bytes:

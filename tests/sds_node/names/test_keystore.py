@@ -383,6 +383,18 @@ def test_a_new_file_is_of_our_own_format(tmp_path: Path) -> None:
     assert load(path, "pw") == NODE_KEY
 
 
+def test_a_file_system_without_links_keeps_keys_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(keystore.os, "link", refuse)
+    path = save(tmp_path, NODE_KEY, "one", original_format=True)
+    with pytest.raises(KeyFileError, match="exists already"):
+        save(tmp_path, NODE_KEY, "two", original_format=True)
+    assert load(path, "one") == NODE_KEY
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("step", ["fsync", "link"])
 def test_a_write_that_fails_leaves_nothing_and_says_so(tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:

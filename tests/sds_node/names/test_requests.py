@@ -486,7 +486,11 @@ def test_version_2_names_chain_method_parameters_and_expiry(vector: Any) -> None
     assert text == vector["text"]
     assert sign_text(KEY, text) == vector["signature"]
     signature = parse_signature(vector["wallet"], PUBKEY, vector["signature"])
-    assert accept_v2(*arguments, vector["expiry_s"], signature, vector["expiry_s"]) == text
+    used = UsedStrings()
+    assert [accept_v2(used, *arguments, vector["expiry_s"], signature, vector["expiry_s"]) for _ in range(2)] == [
+        Accepted(text, "", vector["expiry_s"], True),
+        Accepted(text, "", vector["expiry_s"], False),
+    ]
     with_more = {**vector["params"], "walletaddr": WALLET, "signature": {"any": "thing"}, "data": "AAAA"}
     assert v2_text(vector["chain_id"], vector["method"], with_more, WALLET, vector["expiry_s"]) == text
 
@@ -560,14 +564,21 @@ def test_a_version_2_text_has_right_parts_alone(chain_id: str, method: str, para
         v2_text(chain_id, method, params, WALLET, expiry_s)
 
 
-def test_a_version_2_request_holds_until_its_expiry_which_is_within_an_hour() -> None:
-    expiry_s = NOW_S + 3_600
+def test_a_version_2_request_holds_until_its_expiry_which_is_no_later_than_the_record_lasts() -> None:
+    used = UsedStrings()
+    expiry_s = NOW_S + KEPT_S
     signature = signed(v2_text("stratos-1", "user_requestDeleteFile", {"filehash": HASH}, WALLET, expiry_s))
-    for now_s in (NOW_S, expiry_s):
-        assert accept_v2("stratos-1", "user_requestDeleteFile", {"filehash": HASH}, expiry_s, signature, now_s)
-    for now_s in (NOW_S - 1, expiry_s + 1):
-        with pytest.raises(NotFresh):
-            accept_v2("stratos-1", "user_requestDeleteFile", {"filehash": HASH}, expiry_s, signature, now_s)
+
+    def ask_at(now_s: int) -> bool:
+        return accept_v2(used, "stratos-1", "user_requestDeleteFile", {"filehash": HASH}, expiry_s, signature, now_s).is_first
+
+    with pytest.raises(NotFresh):
+        ask_at(NOW_S - 1)
+    assert [ask_at(NOW_S), ask_at(expiry_s)] == [True, False]
+    with pytest.raises(NotFresh):
+        ask_at(expiry_s + 1)
+    with pytest.raises(NotFresh):
+        ask_at(NOW_S)
 
 
 @pytest.mark.parametrize(
@@ -582,7 +593,7 @@ def test_a_version_2_request_holds_until_its_expiry_which_is_within_an_hour() ->
 def test_a_version_2_signature_is_good_for_one_chain_method_and_set_of_parameters(chain_id: str, method: str, params: Any, expiry_s: int) -> None:
     signature = signed(v2_text("stratos-1", "user_requestDeleteFile", {"filehash": HASH}, WALLET, NOW_S))
     with pytest.raises(WrongSignature):
-        accept_v2(chain_id, method, params, expiry_s, signature, NOW_S)
+        accept_v2(UsedStrings(), chain_id, method, params, expiry_s, signature, NOW_S)
 
 
 def test_no_legacy_string_is_a_version_2_text() -> None:
