@@ -7,15 +7,15 @@
 Every byte of a share depends on the bytes at the same place of the others alone. So the work is done in columns of 16 KiB, which stay in the processor's cache,
 and slices of shares (leaves, say) can be recreated from the same slices of k others. pyeclib (ISA-L) computes a column; its 80-byte headers never leave this file.
 
-pyeclib holds the interpreter's lock, but for one column only, so tens of microseconds: another thread's sockets, hashes and files go on. One core codes faster than two
-can send, so nothing here needs a pool of processes. Every function may be called from any thread. What costs most is fresh memory, which the system clears page by
-page: who codes many segments gives one ``workspace`` again and again. Source: ADR 7, "what a file becomes".
+pyeclib holds the interpreter's lock, but for one column only, so another thread waits no longer than the interpreter's switch interval. Coding is several times faster
+than TLS, so nothing here needs a pool of processes; every function may be called from any thread. What costs most is fresh memory, which the system clears page by page:
+take columns and hash and send them at once, or give one ``workspace`` again and again. Source: ADR 7, "what a file becomes".
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -67,21 +67,55 @@ def encode(scheme: Scheme, segment: Buffer, workspace: bytearray | None = None) 
     The first k are views of ``segment`` itself (but for the padded end), the others of ``workspace`` if it is given, which then has at least
     (n - k) × share bytes: neither may change while the shares are used. Raises WrongLength, CodingError.
     """
+    view = _segment(scheme, segment)
+    if scheme.k == 1:
+        return [view] * scheme.n
+    size = share_bytes(scheme, len(view))
+    made_in = _workspace(workspace, scheme.parity * size)
+    parity = [made_in[at : at + size] for at in range(0, len(made_in), size)]
+    start = 0
+    for column in encode_columns(scheme, view):
+        stop = start + len(column[0])
+        for out, part in zip(parity, column[scheme.k :], strict=True):
+            out[start:stop] = part
+        start = stop
+    return _pieces(scheme, view, size) + [out.toreadonly() for out in parity]
+
+
+def encode_columns(scheme: Scheme, segment: Buffer) -> Iterator[list[memoryview]]:
+    """As ``encode``, 16 KiB of all n shares at a time: what is hashed and sent at once needs no memory for whole shares, and is still in the cache.
+
+    Each column has the n shares' next bytes, all equally long, and they are whole Merkle leaves. Joined, the columns are the shares. Raises as ``encode``.
+    """
+    view = _segment(scheme, segment)
+    size = share_bytes(scheme, len(view))
+    pieces = _pieces(scheme, view, size)
+    code = _code_of(scheme) if scheme.k > 1 else None
+    for start in range(0, size, COLUMN_BYTES):
+        parts = [piece[start : start + COLUMN_BYTES] for piece in pieces]
+        if code is None:
+            yield parts * scheme.n
+        else:
+            yield parts + [memoryview(one)[_HEADER_BYTES:] for one in code.driver.encode(b"".join(parts))[scheme.k :]]
+
+
+def _check_scheme(scheme: Scheme) -> None:
+    if not (1 <= scheme.k <= MAX_PIECES and (scheme.k == 1 or scheme.parity >= 1) and 0 <= scheme.parity <= MAX_PIECES):
+        raise CodingError(f"k and n - k are at most {MAX_PIECES}, and n is more than k unless k is 1; {scheme.k} of {scheme.n} came")
+
+
+def _segment(scheme: Scheme, segment: Buffer) -> memoryview:
+    _check_scheme(scheme)
     view = memoryview(segment).cast("B")
     if len(view) > SEGMENT_BYTES:
         raise WrongLength(f"a segment has at most {SEGMENT_BYTES} bytes, not {len(view)}: cut the stored stream at that length")
-    if scheme.k == 1:
-        return [view] * scheme.n
-    code, size = _code_of(scheme), share_bytes(scheme, len(view))
-    pieces = [_padded(view[index * size : (index + 1) * size], size) for index in range(scheme.k)]
-    made_in = _workspace(workspace, scheme.parity * size)
-    parity = [made_in[at : at + size] for at in range(0, len(made_in), size)]
-    for start in range(0, size, COLUMN_BYTES):
-        stop = min(start + COLUMN_BYTES, size)
-        made = code.driver.encode(b"".join([piece[start:stop] for piece in pieces]))
-        for out, fragment in zip(parity, made[scheme.k :], strict=True):
-            out[start:stop] = memoryview(fragment)[_HEADER_BYTES:]
-    return pieces + [out.toreadonly() for out in parity]
+    return view
+
+
+def _pieces(scheme: Scheme, view: memoryview, size_bytes: int) -> list[memoryview]:
+    """The first k shares: views of the segment, but copies where zeros follow its end."""
+    parts = [view[index * size_bytes : (index + 1) * size_bytes] for index in range(scheme.k)]
+    return [part if len(part) == size_bytes else memoryview(bytes(part).ljust(size_bytes, b"\x00")) for part in parts]
 
 
 def _workspace(given: bytearray | None, needed_bytes: int) -> memoryview:
@@ -92,14 +126,10 @@ def _workspace(given: bytearray | None, needed_bytes: int) -> memoryview:
     return memoryview(bytearray(needed_bytes) if given is None else given)[:needed_bytes]
 
 
-def _padded(part: memoryview, size_bytes: int) -> memoryview:
-    return part if len(part) == size_bytes else memoryview(bytes(part).ljust(size_bytes, b"\x00"))
-
-
 def decode(scheme: Scheme, segment_bytes: int, shares: Iterable[tuple[int, Buffer]], workspace: bytearray | None = None) -> memoryview:
     """Any k or more of a segment's shares, as (number, bytes), and the segment's length → the segment.
 
-    Shares of the segment's own bytes are used first, so that little or nothing has to has to be computed. With k = 1 it is a view of a share, not a copy; else
+    Shares of the segment's own bytes are used first, so that little or nothing has to be computed. With k = 1 it is a view of a share, not a copy; else
     a view of ``workspace`` if that is given, which then has at least k × share bytes and in which no share lies.
     Whether a share's bytes are right its root says, not this function: see ``decode_checked``. Raises WrongIndex, WrongLength, NotEnoughShares, CodingError.
     """
@@ -197,9 +227,10 @@ def locate(scheme: Scheme, segment_bytes: int, offset: int, length: int) -> list
 
     Raises WrongLength for a range outside the segment, CodingError.
     """
+    size = _share_size(scheme, segment_bytes)
     if offset < 0 or length < 0 or offset + length > segment_bytes:
         raise WrongLength(f"{length} bytes from {offset} on are not within a segment of {segment_bytes} bytes")
-    size, found = _share_size(scheme, segment_bytes), []
+    found = []
     while length:
         index, at = divmod(offset, size)
         taken = min(length, size - at)
@@ -209,6 +240,7 @@ def locate(scheme: Scheme, segment_bytes: int, offset: int, length: int) -> list
 
 
 def _share_size(scheme: Scheme, segment_bytes: int) -> int:
+    _check_scheme(scheme)
     if not 0 <= segment_bytes <= SEGMENT_BYTES:
         raise WrongLength(f"a segment has from 0 to {SEGMENT_BYTES} bytes, not {segment_bytes}")
     return share_bytes(scheme, segment_bytes)
@@ -216,6 +248,7 @@ def _share_size(scheme: Scheme, segment_bytes: int) -> int:
 
 def _given(scheme: Scheme, shares: Iterable[tuple[int, Buffer]]) -> dict[int, memoryview]:
     """Shares by number. Raises WrongIndex; since no number may come twice, at most n of them are looked at."""
+    _check_scheme(scheme)
     given: dict[int, memoryview] = {}
     for index, share in shares:
         if not 0 <= index < scheme.n:
@@ -261,8 +294,6 @@ class _Code:
 
 
 def _code_of(scheme: Scheme) -> _Code:
-    if not (2 <= scheme.k <= MAX_PIECES and 1 <= scheme.parity <= MAX_PIECES):
-        raise CodingError(f"k and n - k are at most {MAX_PIECES} and n is more than k; {scheme.k} of {scheme.n} came")
     return _made(scheme.k, scheme.n)
 
 

@@ -101,6 +101,19 @@ def test_shares_are_those_of_the_formula_at_every_length(scheme: Scheme) -> None
         assert {len(one) for one in shares} == {schemes.share_bytes(scheme, length)}
 
 
+@pytest.mark.parametrize("scheme", [TWO_OF_FIVE, FIVE_OF_TEN, TEN_OF_THIRTY, THREE_REPLICAS], ids=lambda one: f"{one.k} of {one.n}")
+def test_columns_are_leaves_and_joined_they_are_the_shares(scheme: Scheme) -> None:
+    for length in lengths_of(scheme):
+        segment = content(length)
+        columns = list(coding.encode_columns(scheme, segment))
+        joined = [b"".join(column[index] for column in columns) for index in range(scheme.n)]
+        assert joined == [bytes(one) for one in coding.encode(scheme, segment)]
+        assert all(len({len(part) for part in column}) == 1 for column in columns)
+        assert all(len(column[0]) == merkle.LEAF_BYTES for column in columns[:-1])
+    with pytest.raises(coding.WrongLength):
+        next(coding.encode_columns(scheme, bytes(SEGMENT_BYTES + 1)))
+
+
 @pytest.mark.parametrize("scheme", CODED + OTHERS, ids=lambda one: f"{one.k} of {one.n}")
 def test_another_implementation_decodes_our_shares_and_we_its(scheme: Scheme) -> None:
     choose = random.Random(scheme.n)
@@ -292,10 +305,19 @@ def test_a_slice_longer_than_any_share_is_refused() -> None:
         coding.recreate(TWO_OF_FIVE, [(index, bytes(longest + 16)) for index in range(2)], [4])
 
 
-@pytest.mark.parametrize(("k", "n"), [(33, 40), (2, 2), (2, 40), (0, 3), (5, 4)])
+@pytest.mark.parametrize(("k", "n"), [(33, 40), (2, 2), (2, 40), (0, 3), (5, 4), (1, 0), (1, 34), (-1, 2)])
 def test_schemes_that_pyeclib_has_not_are_refused_before_it_is_asked(k: int, n: int) -> None:
-    with pytest.raises(coding.CodingError, match="are at most 32"):
-        coding.encode(Scheme(k, n, k, k), b"x")
+    scheme = Scheme(k, n, k, k)
+    for call in (
+        lambda: coding.encode(scheme, b"x"),
+        lambda: next(coding.encode_columns(scheme, b"x")),
+        lambda: coding.decode(scheme, 1, []),
+        lambda: coding.recreate(scheme, [], [0]),
+        lambda: coding.decode_checked(scheme, 1, [], [b""] * n),
+        lambda: coding.locate(scheme, 1, 0, 1),
+    ):
+        with pytest.raises(coding.CodingError, match="are at most 32"):
+            call()
 
 
 def test_a_pyeclib_that_computes_other_shares_is_refused_before_it_writes_one(monkeypatch: pytest.MonkeyPatch) -> None:
