@@ -21,6 +21,7 @@ from __future__ import annotations
 import enum
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -271,6 +272,8 @@ class UsedStrings:
     When it is full nothing is forgotten early, for a forgotten poll could delete: new strings are refused until old ones leave. One wallet cannot fill
     it. It lives in the memory of the wallet's meta node, to which all legacy requests of that wallet go. What was used before the node started, or at
     another node, is a gap: strings that may lie in it cannot delete, which ends five minutes after the gap.
+
+    Wallets cost nothing, so twenty of a stranger's can fill it for ten minutes: ask only for wallets that the ledger knows.
     """
 
     def __init__(self, gap_until_s: int = 0, max_strings: int = MAX_USED, max_per_wallet: int = MAX_USED_PER_WALLET) -> None:
@@ -278,8 +281,8 @@ class UsedStrings:
         self._gap_until_s = gap_until_s
         self._max_strings = max_strings
         self._max_per_wallet = max_per_wallet
-        # In the order of their times, since time never goes back here: what leaves stands in front.
-        self._used: dict[bytes, tuple[Use, int, bytes]] = {}
+        # In the order of their times, since time never goes back here: what leaves stands in front. A plain dict would look for its front among all that left.
+        self._used: OrderedDict[bytes, tuple[Use, int, bytes]] = OrderedDict()
         self._of_wallet: dict[bytes, int] = {}
         self._now_s = 0
 
