@@ -15,7 +15,7 @@ take columns and hash and send them at once, or give one ``workspace`` again and
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -190,21 +190,20 @@ class Checked:
 
 
 def decode_checked(
-    scheme: Scheme, segment_bytes: int, shares: Iterable[tuple[int, Buffer]], roots: Sequence[bytes], workspace: bytearray | None = None
+    scheme: Scheme, segment_bytes: int, shares: Iterable[tuple[int, Buffer]], roots: Mapping[int, bytes], workspace: bytearray | None = None
 ) -> Checked:
-    """As ``decode``, by good shares alone: ``roots`` are the Merkle roots of all n shares. Shares are judged until k are good; the rest is not looked at.
+    """As ``decode``, by good shares alone: ``roots`` has the Merkle root of each share by number, each proved (``merkle.share_proved``) or from the writer himself.
 
+    Shares are judged in order until k are good; the rest is not looked at. One whose root is not given is wrong, too.
     Raises NotEnoughShares, which names the wrong ones, WrongIndex, WrongLength, CodingError.
     """
-    if len(roots) != scheme.n:
-        raise CodingError(f"a segment of this scheme has {scheme.n} share roots, not {len(roots)}")
     size = _share_size(scheme, segment_bytes)
     good: list[tuple[int, memoryview]] = []
     wrong: list[int] = []
     for index, share in sorted(_given(scheme, shares).items()):
         if len(good) == scheme.k:
             break
-        if len(share) == size and share_root(share) == roots[index]:
+        if len(share) == size and share_root(share) == roots.get(index):
             good.append((index, share))
         else:
             wrong.append(index)

@@ -1,7 +1,8 @@
-"""The tree over a share's bytes, and the tree over the shares of an object. RFC 6962's shape, SHA-256.
+"""The trees over a share's bytes, over the shares of a segment, and over the segments of an object. RFC 6962's shape, SHA-256.
 
-    share root     leaf SHA-256(0x00 ‖ 16 KiB of the share, the last leaf shorter), node SHA-256(0x01 ‖ left ‖ right)
-    object root    leaf SHA-256(0x00 ‖ share root), in the order (segment, share); the same nodes
+    share root      leaf SHA-256(0x00 ‖ 16 KiB of the share, the last leaf shorter), node SHA-256(0x01 ‖ left ‖ right)
+    segment root    leaf SHA-256(0x00 ‖ share root), in the order of the shares; the same nodes
+    object root     leaf SHA-256(0x00 ‖ segment root), in the order of the segments; the same nodes
 
                root                 7 leaves: the left part is always the largest full tree
             ┌───┴───┐               path of leaf 4: its neighbours from the bottom up = [h5, h6, h0123]
@@ -9,13 +10,13 @@
           ┌┴─┐     ┌┴──┐
          h01 h23  h45  h6
 
-Nothing has the root SHA-256 of nothing, and no leaf. A share root says nothing about the size: whoever checks knows the size too, and these functions ask for it.
-Source: ADR 7, "what a file becomes"; storage-protocol.md 3.1 and 3.5.
+Nothing has the root SHA-256 of nothing, and no leaf. A root says nothing about the size or number below it: whoever checks knows it, and these functions ask for it.
+Source: ADR 7, "what a file becomes"; ADR 8, "a segment's share roots are under its root"; storage-protocol.md 3.1 and 3.5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -28,8 +29,10 @@ LEAF_BYTES: Final = 16 * 1024
 MAX_SHARE_BYTES: Final = 32 * 1024 * 1024
 """A share is at most a whole segment (one of k = 1)."""
 MAX_LEAVES: Final = MAX_SHARE_BYTES // LEAF_BYTES
-MAX_OBJECT_SHARES: Final = 1 << 40
-"""Far above any object; a path in its tree has at most 40 hashes."""
+MAX_SEGMENT_SHARES: Final = 64
+"""What the code can make; a path among them has at most 6 hashes."""
+MAX_OBJECT_SEGMENTS: Final = 1 << 19
+"""Those of the largest object, 16 TiB; a path among them has at most 19 hashes."""
 _LEAF: Final = b"\x00"
 
 
@@ -209,37 +212,61 @@ def leaf_proved(root: bytes, leaf: bytes, index: int, count: int, path: Sequence
     return shortest <= len(leaf) <= LEAF_BYTES and climb_plain(leaf, index, count, path) == root
 
 
-def object_root(share_roots: Iterable[bytes]) -> bytes:
-    """Share roots in the order (segment, share) → the object root, 32 bytes, whatever their number (no more than 64 hashes are kept).
+def segment_root(share_roots: Iterable[bytes]) -> bytes:
+    """The roots of a segment's shares, in order → its root, 32 bytes. Raises MerkleError for one that has not 32 bytes, or too many."""
+    return _root_over(share_roots, "share", MAX_SEGMENT_SHARES)
 
-    Raises MerkleError for a root that has not 32 bytes, or for too many of them.
+
+def object_root(segment_roots: Iterable[bytes]) -> bytes:
+    """The roots of an object's segments, in order → its root, 32 bytes. They may come one by one: no more than 20 hashes are kept.
+
+    Raises MerkleError for a root that has not 32 bytes, or for too many.
     """
+    return _root_over(segment_roots, "segment", MAX_OBJECT_SEGMENTS)
+
+
+def segment_path(share_roots: Iterable[bytes], index: int) -> list[bytes]:
+    """The roots of a segment's shares, in order, and a share's number → its path, from the bottom up. Raises MerkleError."""
+    return _path(list(_leaves_over(share_roots, "share", MAX_SEGMENT_SHARES)), index, "share")
+
+
+def object_path(segment_roots: Iterable[bytes], index: int) -> list[bytes]:
+    """The roots of an object's segments, in order, and a segment's number → its path, from the bottom up.
+
+    A tree over them is in memory while it runs: about 200 bytes for each segment. Raises MerkleError.
+    """
+    return _path(list(_leaves_over(segment_roots, "segment", MAX_OBJECT_SEGMENTS)), index, "segment")
+
+
+def share_proved(root_of_segment: bytes, root_of_share: bytes, index: int, count: int, path: Sequence[bytes]) -> bool:
+    """Whether ``path`` proves that a share root is that of share ``index`` of the segment's ``count`` shares; no argument raises."""
+    return _root_proved(root_of_segment, root_of_share, index, count, path, MAX_SEGMENT_SHARES)
+
+
+def segment_proved(root_of_object: bytes, root_of_segment: bytes, index: int, count: int, path: Sequence[bytes]) -> bool:
+    """Whether ``path`` proves that a segment root is that of segment ``index`` of the object's ``count`` segments; no argument raises."""
+    return _root_proved(root_of_object, root_of_segment, index, count, path, MAX_OBJECT_SEGMENTS)
+
+
+def _leaves_over(roots: Iterable[bytes], what: str, most: int) -> Iterator[bytes]:
+    for number, root in enumerate(roots):
+        if number == most:
+            raise MerkleError(f"there are at most {most} {what} roots in one tree, but more came")
+        _check_hash(root, f"a {what} root")
+        yield leaf_hash(root)
+
+
+def _root_over(roots: Iterable[bytes], what: str, most: int) -> bytes:
     tree = Tree()
-    for root in share_roots:
-        _check_hash(root, "a share root")
-        if tree.count == MAX_OBJECT_SHARES:
-            raise MerkleError(f"an object has at most {MAX_OBJECT_SHARES} shares")
-        tree.push(leaf_hash(root))
+    for leaf in _leaves_over(roots, what, most):
+        tree.push(leaf)
     return tree.root()
 
 
-def object_path(share_roots: Iterable[bytes], index: int) -> list[bytes]:
-    """All share roots of an object, in order, and a share's number among them → its path, from the bottom up.
-
-    The roots and a tree over them are in memory while it runs: about 200 bytes for each share. Raises MerkleError.
-    """
-    leaves: list[bytes] = []
-    for root in share_roots:
-        _check_hash(root, "a share root")
-        leaves.append(leaf_hash(root))
-    return _path(leaves, index, "share")
-
-
-def share_proved(root_of_object: bytes, root_of_share: bytes, index: int, count: int, path: Sequence[bytes]) -> bool:
-    """Whether ``path`` proves that a share root is the one of share ``index`` of ``count`` under an object root; no argument raises."""
-    if not 0 <= index < count <= MAX_OBJECT_SHARES or len(root_of_share) != HASH_BYTES:
+def _root_proved(above: bytes, root: bytes, index: int, count: int, path: Sequence[bytes], most: int) -> bool:
+    if not 0 <= index < count <= most or len(root) != HASH_BYTES:
         return False
-    return climb_plain(root_of_share, index, count, path) == root_of_object
+    return climb_plain(root, index, count, path) == above
 
 
 class RootCheck:

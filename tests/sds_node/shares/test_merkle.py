@@ -1,7 +1,8 @@
-"""Share roots and object roots are RFC 6962's, streams are judged by them, and no path proves anything else."""
+"""Roots of shares, segments and objects are RFC 6962's, streams are judged by them, and no path proves anything else."""
 
 from __future__ import annotations
 
+import itertools
 import random
 from hashlib import sha256
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sds_node import merkle
+from sds_node import coding, merkle, schemes
 from sds_node.merkle import HASH_BYTES, LEAF_BYTES, MAX_LEAVES, MAX_SHARE_BYTES
 
 SIZES = [0, 1, LEAF_BYTES - 1, LEAF_BYTES, LEAF_BYTES + 1, 2 * LEAF_BYTES, 5 * LEAF_BYTES, 7 * LEAF_BYTES - 1, 12 * LEAF_BYTES + 300]
@@ -70,15 +71,50 @@ def test_three_roots_that_anybody_can_compute_are_these() -> None:
     assert merkle.share_root(bytes(LEAF_BYTES) + b"\x01").hex() == two
 
 
-@given(st.lists(st.binary(min_size=HASH_BYTES, max_size=HASH_BYTES), max_size=70))
+@given(st.lists(st.binary(min_size=HASH_BYTES, max_size=HASH_BYTES), max_size=64))
 @settings(max_examples=60, deadline=None)
-def test_object_roots_and_their_paths_are_rfc_6962s_over_share_roots(roots: list[bytes]) -> None:
-    root = merkle.object_root(iter(roots))
-    assert root == rfc_root(roots)
-    for index, one in enumerate(roots):
-        path = merkle.object_path(roots, index)
-        assert path == rfc_path(index, roots)
-        assert merkle.share_proved(root, one, index, len(roots), path)
+def test_roots_of_segments_and_objects_and_their_paths_are_rfc_6962s_over_the_roots_below(roots: list[bytes]) -> None:
+    for root_of, path_of, proved in (
+        (merkle.segment_root, merkle.segment_path, merkle.share_proved),
+        (merkle.object_root, merkle.object_path, merkle.segment_proved),
+    ):
+        root = root_of(iter(roots))
+        assert root == rfc_root(roots)
+        for index, one in enumerate(roots):
+            path = path_of(iter(roots), index)
+            assert path == rfc_path(index, roots)
+            assert proved(root, one, index, len(roots), path)
+            assert not proved(root, one, index, len(roots), [*path, one])
+            assert not proved(root, one[:-1], index, len(roots), path)
+            assert not proved(bytes(HASH_BYTES), one, index, len(roots), path)
+
+
+def test_a_share_is_proved_against_its_segment_and_that_against_its_object() -> None:
+    shares = [[content(LEAF_BYTES * 2, 10 * segment + share) for share in range(5)] for segment in range(3)]
+    roots = [[merkle.share_root(one) for one in segment] for segment in shares]
+    segments = [merkle.segment_root(one) for one in roots]
+    whole = merkle.object_root(segments)
+    assert merkle.segment_proved(whole, segments[2], 2, 3, merkle.object_path(segments, 2))
+    assert merkle.share_proved(segments[2], roots[2][4], 4, 5, merkle.segment_path(roots[2], 4))
+    assert not merkle.share_proved(segments[2], roots[1][4], 4, 5, merkle.segment_path(roots[2], 4))
+    # The shape tells segments apart: one tree over all shares has another root.
+    assert whole != merkle.object_root([one for segment in roots for one in segment])
+
+
+def test_more_roots_than_a_segment_or_object_can_have_are_refused() -> None:
+    root = merkle.share_root(b"x")
+    assert schemes.segment_count(schemes.MAX_OBJECT_BYTES) == merkle.MAX_OBJECT_SEGMENTS
+    assert max(one.n for one in schemes.SCHEMES) <= merkle.MAX_SEGMENT_SHARES == 2 * coding.MAX_PIECES
+    merkle.segment_root([root] * 64)
+    with pytest.raises(merkle.MerkleError, match="at most 64 share roots"):
+        merkle.segment_root([root] * 65)
+    with pytest.raises(merkle.MerkleError, match="at most 64 share roots"):
+        merkle.segment_path([root] * 65, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merkle, "MAX_OBJECT_SEGMENTS", 100)
+        merkle.object_root([root] * 100)
+        with pytest.raises(merkle.MerkleError, match="at most 100 segment roots"):
+            merkle.object_root(itertools.repeat(root))
 
 
 @given(st.integers(0, len(SIZES) - 1), st.lists(st.integers(0, 3 * LEAF_BYTES), max_size=12), st.sampled_from([bytes, bytearray, memoryview]))
@@ -137,7 +173,7 @@ def test_a_node_is_no_leaf_and_a_leaf_that_is_not_the_last_is_full() -> None:
     hashes, root = merkle.share_hashes(share), merkle.share_root(share)
     # Without the prefix 0x01 the two hashes, as one leaf, would have the root of the tree over them.
     assert not merkle.leaf_proved(root, hashes, 0, 1, [])
-    assert not merkle.share_proved(merkle.object_root([hashes[:32], hashes[32:]]), hashes, 0, 1, [])
+    assert not merkle.share_proved(merkle.segment_root([hashes[:32], hashes[32:]]), hashes, 0, 1, [])
     short = content(100)
     bad_root = sha256(b"\x01" + sha256(b"\x00" + short).digest() + sha256(b"\x00" + share[:LEAF_BYTES]).digest()).digest()
     path = [sha256(b"\x00" + share[:LEAF_BYTES]).digest()]
@@ -152,6 +188,7 @@ def test_a_node_is_no_leaf_and_a_leaf_that_is_not_the_last_is_full() -> None:
 def test_no_proof_of_a_stranger_raises(data: bytes, index: int, count: int, path: list[bytes]) -> None:
     assert merkle.leaf_proved(bytes(HASH_BYTES), data, index, count, path) is False
     assert merkle.share_proved(bytes(HASH_BYTES), data, index, count, path) is False
+    assert merkle.segment_proved(bytes(HASH_BYTES), data, index, count, path) is False
 
 
 def test_the_largest_share_has_2048_leaves_and_paths_of_11_hashes_and_one_byte_more_is_refused() -> None:
@@ -256,6 +293,8 @@ def test_questions_about_what_is_not_in_a_tree_are_refused_by_name() -> None:
         merkle.share_path(b"", 0)
     with pytest.raises(merkle.MerkleError, match="not 33 bytes"):
         merkle.share_path(hashes[:33], 0)
-    for call in (merkle.object_root, lambda roots: merkle.object_path(roots, 0)):
+    with pytest.raises(merkle.MerkleError, match="no segment 3: it is one from 0 to 2"):
+        merkle.object_path([bytes(32)] * 3, 3)
+    for call in (merkle.object_root, merkle.segment_root, lambda roots: merkle.object_path(roots, 0), lambda roots: merkle.segment_path(roots, 0)):
         with pytest.raises(merkle.MerkleError, match="32 bytes, not 31"):
             call([bytes(31)])
