@@ -1,16 +1,18 @@
 """What a private file is on the network: frames that only its key opens, and that key wrapped for a wallet or a link. Names of files, too.
 
     content   ┌──── 1 MiB ────┬──── 1 MiB ────┬─ rest ─┐           an empty file has one frame, of no content
-    stored    │ 1 MiB + 16    │ 1 MiB + 16    │ + 16   │           AES-256-GCM; nonce = frame number, 12 bytes big-endian, top bit set on the last frame only
+    stored    │ 1 MiB + 16    │ 1 MiB + 16    │ + 16   │           AES-256-GCM; nonce = frame number, 12 bytes big-endian, top bit on the last only
                                                                    no other data goes into the tag
     file key  random, new for each version ── wrapped under HKDF(storage seed, object id) or HKDF(link secret, password)
     name      sealed under a key of its folder; found by HMAC(another key of the folder, name)
 
-A frame in another place, a doubled, a left out or a changed one does not open, since its number is its nonce; a stream that was cut has no last frame.
+A frame in another place, a doubled, a left out or a changed one does not open, since its number is its nonce; a stream that was cut has no last
+frame.
 
-**No nonce is used twice under a key.** A file key is made here, by the operating system's randomness, for one ``Encryptor`` that seals one stream and ends; its frames
-are numbered by a counter that only goes forward, and the bit of the last frame is set once. A wrapping key is derived from what names one file or one link, and a folder's
-key seals many names; both take random nonces, which are safe for 2^32 times each. Source: ADR 7, "what a file becomes"; storage-interfaces.md 3.2.
+**No nonce is used twice under a key.** A file key is made here, by the operating system's randomness, for one ``Encryptor`` that seals one stream and
+ends; its frames are numbered by a counter that only goes forward, and the bit of the last frame is set once. A wrapping key is derived from what
+names one file or one link, and a folder's key seals many names; both take random nonces, which are safe for 2^32 times each. Source: ADR 7, "what a
+file becomes"; storage-interfaces.md 3.2.
 """
 
 from __future__ import annotations
@@ -107,7 +109,7 @@ def plain_bytes(stored_size_bytes: int) -> int:
     # Only an empty file has a frame without content.
     if plain < 0 or frames > MAX_FRAMES or (frames > 1 and plain <= (frames - 1) * FRAME_BYTES):
         raise WrongSize(
-            f"no stored stream has {stored_size_bytes} bytes: each 1 MiB of content takes {TAG_BYTES} more, and at most {stored_bytes(MAX_PLAIN_BYTES)} are stored"
+            f"no stored stream has {stored_size_bytes} bytes: each 1 MiB of content takes {TAG_BYTES} more, up to {stored_bytes(MAX_PLAIN_BYTES)}"
         )
     return plain
 
@@ -191,17 +193,21 @@ class Encryptor:
         return frames
 
     def finish(self) -> bytes:
-        """The content is at its end → the last frame. Nothing can be sealed afterwards. Raises CipherError when it was at its end already."""
+        """The content is at its end → the last frame. Nothing can be sealed afterwards. Raises CipherError when it has ended or failed before."""
         self._check_open()
         self._finished = True
         return self._seal(self._waiting, is_last=True)
 
     def _check_open(self) -> None:
         if self._finished:
-            raise CipherError("this stream has its last frame: another version of the file needs an encryptor, and so a key, of its own")
+            raise CipherError("this stream has its last frame, or failed: the file, or its next version, needs a new encryptor and so a new key")
 
     def _seal(self, content: Buffer, is_last: bool) -> bytes:
-        return self._aead.encrypt(frame_nonce(next(self._numbers), is_last), content, None)
+        try:
+            return self._aead.encrypt(frame_nonce(next(self._numbers), is_last), content, None)
+        except BaseException:  # a frame is missing from here on, and its content may be lost: nothing that follows would open
+            self._finished = True
+            raise
 
 
 class Decryptor:
@@ -211,7 +217,8 @@ class Decryptor:
         ask for decryptor.range: stored_length bytes from stored_offset on
         content = [*decryptor.update(piece), …]; decryptor.finish()
 
-    The length of the stored stream comes from the object's record. A wrong one is told when the last frame is read, since that alone opens as the last.
+    The length of the stored stream comes from the object's record. A wrong one is told when the last frame is read, since that alone opens as the
+    last.
     """
 
     __slots__ = ("_aead", "_came_bytes", "_damaged", "_last_frame", "_next_frame", "_stored_size_bytes", "_waiting", "_wanted", "range")
@@ -237,8 +244,8 @@ class Decryptor:
     def update(self, data: Buffer) -> list[memoryview]:
         """Take the next bytes of the range's stored bytes → the content that is proved now.
 
-        Raises WrongSize when more bytes come than were asked for (none is then taken), and Damaged for a frame that does not open. Content that was proved
-        before it comes out first: then the next call raises. After Damaged it says so for good: start anew at that frame, from another holder.
+        Raises WrongSize when more bytes come than were asked for (none is then taken), and Damaged for a frame that does not open. Content that was
+        proved before it comes out first: then the next call raises. After Damaged it says so for good: start anew at that frame, from another holder.
         """
         self._check_whole()
         view = memoryview(data).cast("B")
@@ -267,7 +274,7 @@ class Decryptor:
         return found
 
     def finish(self) -> None:
-        """All bytes have come. Raises WrongSize when some are missing, Damaged when a frame was; otherwise everything that was wanted has come out."""
+        """All bytes have come. Raises WrongSize when some are missing, Damaged when a frame was; else all that was wanted has come out."""
         self._check_whole()
         if self._came_bytes != self.range.stored_length:
             raise WrongSize(f"{self.range.stored_length} stored bytes were asked for, but {self._came_bytes} came: ask for the rest")
@@ -371,8 +378,8 @@ def _link_key(link_secret: bytes, share_id: bytes, kind: bytes, password: str | 
 def wrap_for_link(link_secret: bytes, share_id: bytes, key: bytes, password: str | None = None) -> bytes:
     """A file's or folder's key → 61 bytes that only the link's secret (32 bytes), and the password if there is one, opens, for this share alone.
 
-    kind (0; 1 with a password) ‖ nonce ‖ AES-256-GCM under HKDF-SHA256(secret [‖ Argon2id of the password], no salt, ``stratos/link-key/v1`` ‖ kind ‖ share id).
-    Argon2id: 64 MiB, 3 passes, 1 lane, 32 bytes, salt SHA-256(``stratos/link-password/v1`` ‖ share id), password in Unicode's form NFC.
+    kind (0; 1 with a password) ‖ nonce ‖ AES-256-GCM under HKDF-SHA256(secret [‖ Argon2id of the password], no salt, ``stratos/link-key/v1`` ‖ kind ‖
+    share id). Argon2id: 64 MiB, 3 passes, 1 lane, 32 bytes, salt SHA-256(``stratos/link-password/v1`` ‖ share id), password in Unicode's form NFC.
     Raises CipherError for wrong lengths.
     """
     _check_length(key, KEY_BYTES, "a key")
@@ -424,7 +431,8 @@ def name_lookup_id(folder_key: bytes, name: str) -> bytes:
 def encrypt_name(folder_key: bytes, name: str) -> bytes:
     """A name → nonce ‖ AES-256-GCM of it under HKDF(folder key, ``stratos/name-key/v1``), bound to its lookup id.
 
-    The name is padded by 0x80 and zeros to a multiple of 32 bytes, so that its length says little. Raises CipherError for a name or key that is none.
+    The name is taken as it is, and padded by 0x80 and zeros to a multiple of 32 bytes, so that its length says little. Raises CipherError for a name
+    or key that is none.
     """
     lookup_id = name_lookup_id(folder_key, name)
     encoded = _name_bytes(name) + _NAME_END
@@ -441,8 +449,9 @@ def decrypt_name(folder_key: bytes, lookup_id: bytes, sealed: bytes) -> str:
     _check_length(lookup_id, LOOKUP_ID_BYTES, "a lookup id")
     content = len(sealed) - NONCE_BYTES - TAG_BYTES
     if not _NAME_BLOCK_BYTES <= content <= MAX_NAME_BYTES + _NAME_BLOCK_BYTES or content % _NAME_BLOCK_BYTES:
+        longest = MAX_NAME_BYTES + _NAME_BLOCK_BYTES
         raise CipherError(
-            f"a sealed name has {NONCE_BYTES + TAG_BYTES} bytes and a multiple of {_NAME_BLOCK_BYTES}, at most {MAX_NAME_BYTES + _NAME_BLOCK_BYTES}, not {len(sealed)}"
+            f"a sealed name has {NONCE_BYTES + TAG_BYTES} bytes and {_NAME_BLOCK_BYTES} to {longest}, by {_NAME_BLOCK_BYTES}, not {len(sealed)}"
         )
     what = "the name does not open: it is of another folder or file, or was changed"
     padded = _open_once(_derived(folder_key, b"stratos/name-key/v1"), sealed, lookup_id, what)

@@ -4,12 +4,14 @@
              │ col │ col │           │     │             │
     share i (i ≥ k) at byte b  =  Σ over j < k of  share j at byte b  ÷  (i XOR j)         in GF(2^8), polynomial 0x11d
 
-Every byte of a share depends on the bytes at the same place of the others alone. So the work is done in columns of 16 KiB, which stay in the processor's cache,
-and slices of shares (leaves, say) can be recreated from the same slices of k others. pyeclib (ISA-L) computes a column; its 80-byte headers never leave this file.
+Every byte of a share depends on the bytes at the same place of the others alone. So the work is done in columns of 16 KiB, which stay in the
+processor's cache, and slices of shares (leaves, say) can be recreated from the same slices of k others. pyeclib (ISA-L) computes a column; its
+80-byte headers never leave this file.
 
-pyeclib holds the interpreter's lock, but for one column only, so another thread waits no longer than the interpreter's switch interval. Coding is several times faster
-than TLS, so nothing here needs a pool of processes; every function may be called from any thread. What costs most is fresh memory, which the system clears page by page:
-take columns and hash and send them at once, or give one ``workspace`` again and again. Source: ADR 7, "what a file becomes".
+pyeclib holds the interpreter's lock, but for one column only, so another thread waits no longer than the interpreter's switch interval. Coding is
+several times faster than TLS, so nothing here needs a pool of processes; every function may be called from any thread. What costs most is fresh
+memory, which the system clears page by page: take columns and hash and send them at once, or give one ``workspace`` again and again. Source: ADR 7,
+"what a file becomes".
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ MAX_PIECES: Final = 32
 COLUMN_BYTES: Final = 16 * 1024
 _BACKEND: Final = "isa_l_rs_cauchy"
 _POLYNOMIAL: Final = 0x11D
-# What liberasurecode writes before a fragment, little-endian: number (at 0), length (at 4), length of what was encoded (at 12), and at 67 a CRC-32 of the first 59 bytes.
+# What liberasurecode writes before a fragment, little-endian: number (at 0), length (at 4), length of what was encoded (at 12), and at 67 a CRC-32
+# of the first 59 bytes.
 _HEADER_BYTES: Final = 80
 _SUMMED_BYTES: Final = 59
 _CHECKSUM_AT: Final = 67
@@ -85,7 +88,8 @@ def encode(scheme: Scheme, segment: Buffer, workspace: bytearray | None = None) 
 def encode_columns(scheme: Scheme, segment: Buffer) -> Iterator[list[memoryview]]:
     """As ``encode``, 16 KiB of all n shares at a time: what is hashed and sent at once needs no memory for whole shares, and is still in the cache.
 
-    Each column has the n shares' next bytes, all equally long, and they are whole Merkle leaves. Joined, the columns are the shares. Raises as ``encode``.
+    Each column has the n shares' next bytes, all equally long, and they are whole Merkle leaves. Joined, the columns are the shares. Raises as
+    ``encode``.
     """
     view = _segment(scheme, segment)
     size = share_bytes(scheme, len(view))
@@ -129,9 +133,9 @@ def _workspace(given: bytearray | None, needed_bytes: int) -> memoryview:
 def decode(scheme: Scheme, segment_bytes: int, shares: Iterable[tuple[int, Buffer]], workspace: bytearray | None = None) -> memoryview:
     """Any k or more of a segment's shares, as (number, bytes), and the segment's length → the segment.
 
-    Shares of the segment's own bytes are used first, so that little or nothing has to be computed. With k = 1 it is a view of a share, not a copy; else
-    a view of ``workspace`` if that is given, which then has at least k × share bytes and in which no share lies.
-    Whether a share's bytes are right its root says, not this function: see ``decode_checked``. Raises WrongIndex, WrongLength, NotEnoughShares, CodingError.
+    Shares of the segment's own bytes are used first, so that little or nothing has to be computed. With k = 1 it is a view of a share, not a copy;
+    else a view of ``workspace`` if that is given, which then has at least k × share bytes and in which no share lies. Whether a share's bytes are
+    right its root says, not this function: see ``decode_checked``. Raises WrongIndex, WrongLength, NotEnoughShares, CodingError.
     """
     given = _given(scheme, shares)
     size = _share_size(scheme, segment_bytes)
@@ -158,8 +162,8 @@ def decode(scheme: Scheme, segment_bytes: int, shares: Iterable[tuple[int, Buffe
 def recreate(scheme: Scheme, shares: Iterable[tuple[int, Buffer]], wanted: Sequence[int]) -> list[memoryview]:
     """Any k or more of a segment's shares, as (number, bytes), → the shares of the numbers ``wanted``, in that order.
 
-    Instead of shares the same slice of each may be given, of a multiple of 16 bytes; then the same slices come out. Nothing but what is wanted is computed.
-    Raises WrongIndex (for one that is there already, too), WrongLength, NotEnoughShares, CodingError.
+    Instead of shares the same slice of each may be given, of a multiple of 16 bytes; then the same slices come out. Nothing but what is wanted is
+    computed. Raises WrongIndex (for one that is there already, too), WrongLength, NotEnoughShares, CodingError.
     """
     given = _given(scheme, shares)
     for at, index in enumerate(wanted):
@@ -192,7 +196,7 @@ class Checked:
 def decode_checked(
     scheme: Scheme, segment_bytes: int, shares: Iterable[tuple[int, Buffer]], roots: Mapping[int, bytes], workspace: bytearray | None = None
 ) -> Checked:
-    """As ``decode``, by good shares alone: ``roots`` has the Merkle root of each share by number, each proved (``merkle.share_proved``) or from the writer himself.
+    """As ``decode``, by good shares alone: ``roots`` has share roots by number, each proved (``merkle.share_proved``) or from the writer himself.
 
     Shares are judged in order until k are good; the rest is not looked at. One whose root is not given is wrong, too.
     Raises NotEnoughShares, which names the wrong ones, WrongIndex, WrongLength, CodingError.
@@ -223,6 +227,7 @@ class Slice:
 
 def locate(scheme: Scheme, segment_bytes: int, offset: int, length: int) -> list[Slice]:
     """A range of a segment → where its bytes lie in the first k shares, in order. With k = 1 every share has it all; share 0 is named.
+    A slice of a share that is lost comes from ``recreate``, by the same slice (widened to whole leaves) of k others.
 
     Raises WrongLength for a range outside the segment, CodingError.
     """

@@ -10,8 +10,8 @@
           ┌┴─┐     ┌┴──┐
          h01 h23  h45  h6
 
-Nothing has the root SHA-256 of nothing, and no leaf. A root says nothing about the size or number below it: whoever checks knows it, and these functions ask for it.
-Source: ADR 7, "what a file becomes"; ADR 8, "a segment's share roots are under its root"; storage-protocol.md 3.1 and 3.5.
+Nothing has the root SHA-256 of nothing, and no leaf. A root says nothing about the size or number below it: whoever checks knows it, and these
+functions ask for it. Source: ADR 7, "what a file becomes"; ADR 8, "a segment's share roots are under its root"; storage-protocol.md 3.1 and 3.5.
 """
 
 from __future__ import annotations

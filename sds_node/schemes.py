@@ -6,8 +6,8 @@
                                                                                                    │
                                                                       day d of 365: floor(e·d ÷ 365) - floor(e·(d-1) ÷ 365)
 
-N counts eligible nodes with distinct owner and network prefix. "Size" is always that of the stored stream, which is what the network sees: for a private file
-the ciphertext. Sources: storage-protocol.md 3.2, 3.3, 3.6; ADR 7, "what a file becomes".
+N counts eligible nodes with distinct owner and network prefix. "Size" is always that of the stored stream, which is what the network sees: for a
+private file the ciphertext. Sources: storage-protocol.md 3.2, 3.3, 3.6; ADR 7, "what a file becomes".
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def warning(scheme: Scheme) -> str | None:
     """What an uploader is told about a scheme that keeps a file in fewer than three places; None for the others."""
     if scheme.n >= THREE_REPLICAS.n:
         return None
-    return f"the network has too few nodes: this file is kept in {scheme.n} place{'s' if scheme.n > 1 else ''} only and is lost with {'them' if scheme.n > 1 else 'it'}"
+    places, them = ("1 place", "it") if scheme.n == 1 else (f"{scheme.n} places", "them")
+    return f"the network has too few nodes: this file is kept in {places} only and is lost with {them}"
 
 
 def needs_repair(scheme: Scheme, healthy: int) -> bool:
@@ -148,7 +149,10 @@ def segment_size(size_bytes: int, segment: int) -> int:
 
 
 def share_bytes(scheme: Scheme, segment_bytes: int) -> int:
-    """Size of each share of a segment: the segment with k = 1, else a k-th of it padded to a multiple of k × 16, which is not none. Raises SchemeError."""
+    """Size of each share of a segment: the segment's with k = 1, else a k-th of it padded to a multiple of k × 16 that is not none.
+
+    Raises SchemeError for a size that no segment has.
+    """
     if not 0 <= segment_bytes <= SEGMENT_BYTES:
         raise SchemeError(f"a segment has from 0 to {SEGMENT_BYTES} bytes, not {segment_bytes}")
     if scheme.k == 1:
@@ -198,7 +202,8 @@ def share_noz(size_bytes: int, escrow_ratio_e18: int = ESCROW_RATIO_E18) -> Shar
 def receipt_noz(bytes_acked: int, max_noz: int, max_bytes: int) -> int:
     """What a receipt of ``bytes_acked`` pays under an order limit: floor(bytes_acked × max_noz ÷ max_bytes).
 
-    The chain pays a receipt's leaf by the same formula. Raises SchemeError when the receipt has more bytes than the limit or the limit allows nothing.
+    The chain pays a receipt's leaf by the same formula. Raises SchemeError when the receipt has more bytes than the limit or the limit allows
+    nothing.
     """
     if not 0 <= bytes_acked <= max_bytes or max_bytes < 1:
         raise SchemeError(f"a receipt has from 0 to the order limit's {max_bytes} bytes, and the limit at least 1; {bytes_acked} came")
@@ -223,7 +228,10 @@ def released_noz(escrow_noz: int, day: int, days: int = RETENTION_DAYS) -> int:
 
 
 def unreleased_noz(escrow_noz: int, day: int, days: int = RETENTION_DAYS) -> int:
-    """What is left of a share's escrow after day ``day`` of ``days`` (0: before the first): goes back to the payer with a deletion. Raises SchemeError."""
+    """What is left of a share's escrow after day ``day`` of ``days`` (0: before the first); it goes back to the payer with a deletion.
+
+    Raises SchemeError for a day outside the term or an amount that is none.
+    """
     _check_noz(escrow_noz)
     if not 0 <= day <= days <= MAX_RETENTION_DAYS or days < 1:
         raise SchemeError(f"a day is from 0 to the term's, which is from 1 to {MAX_RETENTION_DAYS}; day {day} of {days} came")
