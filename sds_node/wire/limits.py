@@ -99,8 +99,9 @@ class Bucket:
         """Takes; returns the seconds until the bucket is no longer overdrawn, 0 if it is not."""
         if self._per_s is None:
             return 0.0
+        self.wait_s(now)  # what flowed in until now, at most the burst, is there first
         self._left -= amount
-        return self.wait_s(now)
+        return 0.0 if self._left >= 0 else -self._left / self._per_s
 
     def wait_s(self, now: float) -> float:
         """Seconds until something may be taken."""

@@ -245,7 +245,10 @@ class TcpLink(asyncio.BufferedProtocol):
         if self._transport is not None and not self._ending and not self._transport.is_closing():
             self.resume()
             self._ending = True
-            self._transport.write_eof()
+            try:
+                self._transport.write_eof()
+            except OSError:  # the peer's end is gone already
+                self._transport.abort()
 
     def abort(self) -> None:
         self._ending = True
