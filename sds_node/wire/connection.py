@@ -32,6 +32,7 @@ from sds_node.wire.errors import (
     NoCommonVersion,
     ProtocolViolation,
     TimedOut,
+    TooMuch,
     TooSlow,
     UnknownMethod,
     WireError,
@@ -153,7 +154,7 @@ class Connection:
         self.quiet.set()
         # Clocks
         now = self.now()
-        self._frame_at = self._used_at = now
+        self._frame_at = self._used_at = self._swept_at = now
         self._full_since: float | None = None
         self._pinged = False
         self._sweeper: asyncio.TimerHandle | None = None
@@ -547,7 +548,7 @@ class Connection:
         elif self._theirs >= self._limits.streams_per_connection or (account and account.streams >= self._limits.streams_per_peer):
             refusal = Busy(f"{self._theirs} requests of this peer are open on this connection: end some first")
         elif len(head) > self._limits.head_bytes:
-            refusal = Busy(f"a request's head has at most {self._limits.head_bytes} bytes here, got {len(head)}")
+            refusal = TooMuch(f"a request's head has at most {self._limits.head_bytes} bytes here, got {len(head)}")
         elif handler is None:
             refusal = UnknownMethod(f"no method {method!r} here")
         if refusal is not None or handler is None or account is None:
@@ -700,6 +701,9 @@ class Connection:
         """Looks at the clocks."""
         now, limits = self.now(), self._limits
         self._sweeper = self._loop.call_later(limits.sweep_s, self._sweep)
+        late_s, self._swept_at = now - self._swept_at - limits.sweep_s, now
+        if late_s > limits.sweep_s:
+            self._excuse(late_s)
         if self._holds:
             self._frame_at = now  # we do not read: its silence is ours
         if self._full_since is not None and now - self._full_since > limits.stall_s:
@@ -722,6 +726,14 @@ class Connection:
             self._used_at = now
         elif now - self._used_at > limits.unused_s and not self._node.keeps(self):
             self.close("unused")
+
+    def _excuse(self, late_s: float) -> None:
+        """This process stood still (a busy machine, a closed lid): for so long the silence was ours, not the peer's."""
+        self._frame_at += late_s
+        if self._full_since is not None:
+            self._full_since += late_s
+        for stream in [*self._streams.values(), *self._finished.values()]:
+            stream.moved_at += late_s
 
     # ---- writing
 

@@ -93,6 +93,14 @@ async def pair(
         await server.close()
 
 
+async def until(holds: Callable[[], Any]) -> Any:
+    """Lets the loop go on until something holds, and returns it. No time is waited for: the test's own limit is the only clock."""
+    while True:
+        if value := holds():
+            return value
+        await asyncio.sleep(0)
+
+
 @dataclass
 class Raw:
     """A peer made of TLS and struct."""

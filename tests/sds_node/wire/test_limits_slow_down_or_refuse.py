@@ -68,7 +68,7 @@ def test_a_full_budget_calls_everyone_once_when_there_is_room() -> None:
     ],
 )  # fmt: skip
 def test_limits_out_of_bounds_are_refused(bad: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="must be more than 0|at most|windows are"):
+    with pytest.raises(ValueError, match=r"must be more than 0|at most|windows are"):
         Limits(**bad)  # type: ignore[arg-type]
 
 

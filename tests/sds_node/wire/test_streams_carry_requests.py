@@ -21,7 +21,7 @@ from sds_node.wire.errors import (
 )
 from sds_node.wire.limits import Limits
 from sds_node.wire.stream import SMALL_SEND_BYTES, Stream
-from tests.sds_node.wire.support import CONNECTION_WINDOW, SMALL, WINDOW, pair
+from tests.sds_node.wire.support import CONNECTION_WINDOW, SMALL, WINDOW, pair, until
 
 pytestmark = pytest.mark.asyncio
 
@@ -105,8 +105,7 @@ async def test_calls_that_wait_for_a_stream_are_bounded() -> None:
         first = await two.peer.call("echo")
         waiting = asyncio.create_task(two.peer.call("echo"))
         connection = await two.peer.connect()
-        while connection.calls < 2:
-            await asyncio.sleep(0)
+        await until(lambda: connection.calls >= 2)
         with pytest.raises(Busy):
             await two.peer.call("echo")
         first.cancel()
@@ -118,8 +117,7 @@ async def test_a_cancelled_wait_for_a_stream_leaves_its_place_to_the_next() -> N
         first = await two.peer.call("echo")
         connection = await two.peer.connect()
         one, two_ = asyncio.create_task(two.peer.call("echo")), asyncio.create_task(two.peer.call("echo", b"2", ended=True))
-        while connection.calls < 3:
-            await asyncio.sleep(0)
+        await until(lambda: connection.calls >= 3)
         first.cancel()  # wakes the first that waits
         one.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -140,8 +138,7 @@ async def test_a_writer_to_a_reader_that_does_not_read_holds_at_most_the_window(
         stream = await two.peer.call("lazy")
         await holding.wait()
         writer = asyncio.create_task(stream.send(bytes(10 * WINDOW)))
-        while held[0].in_bytes < WINDOW:
-            await asyncio.sleep(0)
+        await until(lambda: held[0].in_bytes >= WINDOW)
         # A whole request on the same connection passes, and the writer still stands where the window ended.
         assert await two.peer.ask("echo", b"past it") == b"past it"
         assert not writer.done()
@@ -174,8 +171,7 @@ async def test_small_sends_wait_when_more_than_64_kib_of_them_are_queued() -> No
                 sent += 1000
 
         writer = asyncio.create_task(write())
-        while stream.out_bytes <= SMALL_SEND_BYTES:
-            await asyncio.sleep(0)
+        await until(lambda: stream.out_bytes > SMALL_SEND_BYTES)
         await two.peer.ask("echo", b"x")
         assert sent <= WINDOW + SMALL_SEND_BYTES + 1000
         assert stream.out_bytes <= SMALL_SEND_BYTES + 1000
@@ -199,8 +195,7 @@ async def test_streams_that_nobody_reads_stop_the_connection_at_its_window_and_r
             return await two.peer.ask("lazy", body=bytes(WINDOW))
 
         puts = [asyncio.create_task(put()) for _ in range(8)]
-        while sum(stream.in_bytes for stream in held) < CONNECTION_WINDOW:
-            await asyncio.sleep(0)
+        await until(lambda: sum(stream.in_bytes for stream in held) >= CONNECTION_WINDOW)
         assert await two.peer.ask("who") == two.caller.address
         assert sum(stream.in_bytes for stream in held) == CONNECTION_WINDOW
         go.set()
@@ -382,15 +377,13 @@ async def test_a_handler_whose_caller_does_nothing_times_out(state: bytes) -> No
         stream = await two.peer.call("wait", state)
         await ended.wait()
         with pytest.raises(TimedOut):
-            while True:
-                await stream.receive()
+            await stream.receive_all(1 << 20)
 
 
 async def test_data_that_an_owner_never_reads_is_dropped_after_the_idle_time() -> None:
-    async with pair(caller_limits=Limits(idle_s=0.05)) as two:
-        stream = await two.peer.call("echo", b"data", ended=True)
-        while stream.error is None:
-            await asyncio.sleep(0)
+    async with pair() as two:
+        stream = await two.peer.call("echo", b"data", ended=True, idle_s=0.05)
+        await until(lambda: stream.error is not None)
         ours, _ = await two.connection()
         assert ours.unread_bytes == two.caller.budget.used_bytes == 0
         with pytest.raises(TimedOut):
@@ -410,8 +403,7 @@ async def test_many_tiny_frames_do_not_become_many_objects() -> None:
         await full.wait()
         for _ in range(3000):
             await stream.send(b"x")
-        while held[0].in_bytes < 3000:
-            await asyncio.sleep(0)
+        await until(lambda: held[0].in_bytes >= 3000)
         assert len(held[0]._in) == 1
         stop.set()
 
@@ -456,8 +448,7 @@ async def test_a_peer_that_dies_fails_its_calls_and_the_next_call_dials_anew() -
 async def test_an_answer_that_is_complete_can_be_read_after_its_connection_ended() -> None:
     async with pair() as two:
         stream = await two.peer.call("echo", b"answer", ended=True)
-        while stream.status is None:
-            await asyncio.sleep(0)
+        await until(lambda: stream.status is not None)
         ours, theirs = await two.connection()
         theirs.close()
         await ours.closed.wait()
