@@ -250,6 +250,7 @@ class ShareStore:
     def _open_share(self, root: bytes, failed: dict[Key, str]) -> Reader:
         """The same, without the holders in ``failed`` (copy → what is wrong with it), to which it adds."""
         _checked_root(root)
+        gone: set[Key] = set()
         while True:
             visible = self.copies(root)
             holders = [copy.key for copy in self.index.of_root(root) if copy.kept is Kept.OWN and copy.key not in self._hidden]
@@ -265,8 +266,10 @@ class ShareStore:
                 try:
                     return Reader(self, *self._open_holder(untried[0]))
                 except (Damaged, FileNotFoundError) as error:
-                    failed[untried[0]] = str(error)
-                    self.mark_damaged(untried[0], str(error))
+                    # It may only have been purged, or written anew, since the rows were read: then it has a second chance.
+                    if self.mark_damaged(untried[0], str(error)) or untried[0] in gone:
+                        failed[untried[0]] = str(error)
+                    gone.add(untried[0])
 
     def read(self, root: bytes, offset: int = 0, length: int | None = None) -> bytes:
         """``length`` bytes of a share from ``offset`` (None: to its end), each leaf of them checked. Raises ShareRefused for a range that it does not have,
@@ -524,7 +527,8 @@ class ShareStore:
             if trailer.key == key and trailer.state is not copy.state:
                 layout.write_state(fd, trailer, copy.state, self.clock.wall_s())
             if is_durable:
-                os.fsync(fd)
+                with damage_of_disk():
+                    os.fsync(fd)
         except Damaged:
             pass
         finally:

@@ -83,7 +83,7 @@ def _mend_row(store: ShareStore, copy: Copy) -> bool:
     """Whether a copy's file says another state than its row and nothing is under way that explains it; the row then follows the file."""
     if copy.kept is Kept.DAMAGED:
         return False
-    with contextlib.suppress(Damaged, FileNotFoundError), disk_errors(store.home), store.lock_of(copy.root):
+    with disk_errors(store.home), contextlib.suppress(Damaged, FileNotFoundError), store.lock_of(copy.root):
         trailer = _trailer(store, copy.key)
         now = store.index.get(copy.key)
         if now is not None and trailer.state is not now.state and store.index.due(copy.key) is None:
@@ -132,6 +132,8 @@ def _scrub_one(store: ShareStore, key: Key, report: Scrubbed) -> None:
         return
     if copy.kept is Kept.DAMAGED:
         return
+    if copy.kept is Kept.OWN:
+        report.bytes += copy.size_bytes
     with disk_errors(store.home):
         try:
             trailer = store.check_file(key)
@@ -141,8 +143,6 @@ def _scrub_one(store: ShareStore, key: Key, report: Scrubbed) -> None:
             if store.mark_damaged(key, str(error)):
                 report.damaged.append((key, _text(error)))
             return
-    if not trailer.is_shared:
-        report.bytes += trailer.size_bytes
     if trailer.state is not copy.state and _mend_row(store, copy):
         report.mended.append(key)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -31,9 +32,11 @@ from sds_node.resource.store import (
     StoreLocked,
     StoreUnusable,
     collect,
+    scrub,
     verify,
 )
 from sds_node.resource.store import disk as disk_module
+from sds_node.resource.store import index as index_module
 from tests.sds_node.store.samples import SMALL, files_of, only, opened, path, put, serial, share, states
 
 
@@ -359,6 +362,37 @@ def test_the_inventory_tells_every_copy_once_in_order_while_copies_come_and_go(t
         assert told == sorted(told)
         assert stay <= set(told)
         assert [copy.key for copy in store.inventory(told[5])] == [key for key in sorted(states(store)) if key > told[5]]
+
+
+def test_no_question_of_the_store_looks_at_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan of every statement that the store sends but ``verify``'s finds rows by a key or an index."""
+    statements: set[str] = set()
+    real = index_module._connect
+
+    def connect(*arguments: object, **options: object) -> sqlite3.Connection:
+        db: sqlite3.Connection = real(*arguments, **options)  # type: ignore[arg-type]
+        db.set_trace_callback(statements.add)
+        return db
+
+    monkeypatch.setattr(index_module, "_connect", connect)
+    with opened(tmp_path) as store:
+        keys = [put(store, number, 100, serial_number=2) for number in range(3)]
+        put(store, 1, 100)
+        store.confirm(keys)
+        store.trash(keys[:1])
+        collect(store)
+        store.purge(keys[:1])
+        store.damaged()
+        path(store, keys[1]).unlink()
+        scrub(store)
+        assert list(store.inventory())
+    used = {one for one in statements if "FROM copies" in one and one.startswith(("SELECT", "DELETE"))}
+    assert len(used) > 8
+    db = sqlite3.connect(tmp_path / "store" / "index.db")
+    for statement in used:
+        plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}")]
+        assert all(step.startswith("SEARCH copies USING") and "B-TREE" not in step for step in plan), (statement, plan)
+    db.close()
 
 
 def test_a_reader_outlives_the_removal_of_its_share(tmp_path: Path) -> None:

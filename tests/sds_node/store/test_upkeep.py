@@ -47,6 +47,22 @@ def test_copies_that_the_ledger_never_names_go_to_the_trash_and_then_away(tmp_pa
         assert states(store) == {named: "CONFIRMED"}
 
 
+def test_copies_whose_files_are_missing_or_rotten_expire_and_go_as_others_do(tmp_path: Path) -> None:
+    time = Time()
+    with opened(tmp_path, time=time) as store:
+        missing, rotten, told = put(store, 1), put(store, 2), put(store, 3)
+        path(store, missing).unlink()
+        path(store, rotten).write_bytes(b"rotten")
+        path(store, told).write_bytes(b"rotten")
+        scrub(store, max_copies=1000)
+        path(store, put(store, 4)).unlink()
+        time.pass_s(SMALL.pending_s + 1)
+        assert collect(store).expired == 4
+        time.pass_s(SMALL.trash_s + 1)
+        assert collect(store).purged == 4
+        assert (states(store), files_of(store), store.totals().disk_bytes) == ({}, [], 0)
+
+
 def test_a_step_collects_no_more_than_it_was_told_and_steps_reach_the_end(tmp_path: Path) -> None:
     time = Time()
     with opened(tmp_path, time=time) as store:
