@@ -347,7 +347,7 @@ def _map_size(data: bytes) -> tuple[int, bytes]:
 
 
 def _value(data: bytes) -> tuple[bytes, bytes]:
-    """(bytes, what follows): nil, fixstr, str 8 to 32 or bin 8 to 32, at most 2,048 bytes."""
+    """(bytes, what follows): nil, fixstr, str 8 to 32 or bin 8 to 32. The file's own limit bounds it."""
     head = data[0] if data else 0
     if head == 0xC0:
         return b"", data[1:]
@@ -358,7 +358,7 @@ def _value(data: bytes) -> tuple[bytes, bytes]:
         size = int.from_bytes(data[1:start], "big")
     else:
         raise _not_a_map()
-    if size > MAX_FIELD_BYTES or start + size > len(data):
+    if start + size > len(data):
         raise _not_a_map()
     return data[start : start + size], data[start + size :]
 

@@ -382,7 +382,7 @@ def accept_get_shared(
     if sequences:
         current = _signed_one(Action.DOWNLOAD_SHARED, share.link, sequences, times, signature)
         if current is not None:
-            is_first = used.use(current[0], Use.DOWNLOAD, signature.address, current[2], now_s)
+            is_first = used.use(current[0], USES[Action.DOWNLOAD_SHARED], signature.address, current[2], now_s)
             return Dialect.CURRENT, Accepted(*current, is_first=is_first)
     old = _signed_one(Action.GET_SHARED_OLD, shown_link, (), times, signature)
     if old is not None:

@@ -52,6 +52,11 @@ SMALL_SLICE = 16
 NAMES = st.builds(Hash, st.sampled_from(hashes.CODECS), st.binary(min_size=20, max_size=20))
 
 
+def of_any_length(most_bytes: int) -> st.SearchStrategy[bytes]:
+    """Bytes of every length alike: hypothesis alone keeps to short ones, which cross no border twice."""
+    return st.integers(0, most_bytes).flatmap(lambda size: st.binary(min_size=size, max_size=size))
+
+
 # --- The oracle: Keccak-256 and CIDs from their definitions ---
 
 
@@ -146,9 +151,7 @@ def test_an_old_files_name_is_recognised(text: str) -> None:
 
 
 @CALM
-@given(
-    content=st.binary(max_size=200), cuts=st.lists(st.integers(0, 200), max_size=12), codec=st.sampled_from((FILE, VIDEO)), tag=st.text(max_size=8)
-)
+@given(content=of_any_length(200), cuts=st.lists(st.integers(0, 200), max_size=12), codec=st.sampled_from((FILE, VIDEO)), tag=st.text(max_size=8))
 def test_a_stream_has_the_names_of_its_content_wherever_it_is_cut(content: bytes, cuts: list[int], codec: int, tag: str) -> None:
     with patch.object(hashes, "SLICE_BYTES", SMALL_SLICE):
         hasher = ContentHasher(codec, tag)
@@ -163,7 +166,7 @@ def test_a_stream_has_the_names_of_its_content_wherever_it_is_cut(content: bytes
 
 
 @settings(CALM, max_examples=8)
-@given(content=st.binary(max_size=150), tag=st.text(max_size=8))
+@given(content=of_any_length(150), tag=st.text(max_size=8))
 def test_names_are_what_the_definitions_say(content: bytes, tag: str) -> None:
     with patch.object(hashes, "SLICE_BYTES", 64):
         hasher = ContentHasher(VIDEO, tag)

@@ -11,9 +11,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nacl import bindings
 
 from chain.crypto import address
 from chain.crypto.hd import DerivationError
+from chain.crypto.keys import Ed25519PublicKey
 from sds_node import p2p
 from sds_node.p2p import NodeLocation, P2PError, P2PKey
 
@@ -183,6 +185,23 @@ def test_a_key_of_small_order_signs_nothing_though_zip_215_would_take_it(public_
         assert not p2p.verify(public_key, b"any message", signature)
     with pytest.raises(P2PError, match="prime group"):
         p2p.parse_public_key(p2p.format_public_key(public_key))
+
+
+def test_a_key_with_a_part_of_small_order_signs_nothing_though_its_equation_holds() -> None:
+    """Public key A + T with T of order 8: where the challenge is a multiple of 8, T falls out of S·B = R + k·(A + T)."""
+    digest = hashlib.sha512(KEY.seed).digest()
+    secret = bindings.crypto_core_ed25519_scalar_reduce(bytes([digest[0] & 248]) + digest[1:31] + bytes([digest[31] & 127 | 64]) + bytes(32))
+    mixed = bindings.crypto_core_ed25519_add(KEY.public_key, SMALL_ORDER[3])
+    nonce = bindings.crypto_core_ed25519_scalar_reduce(hashlib.sha512(b"nonce").digest())
+    point = bindings.crypto_scalarmult_ed25519_base_noclamp(nonce)
+
+    def challenge(message: bytes) -> bytes:
+        return bytes(bindings.crypto_core_ed25519_scalar_reduce(hashlib.sha512(point + mixed + message).digest()))
+
+    message = next(message for message in (bytes([number]) for number in range(256)) if challenge(message)[0] % 8 == 0)
+    answer = bindings.crypto_core_ed25519_scalar_add(nonce, bindings.crypto_core_ed25519_scalar_mul(challenge(message), secret))
+    assert Ed25519PublicKey(mixed).verify(message, point + answer)
+    assert not p2p.verify(mixed, message, point + answer)
 
 
 def test_a_signature_has_one_form() -> None:

@@ -439,6 +439,7 @@ class Record(RuleBasedStateMachine):
     def it_is_bounded(self) -> None:
         assert len(self.used) <= 8
         assert sum(self.used._of_wallet.values()) == len(self.used)
+        assert all(self.used._of_wallet.values())
 
 
 Record.TestCase.settings = settings(CALM, max_examples=40, stateful_step_count=30)
