@@ -34,9 +34,9 @@ from sds_node.meta.ledger.log import (
     next_log_hash,
     read_head,
 )
-from sds_node.meta.ledger.schema import MAX_INT63, Key, Row, Schema, Table
+from sds_node.meta.ledger.schema import MAX_INT63, MAX_SCAN_ROWS, Key, Row, Schema, Table
 from sds_node.meta.ledger.sql import Bounds, Session, Store
-from sds_node.meta.ledger.tables import CACHE_BYTES, MAX_SCAN_ROWS, Tables
+from sds_node.meta.ledger.tables import CACHE_BYTES, Tables
 
 log = structlog.get_logger("ledger")
 

@@ -22,7 +22,7 @@ import structlog
 
 from sds_node.meta.ledger.core import Core, Rules, check_operation
 from sds_node.meta.ledger.errors import Busy, Foreign, LedgerError, Unavailable
-from sds_node.meta.ledger.log import HEAD, Entry, Head, Result, entries, read_head
+from sds_node.meta.ledger.log import HEAD, LOG, Entry, Head, Result, entries, read_head
 from sds_node.meta.ledger.sql import READ_TIMEOUT_S, Session, Store, open_store
 from sds_node.meta.ledger.tables import CACHE_BYTES, View
 
@@ -35,6 +35,8 @@ MAX_BATCH_BYTES: Final = 32 << 20
 MAX_BATCH_S: Final = 0.1
 """A group is committed once applying it has taken this long, so that the first in it need not wait for the last. No result depends on it."""
 MAX_READERS: Final = 8
+MAX_QUERIES: Final = 1_000
+MAX_ENTRIES_BYTES: Final = 32 << 20
 T = TypeVar("T")
 
 
@@ -65,9 +67,16 @@ class ReadView(View):
         return self._session
 
     def entries(self, after: int, limit: int) -> list[Entry]:
-        """At most ``limit`` entries of the log after sequence ``after``; those that were pruned are skipped."""
+        """At most ``limit`` entries of the log after sequence ``after``, and about MAX_ENTRIES_BYTES; those that were pruned are skipped."""
         after = max(after, self.head.base_sequence)
-        return list(entries(self._session, after, min(self.head.sequence, after + max(0, limit))))
+        found: list[Entry] = []
+        size = 0
+        for entry in entries(self._session, after, min(self.head.sequence, after + max(0, limit))):
+            found.append(entry)
+            size += LOG.weight(entry)
+            if size > MAX_ENTRIES_BYTES:
+                break
+        return found
 
 
 @contextmanager
@@ -100,6 +109,8 @@ class Readers:
         self._idle: list[Session] = []
         self._guard = threading.Lock()
         self._is_closed = False
+        self._asked = 0
+        """Questions under way; counted in the event loop's thread."""
         self._threads = ThreadPoolExecutor(most, "ledger-read")
 
     @contextmanager
@@ -140,13 +151,19 @@ class Readers:
             session.close()
 
     async def query(self, question: Callable[[ReadView], T]) -> T:
-        """``question(view)`` in a reader's thread."""
+        """``question(view)`` in a reader's thread. Raises Busy when too many wait, and what ``read`` raises."""
 
         def ask() -> T:
             with self.read() as view:
                 return question(view)
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        if self._asked >= MAX_QUERIES:
+            raise Busy(f"{self._asked} questions wait for a reader of the ledger: ask again later")
+        self._asked += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+        finally:
+            self._asked -= 1
 
     def close(self) -> None:
         """Refuse new readers, wait for those in threads of the pool."""

@@ -30,7 +30,7 @@ MAX_NAME_BYTES: Final = 64
 HASH_BYTES: Final = 32
 NO_CARRY: Final = b""
 _DOMAIN: Final = b"stratos/ledger/v1\0"
-_PAGE: Final = 1_000
+_PAGE: Final = 64
 
 Count = Annotated[int, Int63()]
 Hash = Annotated[bytes, fixed(HASH_BYTES)]

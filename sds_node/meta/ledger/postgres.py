@@ -20,6 +20,7 @@ except ImportError:  # the extra ``postgres`` was not installed; PostgresStore s
     psycopg = None  # type: ignore[assignment]
 
 LEAST_VERSION: Final = 130000
+LOCK_WAIT_S: Final = 5.0
 _LOCK_CLASS: Final = 0x53744C31
 """``StL1``: the first half of the advisory lock's key; the second names the schema."""
 _ALWAYS: Final = (
@@ -165,10 +166,13 @@ class PostgresStore(Store):
             one = connection.execute("SELECT current_schema()").fetchone()
             if one is None or one[0] is None:
                 raise Unavailable(f"{self.shown} has no schema to put tables into: create the first one of its search_path")
-            lock = "SELECT pg_try_advisory_lock(%s, hashtext(current_schema()))"
-            held = connection.execute(lock, (_LOCK_CLASS,)).fetchone()
-            if held is None or not held[0]:
-                raise Locked(f"another process writes the ledger in {self.shown}: stop it first")
+            # The server keeps the lock of a process that was killed until it has ended what that one had begun.
+            connection.execute("SELECT set_config('lock_timeout', %s, false)", (f"{int(LOCK_WAIT_S * 1000)}ms",))
+            try:
+                connection.execute("SELECT pg_advisory_lock(%s, hashtext(current_schema()))", (_LOCK_CLASS,))
+            except psycopg.errors.LockNotAvailable:
+                raise Locked(f"another process writes the ledger in {self.shown}: stop it first") from None
+            connection.execute("SET lock_timeout = 0")
             if connection.info.server_version < LEAST_VERSION:
                 raise Unavailable(f"PostgreSQL is 13 or later, the server is {connection.info.server_version // 10000}")
             for setting, wanted in (("server_encoding", "UTF8"), ("fsync", "on"), ("full_page_writes", "on")):
@@ -185,9 +189,13 @@ class PostgresStore(Store):
 
     def reader(self, timeout_s: float | None = READ_TIMEOUT_S) -> Session:
         connection = self._connect()
-        if timeout_s is not None:
-            for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
-                connection.execute("SELECT set_config(%s, %s, false)", (setting, str(int(timeout_s * 1000))))
+        try:
+            if timeout_s is not None:
+                for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
+                    connection.execute("SELECT set_config(%s, %s, false)", (setting, str(max(1, int(timeout_s * 1000)))))
+        except psycopg.Error as error:
+            connection.close()
+            raise told(error) from error
         return PostgresSession(connection, False)
 
     def _connect(self) -> psycopg.Connection[Row]:

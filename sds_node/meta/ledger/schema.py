@@ -43,6 +43,8 @@ MAX_ROW_BYTES: Final = 1 << 20
 MAX_KEY_BYTES: Final = 1024
 MAX_INDEX_BYTES: Final = 2048
 """PostgreSQL refuses an index entry above 2,704 bytes; what this allows always fits."""
+MAX_SCAN_ROWS: Final = 10_000
+MAX_SCAN_BYTES: Final = 64 << 20
 MAX_COLUMNS: Final = 64
 MAX_INDEXES: Final = 8
 MAX_TABLES: Final = 255
@@ -249,6 +251,11 @@ class Table(Generic[R]):
     bools_at: tuple[int, ...] = field(repr=False)
     fixed_bytes: int = field(repr=False)
 
+    @property
+    def most_scanned(self) -> int:
+        """How many rows a scan gives at most: MAX_SCAN_ROWS, fewer where so many could have more than MAX_SCAN_BYTES."""
+        return max(1, min(MAX_SCAN_ROWS, MAX_SCAN_BYTES // sum(kind.most_bytes for kind in self.kinds)))
+
     def key_of(self, row: R) -> Key:
         """The key's values of a row."""
         return tuple(row[: self.key_size])
@@ -297,7 +304,7 @@ class Table(Generic[R]):
         return b"".join([encode(value) for encode, value in zip(self.encoders, key, strict=False)])
 
     def weight(self, row: Row) -> int:
-        """About how many bytes a row takes in memory; for bounds only."""
+        """About how many bytes a row takes in memory. Bounds of operations count it, so it is a rule: the same on every node."""
         return self.fixed_bytes + sum([len(row[at]) for at in self.sized_at])
 
     def decode(self, raw: bytes) -> R:

@@ -18,7 +18,6 @@ from sds_node.meta.ledger.errors import CODE_DUPLICATE, CODE_TOO_LARGE, BadValue
 from sds_node.meta.ledger.schema import Key, Order, R, Row, Schema, Table
 from sds_node.meta.ledger.sql import Bounds, Session
 
-MAX_SCAN_ROWS: Final = 10_000
 MAX_CHANGES: Final = 100_000
 MAX_CHANGED_BYTES: Final = 64 << 20
 MAX_READ_ROWS: Final = 1_000_000
@@ -144,7 +143,7 @@ class View:
         limit: int,
         reverse: bool = False,
     ) -> list[R]:
-        """At most ``limit`` rows (1 to 10,000) in the order of the key or of an index: those whose first columns equal ``prefix`` and whose next ones are
+        """At most ``limit`` rows (1 to ``table.most_scanned``, as a rule 10,000) in the order of the key or of an index: those whose first columns equal ``prefix`` and whose next ones are
         ``>= start`` or ``> after`` and ``< end``; each of these may name fewer columns than there are. ``reverse`` begins at the end. Raises BadValue for
         values that the order does not have."""
         bounds = Bounds(prefix, start, after, end)
@@ -167,8 +166,8 @@ class View:
         order = table.orders.get(index)
         if order is None:
             raise BadValue(f"{table.name} has the indexes {[one.name for one in table.indexes]}, got {index!r:.40}")
-        if type(limit) is not int or not 1 <= limit <= MAX_SCAN_ROWS:
-            raise BadValue(f"a scan gives 1 to {MAX_SCAN_ROWS} rows, got a limit of {limit!r:.20}")
+        if type(limit) is not int or not 1 <= limit <= table.most_scanned:
+            raise BadValue(f"a scan of {table.name} gives 1 to {table.most_scanned} rows, got a limit of {limit!r:.20}")
         bounds.check(table, order)
         return order
 
@@ -329,7 +328,7 @@ class Tables(View):
                 if reverse
                 else Bounds(bounds.prefix, after=place, end=bounds.end)
             )
-            size = min(2 * size, MAX_SCAN_ROWS)
+            size = min(2 * size, table.most_scanned)
 
     # --- for the engine -----------------------------------------------------------------------------------------------
 

@@ -111,8 +111,13 @@ def _compare(session: Session, scratch: Session, table: Table[Any]) -> int:
     nothing: Row | None = None
     for has, wants in zip_longest(walk(session, table), walk(scratch, table), fillvalue=nothing):
         if has != wants:
-            place = table.key_of(has if wants is None or (has is not None and table.key_of(has) <= table.key_of(wants)) else wants)
-            told = "is one too many" if wants is None else "is missing" if has is None else "is not what the log makes"
+            there = None if has is None else table.key_of(has)
+            wanted = None if wants is None else table.key_of(wants)
+            place, told = wanted, "is missing"
+            if there is not None and there == wanted:
+                told = "is not what the log makes"
+            elif there is not None and (wanted is None or there < wanted):
+                place, told = there, "is one too many"
             raise Damaged(f"table {table.name}: the row at {place!r:.200} {told}: restore a backup, or import an export")
         count += 1
     return count
