@@ -54,15 +54,16 @@ class PotGenesis:
         _read(section)
 
     def warnings(self, app_state: Json) -> list[str]:
-        """What a valid file should be looked at for: that who buys his own traffic may gain by it, and that there are more coins than the supply is
-        kept at."""
+        """What a valid file should be looked at for: that who buys his own traffic may gain by it, and that there are more or fewer coins than the
+        supply is kept at."""
         params = _read(app_state["pot"])[0].params
         told = [gains_by_own_traffic(params)]
         held = sum(int(one["amount"]) for one in (app_state.get("bank") or {}).get("supply") or () if one["denom"] == DENOM)
-        if held > supply_wei(params):
-            told.append(
-                f"initial_total_supply: there are {held}wei; what is above {supply_wei(params)}wei is burnt out of the community pool, if that can"
-            )
+        kept = supply_wei(params)
+        if held > kept:
+            told.append(f"initial_total_supply: there are {held}wei; what is above {kept}wei is burnt out of the community pool, if that can")
+        if 0 < held < kept:
+            told.append(f"initial_total_supply: there are {held}wei; what is missing to {kept}wei is minted to the community pool in the first block")
         return [f"{PATH}.params: {one}" for one in told if one is not None]
 
     def load(self, ctx: Context, state: StateWriter, section: Json) -> Sequence[ValidatorUpdate]:

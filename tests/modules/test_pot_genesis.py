@@ -197,19 +197,22 @@ def test_a_section_that_cannot_be_is_refused_and_named(lived: Net, genesis: Any,
     assert refused.value.path == where
 
 
-def test_more_coins_than_the_supply_shall_be_are_warned_of(genesis: Any) -> None:
+def test_more_and_fewer_coins_than_the_supply_shall_be_are_warned_of(genesis: Any) -> None:
     """An export may have them, as inflation makes coins between two looks at the supply."""
     told = []
 
     def edit(made: dict[str, Any]) -> None:
         level = made["app_state"]["pot"]["params"]["initial_total_supply"]
         assert genesis.warnings(made["app_state"]) == []
-        level["amount"] = str(int(level["amount"]) - STOS)
+        level["amount"] = str(int(level["amount"]) + STOS)
+        told.extend(genesis.warnings(made["app_state"]))
+        level["amount"] = str(int(level["amount"]) - 2 * STOS)
         told.extend(genesis.warnings(made["app_state"]))
 
     net = Net(edit=edit)
-    assert len(told) == 1
-    assert "is burnt out of the community pool" in told[0]
+    assert len(told) == 2
+    assert "is minted to the community pool in the first block" in told[0]
+    assert "is burnt out of the community pool" in told[1]
     level = int(net.section()["params"]["initial_total_supply"]["amount"])
     assert int(net.query("cosmos.bank.v1beta1", "SupplyOf", denom="wei").amount.amount) == level + STOS, "the pool has not so much"
 
