@@ -215,8 +215,9 @@ class Ledger:
 
     def submit(self, operation: bytes) -> Future[Result]:
         """Queue an operation. The future has its result once it is on disk; refused ones too, with their code and reason. It fails with Unavailable if the
-        database does: then only opening the ledger again tells whether the operation was done. Cancelling it works until its group begins. Raises BadValue
-        for what is no operation, Busy when the queue is full, Unavailable when the ledger has stopped."""
+        database does: then only opening the ledger again tells whether the operation was done. Cancelling it works until its group begins. Its callbacks
+        run in the writer's thread, so they must be short. Raises BadValue for what is no operation, Busy when the queue is full, Unavailable when the
+        ledger has stopped."""
         check_operation(operation)
         answer: Future[Result] = Future()
         with self._changed:

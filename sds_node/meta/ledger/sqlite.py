@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final
-from urllib.parse import quote
 
 import sqlalchemy
 from sqlalchemy.dialects.sqlite import pysqlite
@@ -177,6 +176,9 @@ class SqliteStore(Store):
                 raise Foreign(f"{self._path} is a SQLite database of something else (application id {mark:#x}): name another file for the ledger")
             if is_empty:
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            encoding = connection.execute("PRAGMA encoding").fetchone()[0]
+            if encoding != "UTF-8":  # text would have another order
+                raise Foreign(f"{self._path} keeps text as {encoding}, a ledger as UTF-8: name another file for the ledger")
             mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
             if mode != "wal":
                 raise Unavailable(f"{self._path} cannot have a write-ahead log (mode {mode}): put the ledger on a local file system")
@@ -193,7 +195,7 @@ class SqliteStore(Store):
     def _connect(self, mode: str) -> sqlite3.Connection:
         try:
             connection = sqlite3.connect(
-                f"file:{quote(str(self._path))}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, cached_statements=512
+                f"{self._path.as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False, cached_statements=512
             )
         except sqlite3.Error as error:
             raise told(self._path, error) from error

@@ -248,6 +248,15 @@ def test_a_file_that_is_no_database_is_refused_in_words(tmp_path: Path, raw: byt
     assert path.read_bytes() == raw
 
 
+def test_a_file_whose_texts_sort_otherwise_is_refused(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "ledger.db")
+    connection.execute("PRAGMA encoding = 'UTF-16'")
+    connection.executescript("CREATE TABLE t (x); DROP TABLE t")
+    connection.close()
+    with pytest.raises(Foreign, match="keeps text as UTF-16"):
+        Ledger.open(f"sqlite:///{tmp_path}/ledger.db", RULES, LEDGER_ID)
+
+
 def test_a_folder_that_does_not_exist_and_one_where_the_file_should_be_are_named(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").mkdir()
     for path in (tmp_path / "none" / "ledger.db", tmp_path / "ledger.db"):
