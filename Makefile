@@ -35,9 +35,13 @@ run: setup ## a one-validator devnet: start it, show it, continue it next time (
 localnet: setup ## four validators and a full node in .localnet (RESET=1 starts over; LOCALNET_ARGS="--block-time 500ms")
 	@$(BIN)/python -m tools.localnet $(if $(RESET),--reset) $(LOCALNET_ARGS)
 
-test: setup ## every test that needs no long build, about 25 minutes on 2 cores
+# These share no process, port or clock with each other, so two files run at once; the rest starts networks that want both cores.
+SIDE_BY_SIDE := $(addprefix tests/,abci api app codec crypto economics modules sds_node simulation)
+
+test: setup ## every test that needs no long build, about 20 minutes on 2 cores
 	$(BIN)/python -m chain.comet
-	$(BIN)/python -m pytest -m "not interop" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not interop" -n 2 --dist loadfile $(PYTEST_ARGS) $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest -m "not interop" $(PYTEST_ARGS) $(addprefix --ignore=,$(SIDE_BY_SIDE)) tests
 
 test-interop: setup ## the real clients and peers: simd, CosmJS, cosmpy, curl
 	$(BIN)/python -m chain.comet
