@@ -160,6 +160,9 @@ class Writing:
         self._db.execute("INSERT OR REPLACE INTO dues VALUES (?,?,?,?)", (*key, self._index.next_due, kind))
         return self._index.next_due
 
+    def is_due(self, key: Key) -> bool:
+        return self._db.execute("SELECT 1 FROM dues WHERE root = ? AND serial = ?", key).fetchone() is not None
+
     def settled(self, numbers: Iterable[tuple[bytes, bytes, int]]) -> None:
         """Forget dues, unless a file became due again since."""
         self._db.executemany("DELETE FROM dues WHERE root = ? AND serial = ? AND number = ?", numbers)

@@ -185,9 +185,15 @@ class ShareStore:
             disk_bytes = layout.on_disk_bytes(os.fstat(fd).st_size)
             kept = Kept.SHARED if is_shared else Kept.OWN
             copy = Copy(*key, size_bytes, len(writer.manifest), state, kept, stored_s, self.clock.age_s(), disk_bytes)
+
+            def put(writing: Writing) -> int:
+                if writing.get(key) != before:
+                    raise StoreBusy(f"the damaged copy {file_name(key)} changed while it was being written again: begin again")
+                return writing.put(copy, Due.ARRIVES if before is None else Due.RETURNS)
+
             self._hidden.add(key)
             try:
-                number = self.index.commit(lambda writing: writing.put(copy, Due.ARRIVES if before is None else Due.RETURNS))
+                number = self.index.commit(put)
                 self.at_step("indexed")
                 os.rename(writer.path, path_in(self.home, key))
                 self.at_step("moved in")
@@ -252,16 +258,13 @@ class ShareStore:
         _checked_root(root)
         gone: set[Key] = set()
         while True:
-            visible = self.copies(root)
-            holders = [copy.key for copy in self.index.of_root(root) if copy.kept is Kept.OWN and copy.key not in self._hidden]
-            untried = [key for key in holders if key not in failed]
-            if not visible or not untried:
-                if failed and (holders or any(copy.kept is Kept.DAMAGED for copy in self.index.of_root(root))):
-                    what = next(iter(failed.values()))
-                    raise ShareDamaged(f"the share {root.hex()} is damaged ({what}) and was put aside: it must be repaired from the network")
-                if any(copy.state in _VISIBLE and copy.key not in self._hidden for copy in self.index.of_root(root)):
-                    raise ShareDamaged(f"the share {root.hex()} was damaged and put aside: it must be repaired from the network")
+            rows = [copy for copy in self.index.of_root(root) if copy.key not in self._hidden]  # read once: other threads change them
+            if not any(copy.state in _VISIBLE for copy in rows):
                 raise ShareNotFound(f"no share {root.hex()} is kept here: ask another holder")
+            untried = [copy.key for copy in rows if copy.kept is Kept.OWN and copy.key not in failed]
+            if not untried or all(copy.kept is Kept.DAMAGED for copy in rows if copy.state in _VISIBLE):
+                what = next(iter(failed.values()), "it was found so before")
+                raise ShareDamaged(f"the share {root.hex()} is damaged ({what}) and put aside: it must be repaired from the network")
             with disk_errors(self.home):
                 try:
                     return Reader(self, *self._open_holder(untried[0]))
@@ -364,7 +367,9 @@ class ShareStore:
             missing = []
             for key in wanted:
                 copy = writing.get(key)
-                if copy is None or copy.state not in moves or key in self._hidden:
+                if copy is not None and key in self._hidden:
+                    raise StoreBusy(f"the copy {file_name(key)} is being moved in: try again in a moment")
+                if copy is None or copy.state not in moves:
                     missing.append(key)
                 elif moves[copy.state] is not copy.state:
                     writing.put(changed(copy, moves[copy.state], age_s))
@@ -504,12 +509,22 @@ class ShareStore:
                     return False
             except (Damaged, FileNotFoundError):
                 pass
-            self.index.commit(lambda writing: writing.put(replace(copy, kept=Kept.DAMAGED)))
+            self._put_damaged(key)
             self.at_step("marked damaged")
             self._settle_file(key)
             self.at_step("put aside")
             return True
         return False
+
+    def _put_damaged(self, key: Key) -> None:
+        """The row is read again in the transaction, since a state changes without the root's lock."""
+
+        def make(writing: Writing) -> None:
+            copy = writing.get(key)
+            if copy is not None:
+                writing.put(replace(copy, kept=Kept.DAMAGED))
+
+        self.index.commit(make)
 
     def _write_slot(self, key: Key, *, is_durable: bool) -> None:
         """See that a copy's file says the state that its row says. A damaged file is left to who reads it next."""
@@ -555,9 +570,9 @@ class ShareStore:
         copy = self.index.get(key)
         if copy is not None and copy.kept is not Kept.DAMAGED and not os.path.lexists(path_in(self.home, key)):
             if why is Due.ARRIVES and copy.state is State.PENDING:
-                self.index.commit(lambda writing: writing.remove(copy))
+                self.index.commit(lambda writing: writing.remove(copy) if writing.get(key) == copy else None)
             else:
-                self.index.commit(lambda writing: writing.put(replace(copy, kept=Kept.DAMAGED)))
+                self._put_damaged(key)
         self._settle_file(key)
         self._write_slot(key, is_durable=True)
         if why is not Due.CHECK or copy is None or copy.kept is Kept.DAMAGED:  # else no name changed

@@ -17,7 +17,7 @@ from typing import Final
 from sds_node.resource.store import layout
 from sds_node.resource.store.disk import disk_errors, sync_folder
 from sds_node.resource.store.errors import ShareRefused, StoreUnusable
-from sds_node.resource.store.index import Copy, Kept, changed, create
+from sds_node.resource.store.index import Copy, Kept, Writing, changed, create
 from sds_node.resource.store.layout import ROOT_BYTES, Damaged, Key, State, Trailer, file_name, folder_of, key_of, path_in
 from sds_node.resource.store.shares import KEYS_AT_ONCE, ShareStore, damage_of_disk, hold_folder, write_marker
 
@@ -85,10 +85,15 @@ def _mend_row(store: ShareStore, copy: Copy) -> bool:
         return False
     with disk_errors(store.home), contextlib.suppress(Damaged, FileNotFoundError), store.lock_of(copy.root):
         trailer = _trailer(store, copy.key)
-        now = store.index.get(copy.key)
-        if now is not None and trailer.state is not now.state and store.index.due(copy.key) is None:
-            store.index.commit(lambda writing: writing.put(changed(now, trailer.state, store.clock.age_s())))
+
+        def make(writing: Writing) -> bool:
+            now = writing.get(copy.key)
+            if now is None or now.kept is Kept.DAMAGED or now.state is trailer.state or writing.is_due(copy.key):
+                return False
+            writing.put(changed(now, trailer.state, store.clock.age_s()))
             return True
+
+        return store.index.commit(make)
     return False
 
 

@@ -37,6 +37,7 @@ from sds_node.resource.store import (
 )
 from sds_node.resource.store import disk as disk_module
 from sds_node.resource.store import index as index_module
+from sds_node.resource.store.index import Writing, changed
 from tests.sds_node.store.samples import SMALL, files_of, only, opened, path, put, serial, share, states
 
 
@@ -529,6 +530,41 @@ def test_threads_that_write_read_and_delete_the_same_shares_see_right_bytes_or_n
     with opened(tmp_path) as store:
         assert set(states(store).values()) == {"CONFIRMED"}
         assert len(files_of(store)) == store.totals().count(*State)
+
+
+def test_a_state_that_changes_while_damage_is_noted_or_a_copy_is_written_again_is_not_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread's change is committed at the last moment before the row changes."""
+
+    def change(state: State) -> None:
+        def make(writing: Writing) -> None:
+            copy = writing.get(key)
+            assert copy is not None
+            writing.put(changed(copy, state, 0))
+
+        store.index.commit(make)
+
+    def at_step(label: str) -> None:
+        if label == "trailer written" and meddles:
+            change(State.TRASH)
+
+    meddles = False
+    with opened(tmp_path, at_step=at_step) as store:
+        key = put(store, 1)
+        path(store, key).write_bytes(b"rotten")
+        real = store.check_file
+        monkeypatch.setattr(store, "check_file", lambda key: (change(State.CONFIRMED), real(key))[1])
+        with pytest.raises(ShareDamaged):
+            store.read(key[0])
+        monkeypatch.undo()
+        assert [(copy.state, copy.kept) for copy in store.damaged()] == [(State.CONFIRMED, Kept.DAMAGED)]
+        meddles = True
+        with pytest.raises(StoreBusy, match="begin again"):
+            put(store, 1)
+        meddles = False
+        assert states(store) == {key: "TRASH"}
+        assert put(store, 1) == key
+        assert (states(store), store.damaged()) == ({key: "PENDING"}, [])
+        assert list(verify(store, with_bytes=True)) == []
 
 
 def test_everything_is_synced_before_it_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
