@@ -1,0 +1,94 @@
+"""Windows: what a meta node's receipts move, every minute. The receipts stay with it; their root and the hash of the batch are here.
+
+    leases, repair funds ── Σ by fund ══ Σ by fund ──► earned (beneficiary, class, fund)        on top: leases ─ governed share ─► common repair fund
+
+Source: storage-protocol.md 2, 3.6 and 4; ADR 8.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sds_node.meta.rules.call import Call, state_of
+from sds_node.meta.rules.leases import lease_of, settles_ms
+from sds_node.meta.rules.money import change_common_fund, earn
+from sds_node.meta.rules.objects import STORED
+from sds_node.meta.rules.refusals import BAD_FORM, LEASE_TIME, NOT_ENOUGH, NOT_YOURS, UNEVEN, UNKNOWN_FILE, WRONG_NUMBER, need, refuse, shown
+from sds_node.meta.rules.tables import LEASE, META, OBJECT, WINDOW, WindowRow
+from sds_node.meta.rules.wire import MAX_CREDITS, MAX_DEBITS, MAX_REPAIR_DEBITS, address, ascending, count, fund_of, identity, listed, whole
+
+WINDOWS_KEPT: Final = 50_000
+"""Of each meta node: about 34 days of one a minute, longer than an epoch can be disputed."""
+MAX_ENTRY_NOZ: Final = (1 << 63) - 1
+_RATIO_ONE: Final = 10**18
+
+
+def window(call: Call, message: Any) -> None:
+    """Settle what leases and repair funds owe by receipts."""
+    tables = call.tables
+    debits = listed(message.leases, MAX_DEBITS, "window.leases", 0)
+    repairs = listed(message.repairs, MAX_REPAIR_DEBITS, "window.repairs", 0)
+    credits = listed(message.credits, MAX_CREDITS, "window.credits", 0)
+    ascending((one.lease_id for one in debits), "window.leases")
+    ascending(((one.object_id, one.fund) for one in repairs), "window.repairs")
+    ascending(((one.beneficiary, one.fund, one.traffic_class) for one in credits), "window.credits")
+    balance = {1: 0, 2: 0}
+    for one in credits:
+        address(one.beneficiary, "window.credits.beneficiary")
+        whole(one.traffic_class, 1, 4, "window.credits.traffic_class")
+        balance[fund_of(one.fund, "window.credits")] -= whole(one.noz, 1, MAX_ENTRY_NOZ, "window.credits.noz")
+    for one in debits:
+        balance[_debit_lease(call, one)] += one.noz
+    for one in repairs:
+        balance[_debit_repair(call, one)] += one.noz
+    for fund, left in balance.items():
+        need(left == 0, UNEVEN, f"fund {fund}: leases and repair funds give {'more' if left > 0 else 'less'} than is earned, by {abs(left)} noz")
+    for one in credits:
+        earn(tables, one.beneficiary, one.traffic_class, one.fund, one.noz, call.time_ms)
+    put_window(call, message.number, False, message.receipts_root, message.receipts_count, message.batch_hash, sum(one.noz for one in credits))
+
+
+def _debit_lease(call: Call, debit: Any) -> int:
+    """lease → earned, and the governed share of it → the common repair fund as far as the lease has it. Gives the lease's fund."""
+    tables = call.tables
+    row = lease_of(tables, debit.lease_id)
+    noz = whole(debit.noz, 1, MAX_ENTRY_NOZ, "window.leases.noz")
+    # Whoever takes over for a meta node that died settles by the receipts that nodes show, once the lease has ended.
+    is_theirs = row.meta_node == call.meta_node or call.time_ms >= row.ends_ms
+    need(is_theirs, NOT_YOURS, f"lease {shown(row.id)} has not ended, and is held by meta node {shown(row.meta_node)}")
+    need(call.time_ms < settles_ms(row), LEASE_TIME, f"lease {shown(row.id)} ended at {row.ends_ms} ms and its time to settle is over")
+    need(noz <= row.noz, NOT_ENOUGH, f"lease {shown(row.id)} has {row.noz} noz left, its receipts are for {noz}")
+    on_top = min(row.noz - noz, noz * state_of(tables).repair_ratio_e18 // _RATIO_ONE)
+    tables.put(LEASE, row._replace(noz=row.noz - noz - on_top))
+    change_common_fund(tables, row.fund, on_top)
+    return row.fund
+
+
+def _debit_repair(call: Call, debit: Any) -> int:
+    """A repair fund → earned: an object's, or the common one where no object is named. Gives the fund."""
+    tables, fund = call.tables, fund_of(debit.fund, "window.repairs")
+    noz = whole(debit.noz, 1, MAX_ENTRY_NOZ, "window.repairs.noz")
+    if not debit.object_id:
+        change_common_fund(tables, fund, -noz)
+        return fund
+    row = tables.get(OBJECT, (identity(debit.object_id, "window.repairs.object_id"),))
+    if row is None or row.state not in STORED:
+        refuse(UNKNOWN_FILE, f"object {shown(debit.object_id)} is not stored")
+    need(row.fund == fund, BAD_FORM, f"object {shown(row.id)} was paid from fund {row.fund}, got {fund}")
+    need(noz <= row.repair_noz, NOT_ENOUGH, f"the repair fund of object {shown(row.id)} has {row.repair_noz} noz, {noz} are needed")
+    tables.put(OBJECT, row._replace(repair_noz=row.repair_noz - noz))
+    return fund
+
+
+def put_window(call: Call, number: int, is_release: bool, root: bytes, items: int, batch_hash: bytes, noz: int) -> None:
+    """Note a window or release of the sender; its numbers have no gap."""
+    tables = call.tables
+    meta = tables.get(META, (call.meta_node,))
+    assert meta is not None
+    need(number == meta.windows + 1, WRONG_NUMBER, f"expected window {meta.windows + 1} of this meta node, got {number}")
+    identity(root, "window's root")
+    identity(batch_hash, "window's batch_hash")
+    tables.put(META, meta._replace(windows=number))
+    tables.put(WINDOW, WindowRow(call.meta_node, number, is_release, call.time_ms, root, count(items, "window's count"), batch_hash, noz))
+    if number > WINDOWS_KEPT:
+        tables.delete(WINDOW, (call.meta_node, number - WINDOWS_KEPT))
