@@ -87,7 +87,7 @@ def test_a_devnet_ends_with_whoever_runs_it_and_a_second_one_leaves_it_alone(tmp
         assert process.stdout is not None
         assert process.stdout.readline().startswith("  block "), "the first one must go on"
         process.stdout.close()
-        assert process.wait(30) == 0
+        assert process.wait(90) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert is_silent(base)
@@ -97,7 +97,7 @@ def test_a_devnet_ends_with_whoever_runs_it_and_a_second_one_leaves_it_alone(tmp
         with started(folder, base) as process:
             assert json.loads((folder / "devnet.json").read_text()) == {**json.loads(told), "home": str(folder / "home")}
             process.send_signal(number)
-            assert process.wait(30) == (0 if number == signal.SIGHUP else -signal.SIGKILL)
+            assert process.wait(90) == (0 if number == signal.SIGHUP else -signal.SIGKILL)
         assert is_silent(base)
 
     start = [sys.executable, "-m", "chain.cli.main", "start", "--home", str(folder / "home")]
@@ -108,7 +108,7 @@ def test_a_devnet_ends_with_whoever_runs_it_and_a_second_one_leaves_it_alone(tmp
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
             node.send_signal(number)
             time.sleep(0.05)
-        assert node.wait(30) == 0, "impatience must not cut the stop short"
+        assert node.wait(90) == 0, "impatience must not cut the stop short"
     finally:
         node.kill()
         node.communicate()
