@@ -71,6 +71,7 @@ TURN_BYTES: Final = 1 << 20
 DIRECT_BYTES: Final = 8 << 10
 SMALL_FRAME_BYTES: Final = 1 << 10
 STAGE_BYTES: Final = 16 << 10
+FLOOR_BYTES: Final = 256 << 10
 PING_BYTES: Final = bytes(8)
 
 Handler: TypeAlias = Callable[[Stream, "Connection"], Awaitable[None]]
@@ -119,6 +120,7 @@ class Connection:
         self.error: WireError | None = None
         self.opened: asyncio.Future[None] = self._loop.create_future()
         self.closed = asyncio.Event()
+        self.retired = asyncio.Event()  # the peer takes no new calls here: it drains, or the connection is over
         self._remote: Remote | None = None
         self._account: Account | None = None
         self._key = b""
@@ -184,11 +186,6 @@ class Connection:
     def calls(self) -> int:
         """Calls of ours that are open or wait for a free stream."""
         return self._ours + len(self._waiters)
-
-    @property
-    def room(self) -> bool:
-        """A call would begin at once."""
-        return self.usable and self._ours < self.remote.hello.streams
 
     async def call(self, method: str, head: bytes = b"", *, ended: bool = False, idle_s: float | None = None) -> Stream:
         """Opens a stream; waits while the peer has as many of ours as it takes. ``ended``: no data will follow the head.
@@ -517,9 +514,8 @@ class Connection:
             self.unread_bytes += size
             for budget in self._budgets():
                 budget.take(size)
-                if budget.full and self.phase is Phase.OPEN:
-                    budget.when_free(self._unfull)
-                    self._hold("budget")
+            if self._too_full():
+                self._wait_for_room()
         if flags & END:
             stream.take_end()
 
@@ -577,6 +573,7 @@ class Connection:
 
     def _take_drain(self, last: int) -> None:
         self._peer_draining = True
+        self.retired.set()
         # What it has not begun with may be repeated elsewhere; the rest goes on.
         for stream in [stream for stream in self._streams.values() if stream.ours and stream.number > last]:
             self._drop(stream, Draining("the peer goes away and did not begin with this request"))
@@ -618,6 +615,7 @@ class Connection:
             self._theirs -= 1
             if self._account is not None:
                 self._account.streams -= 1
+                self._node.tidy(address_of(self._key))
         self._look_quiet()
 
     def _forget(self, stream: Stream) -> None:
@@ -658,6 +656,8 @@ class Connection:
         self.unread_bytes -= size_bytes
         for budget in self._budgets():
             budget.give(size_bytes)
+        if "budget" in self._holds and not self._too_full():
+            self._unfull()
         self._report(size_bytes)
 
     def _report(self, size_bytes: int) -> None:
@@ -667,6 +667,19 @@ class Connection:
             self._window += self._unreported
             self._queue(frame(Kind.WINDOW, 0, self._unreported.to_bytes(4, "big")))
             self._unreported = 0
+
+    def _too_full(self) -> bool:
+        """The peer holds too much unread data here; or the node does, and this peer more than a little: who sends small requests is not stopped by others."""
+        if self._account is None:
+            return False
+        own = self._account.budget
+        return own.full or (self._node.budget.full and own.used_bytes > FLOOR_BYTES)
+
+    def _wait_for_room(self) -> None:
+        for budget in self._budgets():
+            if budget.full:
+                budget.when_free(self._unfull)
+        self._hold("budget")
 
     def _hold(self, reason: str) -> None:
         if not self._holds:
@@ -683,10 +696,8 @@ class Connection:
         self._loop.call_soon(self._release, "budget")
 
     def _release(self, reason: str) -> None:
-        if reason == "budget" and any(budget.full for budget in self._budgets()):
-            for budget in self._budgets():
-                if budget.full:
-                    budget.when_free(self._unfull)
+        if reason == "budget" and self.phase is not Phase.CLOSED and self._too_full():
+            self._wait_for_room()
             return
         self._holds.discard(reason)
         if not self._holds and self.phase is not Phase.CLOSED:
@@ -725,7 +736,8 @@ class Connection:
         if self._streams or self._tasks or self._waiters:
             self._used_at = now
         elif now - self._used_at > limits.unused_s and not self._node.keeps(self):
-            self.close("unused")
+            # As a drain: a call that crosses it is told that it was not begun with, and is made elsewhere.
+            self._node.run(self.drain(limits.dead_s))
 
     def _excuse(self, late_s: float) -> None:
         """This process stood still (a busy machine, a closed lid): for so long the silence was ours, not the peer's."""
@@ -878,5 +890,6 @@ class Connection:
             self.opened.set_exception(error_of(error.code, error.text))
             self.opened.exception()  # somebody may have stopped waiting for it
         self._node.left(self)
+        self.retired.set()
         self.closed.set()
         self._look_quiet()

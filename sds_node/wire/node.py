@@ -7,6 +7,7 @@ Node ── identity, handlers, limits, rates ──► shared by ──► Serv
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ class Node:
         self.budget = Budget(bounds.buffered_bytes)
         self.up, self.down = byte_bucket(self.rates.up_bytes_per_s, 0.0), byte_bucket(self.rates.down_bytes_per_s, 0.0)
         self.connections: set[Connection] = set()
+        self.links: set[TcpLink] = set()  # sockets, those included that only wait for the peer to take our last words
         self.accounts: dict[bytes, Account] = {}
         self.relays: Counter[bytes] = Counter()  # whose relayed calls are taken
         self.kept: Counter[bytes] = Counter()  # to whom a connection is held open though nothing is on it
@@ -94,7 +96,7 @@ class Node:
         return [one for one in self._by_address.get(address, ()) if one.phase is Phase.OPEN]
 
     async def close(self) -> None:
-        """Ends every connection, and waits for the handlers that ran on them."""
+        """Ends every connection, and waits for the handlers that ran on them and, ``flush_s`` at most, for the sockets."""
         ended = list(self.connections)
         for connection in ended:
             connection.close("the node stops")
@@ -103,6 +105,9 @@ class Node:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Bounded: a connection that is over aborts its link after flush_s.
+        for link in list(self.links):
+            await link.gone.wait()
 
     def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs something of the node's in the background; ``close`` ends it."""
@@ -158,17 +163,34 @@ class Node:
         account = self.accounts[address]
         account.connections -= 1
         account.accepted -= not connection.dialed
-        if not account.connections:
-            del self.accounts[address]
+        self.tidy(address)
         same = self._by_address.get(address, [])
         if connection in same:
             same.remove(connection)
         if not same:
             self._by_address.pop(address, None)
 
+    def tidy(self, address: bytes) -> None:
+        """Forgets an account without connections and running handlers: who reconnects does not get rid of what still runs for him."""
+        account = self.accounts.get(address)
+        if account is not None and not account.connections and not account.streams:
+            del self.accounts[address]
+
     def keeps(self, connection: Connection) -> bool:
         """True if a connection without streams stays: we hold it, or it is how its peer can be reached."""
         return connection.remote.address in self.kept or (self.relaying and "reach" in connection.remote.hello.capabilities)
+
+
+def prefix_of(host: str) -> str:
+    """What connections of one host are counted by: an IPv4 address, the /64 of an IPv6 one, since everybody has all of a /64."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv6Address):
+        mapped = address.ipv4_mapped
+        return str(mapped) if mapped is not None else str(ipaddress.ip_network((address, 64), strict=False))
+    return host
 
 
 class TcpLink(asyncio.BufferedProtocol):
@@ -181,6 +203,7 @@ class TcpLink(asyncio.BufferedProtocol):
         self._view = memoryview(self._buffer)
         self._held = self._ending = self._entered = False
         self.connection: Connection | None = None
+        self.gone = asyncio.Event()
         self.host, self.full = "", False
 
     # ---- asyncio's side
@@ -188,9 +211,10 @@ class TcpLink(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are none of asyncio's classes.
         self._transport = cast(asyncio.Transport, transport)
+        self._node.links.add(self)
         name = self._transport.get_extra_info("peername")
         self.host = str(name[0]) if name else ""
-        if self._accepted and not self._node.enter(self.host):
+        if self._accepted and not self._node.enter(prefix_of(self.host)):
             self._transport.abort()
             return
         self._entered = self._accepted
@@ -210,9 +234,11 @@ class TcpLink(asyncio.BufferedProtocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._node.links.discard(self)
+        self.gone.set()
         if self._entered:
             self._entered = False
-            self._node.leave(self.host)
+            self._node.leave(prefix_of(self.host))
         if self.connection is not None:
             self.connection.ended(str(exc) if exc else "the peer closed its socket")
 

@@ -114,7 +114,7 @@ class Peer:
                 try:
                     connection = await self.connect()
                     failures = 0
-                    await connection.closed.wait()
+                    await connection.retired.wait()
                 except WireError as error:
                     failures += 1
                     log.info("peer is not reached", address=self.address.hex(), failures=failures, why=describe(error))

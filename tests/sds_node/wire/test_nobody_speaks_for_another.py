@@ -137,9 +137,6 @@ def test_another_version_protocol_certificate_or_kind_of_key_is_refused() -> Non
             proven_key(session)  # type: ignore[arg-type]
 
 
-pytestmark: list[Any] = []
-
-
 async def _words(peer: Raw) -> tuple[int, str]:
     try:
         return await peer.closed_with()
@@ -206,18 +203,6 @@ async def test_a_man_in_the_middle_with_keys_of_his_own_is_refused_by_the_caller
         assert two.callee.connections_of(two.caller.address) == []
         await own.close()
         await middle.close()
-
-
-@pytest.mark.asyncio
-async def test_nobody_can_use_a_certificate_without_its_key(tmp_path: Path) -> None:
-    async with pair() as two:
-        # Everybody can make the callee's certificate; TLS then wants a signature by its key.
-        callee = Ed25519PublicKey.from_public_bytes(two.callee.identity.public_key)
-        mallory = Ed25519PrivateKey.generate()
-        (tmp_path / "both.pem").write_bytes(certificate_of(callee) + mallory.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        with pytest.raises(ssl.SSLError, match="KEY_VALUES_MISMATCH"):
-            context.load_cert_chain(tmp_path / "both.pem")
 
 
 @pytest.mark.asyncio
