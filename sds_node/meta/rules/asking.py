@@ -14,7 +14,7 @@ from chain.crypto import address as bech32
 from chain.crypto.keys import EthSecp256k1PublicKey, Secp256k1PublicKey
 from chain.errors import InvalidPubKey
 from modules.settlement.documents import OrderLimit, SessionGrant, decoded, legacy_signed, wallet_signed
-from modules.settlement.leaves import SERIAL_BYTES, faults_of_grant
+from modules.settlement.leaves import PUT, SERIAL_BYTES, faults_of_grant
 from sds_node.meta.ledger.tables import Tables
 from sds_node.meta.rules.call import Call, enqueue
 from sds_node.meta.rules.money import wallet_of
@@ -31,8 +31,9 @@ _ORDER: Final = b"order\0"
 _LEGACY: Final = b"legacy\0"
 
 
-def use_grant(call: Call, given: Any, wallet: bytes, session_pubkey: bytes, noz: int, ends_s: int) -> None:
-    """A lease of ``noz`` until ``ends_s`` under a WalletDocument with a SessionGrant. Refuses what the chain would not accept as evidence."""
+def use_grant(call: Call, given: Any, wallet: bytes, session_pubkey: bytes, noz: int, ends_s: int) -> bool:
+    """A lease of ``noz`` until ``ends_s`` under a WalletDocument with a SessionGrant. Gives whether it allows to store. Refuses what
+    the chain would not accept as evidence."""
     grant = decoded(SessionGrant, given.body)
     if grant is None:
         refuse(BAD_FORM, f"expected a SessionGrant in canonical form of at most 4,096 bytes, got {len(given.body)} bytes that are none")
@@ -55,6 +56,7 @@ def use_grant(call: Call, given: Any, wallet: bytes, session_pubkey: bytes, noz:
         f"the session grant allows {grant.max_noz} noz, {used} are leased under it already, {noz} are asked for",
     )
     _remember(call.tables, digest, grant.expires_s * 1_000 + 1_000, used + noz, is_new=row is None)
+    return PUT in grant.actions
 
 
 def use_order(call: Call, given: Any) -> tuple[bytes, Any]:

@@ -19,7 +19,7 @@ from sds_node.meta.rules.leases import held_lease, settles_ms
 from sds_node.meta.rules.money import change_common_fund
 from sds_node.meta.rules.objects import due, share_escrow, term_ends_ms
 from sds_node.meta.rules.places import Entry, add_held, nodes_of
-from sds_node.meta.rules.refusals import BAD_OBJECT, NOT_CONFIRMED, NOT_ENOUGH, SAME_OWNER, TOO_MANY, UNKNOWN_NODE, need, refuse, shown
+from sds_node.meta.rules.refusals import BAD_OBJECT, NOT_ASKED, NOT_CONFIRMED, NOT_ENOUGH, SAME_OWNER, TOO_MANY, UNKNOWN_NODE, need, refuse, shown
 from sds_node.meta.rules.tables import (
     DAY_BYTES,
     GONE,
@@ -55,6 +55,11 @@ def commit(call: Call, message: Any) -> bytes:
     listed(message.objects, MAX_OBJECTS, "commit.objects", 0)
     ascending((one.counter for one in message.objects), "commit.objects (counters)")
     listed([one for new in message.objects for one in new.segments], MAX_SEGMENTS, "commit.objects.segments", 0)
+    need(
+        lease.is_put_allowed or not message.objects,
+        NOT_ASKED,
+        f"lease {shown(lease.id)} was taken for reading: what its wallet signed does not allow to store",
+    )
     unused = count(message.unused_noz, "commit.unused_noz")
     need(bool(message.objects) or unused > 0, BAD_OBJECT, "expected objects, or noz that were reserved and not used; got neither")
     owners: dict[int, bytes] = {}

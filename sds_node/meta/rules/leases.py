@@ -51,12 +51,13 @@ def take(call: Call, message: Any) -> bytes:
     if authority is None:
         refuse(BAD_FORM, "lease.authority: expected a session grant or a legacy string, got none")
     if authority == "grant":
-        use_grant(call, message.grant, wallet, session, noz, ends_s)
+        may_put = use_grant(call, message.grant, wallet, session, noz, ends_s)
     else:
         use_legacy(call, getattr(message, authority), wallet, LEGACY_ACTIONS[authority])
+        may_put = authority == "upload"
     promo_ends_ms = take_out(tables, wallet, fund, noz, call.time_ms)
     key = lease_id(call.meta_node, call.nonce)
-    made = Lease(key, wallet, call.meta_node, session, fund, noz, noz, call.time_ms, ends_s * 1_000, promo_ends_ms)
+    made = Lease(key, wallet, call.meta_node, session, fund, noz, noz, call.time_ms, ends_s * 1_000, promo_ends_ms, may_put)
     tables.put(LEASE, made)
     row = wallet_of(tables, wallet)
     tables.put(WALLET, row._replace(open_leases=row.open_leases + 1))

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 from chain.quorum import quorum
 from modules.settlement.documents import is_ledger_key, signed_by_key
-from modules.settlement.params import MAX_RETENTION_DAYS
 from sds_node.meta.ledger.schema import MAX_INT63
 from sds_node.meta.ledger.tables import Tables, View
 from sds_node.meta.rules import epochs
@@ -36,6 +35,7 @@ from sds_node.meta.rules.wire import (
     seconds,
     whole,
 )
+from sds_node.schemes import MAX_RETENTION_DAYS
 
 BLOCKS_KEPT: Final = 10_000
 FIRST_SCORE: Final = 5_000

@@ -10,7 +10,6 @@ A node has at most one share of a segment.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 
 from sds_node.meta.ledger.errors import BadValue
@@ -77,8 +76,7 @@ def add_held(tables: Tables, node: int, entries: Sequence[Entry]) -> None:
     """A node has these shares too; ascending, none of a segment of which it has one."""
     last = tables.scan(HELD, (node,), limit=1, reverse=True)
     if last and entries[0][0] <= last[0].last:
-        for one in entries:
-            _insert(tables, node, one)
+        _insert(tables, node, entries)
     else:
         _append(tables, node, last[0] if last else None, entries)
     _count(tables, node, len(entries))
@@ -95,20 +93,19 @@ def _append(tables: Tables, node: int, last: Held | None, entries: Sequence[Entr
         tables.put(HELD, _chunk(node, entries[begin : begin + CHUNK_ENTRIES]))
 
 
-def _insert(tables: Tables, node: int, entry: Entry) -> None:
-    found = tables.scan(HELD, (node,), end=(entry[0] + 1,), limit=1, reverse=True) or tables.scan(HELD, (node,), limit=1)
-    if not found:
-        tables.put(HELD, _chunk(node, [entry]))
-        return
-    chunk = found[0]
-    entries = entries_of(chunk)
-    entries.insert(bisect_left(entries, entry), entry)
-    half = len(entries) if len(entries) <= CHUNK_ENTRIES else len(entries) // 2
-    if entries[0][0] != chunk.first:
-        tables.delete(HELD, (node, chunk.first))
-    tables.put(HELD, _chunk(node, entries[:half]))
-    if half < len(entries):
-        tables.put(HELD, _chunk(node, entries[half:]))
+def _insert(tables: Tables, node: int, entries: Sequence[Entry]) -> None:
+    """Put entries among those that are there, a chunk at a time: what falls into one is merged into it at once."""
+    at = 0
+    while at < len(entries):
+        segment, begin = entries[at][0], at
+        before = tables.scan(HELD, (node,), end=(segment + 1,), limit=1, reverse=True)
+        after = tables.scan(HELD, (node,), start=(segment + 1,), limit=1)
+        while at < len(entries) and (not after or entries[at][0] < after[0].first):
+            at += 1
+        merged = sorted([*(entries_of(before[0]) if before else ()), *entries[begin:at]])
+        pieces = -(-len(merged) // CHUNK_ENTRIES)
+        for piece in range(pieces):
+            tables.put(HELD, _chunk(node, merged[len(merged) * piece // pieces : len(merged) * (piece + 1) // pieces]))
 
 
 def remove_held(tables: Tables, node: int, segments: Sequence[int]) -> None:

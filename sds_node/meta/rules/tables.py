@@ -139,6 +139,8 @@ class Lease(NamedTuple):
     ends_ms: TimeMs
     promo_ends_ms: TimeMs
     """For a promo lease, the last end among what it was made of."""
+    is_put_allowed: Flag
+    """Whether what the wallet signed allows to store."""
 
 
 class Node(NamedTuple):

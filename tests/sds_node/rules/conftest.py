@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.sds_node.postgres import Server, postgres
 from tests.sds_node.rules.support import Make, World
+
+__all__ = ["Server", "postgres"]
 
 
 @pytest.fixture

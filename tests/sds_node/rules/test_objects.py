@@ -7,8 +7,9 @@ import pytest
 from sds_node.meta.rules import refusals
 from sds_node.meta.rules.invariants import check, walk
 from sds_node.meta.rules.tables import EARNED, HELD, KEPT, LEASE, MOVED, SEGMENT
+from sds_node.requests import Action
 from sds_node.schemes import SEGMENT_BYTES, released_noz
-from tests.sds_node.rules.support import DAY_MS, HOUR_MS, Make, World, lookup, message, new_object, owner, packed, record
+from tests.sds_node.rules.support import DAY_MS, HASH, HOUR_MS, Make, World, lookup, message, new_object, owner, packed, record
 
 MIB = 1 << 20
 
@@ -84,6 +85,19 @@ def test_an_object_that_its_lease_never_completed_ends_with_it(world: World) -> 
     assert world.tick() > 2
     assert world.core.tables.scan(SEGMENT, limit=1) == []
     assert world.wallet().paid_noz == 10**12
+
+
+def test_nothing_is_stored_under_what_allows_to_read_alone(world: World) -> None:
+    requests = [
+        world.lease_request(1_000, grant=world.grant(actions=[1])),
+        world.lease_request(1_000, download=world.ask(Action.DOWNLOAD, HASH)),
+    ]
+    for request in requests:
+        lease = world.ok("take_lease", request)
+        world.refused(refusals.NOT_ASKED, "commit", message("Commit", lease_id=lease, objects=[new_object(1, 10, [1, 2, 3])]))
+    world.wait(1_000)
+    lease = world.ok("take_lease", world.lease_request(1_000, upload=world.ask(Action.UPLOAD, HASH)))
+    world.put(lease, 1, 10, [1, 2, 3])
 
 
 def changed_segment(**changes: object) -> object:
