@@ -10,7 +10,7 @@ python -m bench.durability [--seed 1] [--scale 1.0] [--jobs 1] [--only check sta
 - faster: the same with churn so fast that losses are seen
 - smallest: the stated world in networks of as few nodes as the scheme is chosen for
 
-``--scale`` shortens the simulated time; ``--write`` puts the tables into the page, with commit, seed and the time they took.
+``--scale`` changes both the segments and the simulated time, so 0.1 gives a hundredth of the segment-years; ``--write`` puts the tables into the page, with commit, seed and the time they took.
 """
 
 from __future__ import annotations
@@ -114,6 +114,11 @@ def simulate(world: World, seed: int) -> tuple[Tally, float]:
     """One run, and the CPU seconds it took."""
     started = time.process_time()
     return Simulation(world, seed).run(), time.process_time() - started
+
+
+def scaled(world: World, scale: float) -> World:
+    """The same world with other numbers of segments and years: each of them times ``scale``."""
+    return replace(world, segments=max(round(world.segments * scale), world.networks), years=world.years * scale)
 
 
 def seen_rate(tally: Tally) -> float:
@@ -229,10 +234,7 @@ def main() -> None:
     print("\n".join(tables["formula"]), flush=True)
     version = commit()
     with ProcessPoolExecutor(arguments.jobs) as pool:
-        waiting = {
-            name: [pool.submit(simulate, replace(world, years=world.years * arguments.scale), arguments.seed) for world in RUNS[name]]
-            for name in arguments.only
-        }
+        waiting = {name: [pool.submit(simulate, scaled(world, arguments.scale), arguments.seed) for world in RUNS[name]] for name in arguments.only}
         for name, runs in waiting.items():
             results = [run.result() for run in runs]
             tables[name] = table(name, RUNS[name], [tally for tally, _ in results])
