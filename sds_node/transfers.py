@@ -223,8 +223,11 @@ class Moved:
 
 
 def check_receipt(given: Any, limit: Any, before: Any | None) -> Any:
-    """The Receipt of a SignedDocument for that OrderLimit, by every rule of settlement's, and above the one before. Raises Refused, WrongReceipt."""
-    receipt = check_signed(Receipt, given, limit.session_pubkey, "the session key")
+    """The Receipt of a SignedDocument for that OrderLimit, by every rule of settlement's, and above the one before. Raises WrongReceipt."""
+    try:
+        receipt = check_signed(Receipt, given, limit.session_pubkey, "the session key")
+    except Refused as error:
+        raise WrongReceipt(str(error)) from None
     fault = next(faults_of_receipt(receipt, limit, limit.chain_id), None)
     if fault is not None:
         raise WrongReceipt(fault)

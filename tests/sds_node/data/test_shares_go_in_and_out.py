@@ -1,0 +1,771 @@
+"""One share to one node and back: what both ends promise each other, and what happens when one of them breaks it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import nacl.signing
+import pytest
+
+from chain.crypto import address as bech32
+from modules.settlement import leaves
+from modules.settlement.documents import to_sign
+from modules.settlement.trees import leaf_hash
+from sds_node import transfers
+from sds_node.client.session import Receipts
+from sds_node.client.transfer import NodeFailed, NodeLied, Place, ShareToGet, ShareToPut, get_share, put_share
+from sds_node.client.transfer import Settings as Patience
+from sds_node.documents import ShareManifest, SignedDocument, StoreAck, signed
+from sds_node.merkle import LEAF_BYTES, leaf_count, leaf_proved, segment_path, segment_root, share_root
+from sds_node.resource.service import Settings
+from sds_node.resource.store.layout import path_in
+from sds_node.schemes import TWO_OF_FIVE
+from sds_node.transfers import Run, head_bytes, receive_record, record, runs_bytes, whole
+from sds_node.wire.connection import Connection, Handler
+from sds_node.wire.errors import Busy, CallCancelled, WireError
+from sds_node.wire.stream import Stream
+from tests.sds_node.data.network import LIFE_S, Issuer, Network, Resource, content, lone, network, node_key, raw_receipt, resource
+from tests.sds_node.documenting import CHAIN_ID, NOW_S, Chain
+
+MIB = 1 << 20
+LEDGER = nacl.signing.SigningKey(b"\x77" * 32)
+QUICK = Patience(stall_s=20.0, attempts=2)
+
+
+def node_text(address: bytes) -> str:
+    return bech32.encode(address, bech32.NODE)
+
+
+def leaf_hash_of(data: bytes, index: int) -> bytes:
+    return leaf_hash(data[index * LEAF_BYTES : (index + 1) * LEAF_BYTES])
+
+
+def run(test: Callable[[Network], Awaitable[None]], folder: Path, count: int = 1, settings: Settings | None = None, **more: Any) -> None:
+    async def go() -> None:
+        async with network(folder, count, settings, **more) as net:
+            await test(net)
+
+    asyncio.run(go())
+
+
+async def stored(net: Network, data: bytes, node: int = 0) -> bytes:
+    """Puts a share and returns its root."""
+    place = net.issuer.for_share(net.nodes[node], share_root(data), len(data))
+    await put_share(net.session, place, lone(data), data, QUICK)
+    return share_root(data)
+
+
+def asked(data: bytes) -> ShareToGet:
+    return ShareToGet(lone(data).segment_root, 0, 1, len(data))
+
+
+async def fetched(issuer: Issuer, place: Place, data: bytes, *runs: Run) -> bytes:
+    wanted = runs or (whole(len(data)),)
+    into = memoryview(bytearray(runs_bytes(wanted, len(data))))
+    await get_share(issuer.session, place, asked(data), wanted, into, None, QUICK)
+    return bytes(into)
+
+
+def assert_payable(node: Resource, *noz: int, now_s: int = NOW_S) -> None:
+    """The node's receipts pay exactly this, by the chain's own rules."""
+    found = node.leaves(now_s)
+    assert [leaf.noz for leaf in found] == list(noz)
+    assert [leaves.fault(leaf, CHAIN_ID, Chain().ledger_key) for leaf in found] == [None] * len(found)
+
+
+async def code_of(call: Awaitable[Any]) -> int | None:
+    with pytest.raises(NodeFailed) as caught:
+        await call
+    return caught.value.code
+
+
+# --- honest ends ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, LEAF_BYTES - 1, LEAF_BYTES, LEAF_BYTES + 1, MIB - 1, MIB, MIB + 1, 5 * MIB + 3])
+def test_a_share_comes_back_as_it_went_in_and_both_ways_are_paid(tmp_path: Path, size: int) -> None:
+    async def test(net: Network) -> None:
+        data = content(size, size)
+        root = await stored(net, data)
+        assert await fetched(net.issuer, net.issuer.to_read(net.nodes[0], root, size), data) == data
+        assert_payable(net.nodes[0], max(1, size // 2), size)
+
+    run(test, tmp_path)
+
+
+def test_the_largest_share_passes_through_windows_many_times(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data = bytes(32 * MIB)
+        root = await stored(net, data)
+        assert await fetched(net.issuer, net.issuer.to_read(net.nodes[0], root, len(data)), data) == data
+        assert_payable(net.nodes[0], 16 * MIB, 32 * MIB)
+
+    run(test, tmp_path)
+
+
+def test_runs_of_leaves_come_without_the_others_and_only_they_are_paid(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data = content(3, 10 * LEAF_BYTES + 5)
+        root = await stored(net, data)
+        runs = Run(0, 1), Run(3, 4), Run(10, 1)
+        size = runs_bytes(runs, len(data))
+        assert size == 5 * LEAF_BYTES + 5
+        found = await fetched(net.issuer, net.issuer.to_read(net.nodes[0], root, size), data, *runs)
+        assert found == data[:LEAF_BYTES] + data[3 * LEAF_BYTES : 7 * LEAF_BYTES] + data[10 * LEAF_BYTES :]
+        assert_payable(net.nodes[0], len(data) // 2, size)
+
+    run(test, tmp_path)
+
+
+def test_a_share_that_two_segments_have_in_common_is_proved_for_each(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(23, 40_000), net.nodes[0]
+        root = share_root(data)
+        wanted = []
+        for other in (b"1" * 32, b"2" * 32):
+            roots = [root, other, root, other, other]
+            share = ShareToPut(b"o" * 32, 0, 80_000, 0, TWO_OF_FIVE, root, segment_root(roots), segment_path(roots, 0))
+            place = net.issuer.for_share(node, root, len(data))
+            await put_share(net.session, place, share, data, QUICK)
+            wanted.append(ShareToGet(share.segment_root, 0, 5, len(data)))
+        for share_to_get in wanted:
+            into = memoryview(bytearray(len(data)))
+            place = net.issuer.to_read(node, root, len(data))
+            await get_share(net.session, place, share_to_get, [whole(len(data))], into, None, QUICK)
+            assert bytes(into) == data
+
+    run(test, tmp_path)
+
+
+def test_many_transfers_of_one_session_run_side_by_side(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        many = [content(number, 200_000 + number) for number in range(12)]
+        roots = await asyncio.gather(*(stored(net, data) for data in many))
+        places = [net.issuer.to_read(net.nodes[0], root, len(data)) for root, data in zip(roots, many, strict=True)]
+        assert list(await asyncio.gather(*(fetched(net.issuer, place, data) for place, data in zip(places, many, strict=True)))) == many
+
+    run(test, tmp_path)
+
+
+def test_an_acknowledgement_that_was_lost_is_given_again(tmp_path: Path) -> None:
+    def change(handlers: dict[str, Handler]) -> None:
+        honest = handlers[transfers.PUT]
+        seen: list[bytes] = []
+
+        async def put(stream: Stream, connection: Connection) -> None:
+            if not seen:
+                seen.append(stream.head)
+                send, stream.send = stream.send, lose  # type: ignore[method-assign]
+                await honest(stream, connection)
+                stream.send = send  # type: ignore[method-assign]
+                connection.close("broken")
+                return
+            await honest(stream, connection)
+
+        async def lose(data: Any) -> None:
+            pass
+
+        handlers[transfers.PUT] = put
+
+    async def test(net: Network) -> None:
+        data = content(1, 50_000)
+        root = await stored(net, data)
+        assert net.nodes[0].store.has(root)
+        assert_payable(net.nodes[0], 25_000)
+
+    run(test, tmp_path, changes={1: change})
+
+
+def test_a_get_whose_connection_is_lost_goes_on_under_the_same_limit(tmp_path: Path) -> None:
+    broken: list[int] = []
+
+    def change(handlers: dict[str, Handler]) -> None:
+        honest = handlers[transfers.GET]
+
+        async def get(stream: Stream, connection: Connection) -> None:
+            send, count = stream.send, 0
+
+            async def changed(data: Any) -> None:
+                nonlocal count
+                count += 1
+                if count == 4 and len(broken) < 2:
+                    broken.append(count)
+                    connection.close("broken")
+                await send(data)
+
+            stream.send = changed  # type: ignore[method-assign]
+            await honest(stream, connection)
+
+        handlers[transfers.GET] = get
+
+    async def test(net: Network) -> None:
+        data = content(2, 3 * MIB + 17)
+        root = await stored(net, data)
+        into = memoryview(bytearray(len(data)))
+        place = net.issuer.to_read(net.nodes[0], root, len(data))
+        await get_share(net.session, place, asked(data), [whole(len(data))], into, None, Patience(attempts=3))
+        assert broken
+        assert bytes(into) == data
+        assert_payable(net.nodes[0], len(data) // 2, len(data))
+        assert await fetched(net.issuer, net.issuer.to_read(net.nodes[0], root, len(data)), data) == data
+
+    run(test, tmp_path, changes={1: change})
+
+
+def test_a_session_goes_on_with_a_serial_while_its_old_stream_still_waits(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(24, 3 * LEAF_BYTES), net.nodes[0]
+        root = await stored(net, data)
+        place = net.issuer.to_read(node, root, len(data))
+        old = await opened_get(net.issuer, place, len(data))
+        receipts = Receipts(net.session, place.order_limit, root)
+        got = await old.receive_exactly(2 * LEAF_BYTES)
+        for index in range(2):
+            receipts.moved.leaf(index, LEAF_BYTES, leaf_hash_of(got, index))
+        head = transfers.GetHead(evidence=net.session.evidence(place.order_limit, receipts.so_far()))
+        head.runs.add(first=2, leaves=1)
+        new = await place.peer.call(transfers.GET, head_bytes(head))
+        assert await receive_record(new, transfers.MAX_REPLY_BYTES)
+        assert got + await new.receive_exactly(LEAF_BYTES) == data
+        receipts.moved.leaf(2, LEAF_BYTES, leaf_hash_of(data, 2))
+        await new.send(record(receipts.so_far(is_final=True).SerializeToString()))
+        await new.result()
+        assert (await taken(old))[1] == CallCancelled.code
+        assert_payable(node, len(data) // 2, len(data))
+
+    run(test, tmp_path)
+
+
+# --- nodes that lie ------------------------------------------------------------------------------------------------------------------
+
+
+def liar(method: str, change: Callable[[Stream, Connection, Handler], Awaitable[None]]) -> Callable[[dict[str, Handler]], None]:
+    def put_in(handlers: dict[str, Handler]) -> None:
+        honest = handlers[method]
+
+        async def handler(stream: Stream, connection: Connection) -> None:
+            await change(stream, connection, honest)
+
+        handlers[method] = handler
+
+    return put_in
+
+
+def sending(change: Callable[[int, bytes], bytes | None]) -> Callable[[Stream, Connection, Handler], Awaitable[None]]:
+    """A handler whose sends are changed: ``change(number of the send, data)``; None sends nothing."""
+
+    async def handler(stream: Stream, connection: Connection, honest: Handler) -> None:
+        send, count = stream.send, 0
+
+        async def changed(data: Any) -> None:
+            nonlocal count
+            made = change(count, bytes(data))
+            count += 1
+            if made is not None:
+                await send(made)
+
+        stream.send = changed  # type: ignore[method-assign]
+        await honest(stream, connection)
+
+    return handler
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def other_size(data: bytes) -> bytes:
+    reply = transfers.GetReply.FromString(data[4:])
+    reply.size_bytes += 1
+    return record(reply.SerializeToString())
+
+
+def other_hashes(data: bytes) -> bytes:
+    reply = transfers.GetReply.FromString(data[4:])
+    reply.leaf_hashes = flipped(reply.leaf_hashes, 40)
+    return record(reply.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda count, data: flipped(data, 20_000) if count == 1 else data, "leaf 1 has another hash"),
+        (lambda count, data: data[:-1] if count == 1 else data, "nothing moved|early|the end|final"),
+        (lambda count, data: other_size(data) if count == 0 else data, "expected a share of 50000 bytes, got one of 50001"),
+        (lambda count, data: other_hashes(data) if count == 0 else data, "the hashes of the leaves lead to"),
+        (lambda count, data: None if count == 0 else data, "record|GetReply|size"),
+    ],
+)
+def test_a_node_that_serves_other_bytes_is_found_out_before_they_are_used(
+    tmp_path: Path, change: Callable[[int, bytes], bytes | None], text: str
+) -> None:
+    async def test(net: Network) -> None:
+        data = content(4, 50_000)
+        root = await stored(net, data)
+        place = net.issuer.to_read(net.nodes[0], root, len(data))
+        with pytest.raises(NodeFailed, match=text):
+            await get_share(net.session, place, asked(data), [whole(len(data))], memoryview(bytearray(len(data))), None, Patience(stall_s=1.5))
+
+    run(test, tmp_path, changes={1: liar(transfers.GET, sending(change))}, settings=Settings(threads=2, receipt_s=2.0))
+
+
+def test_a_share_of_another_segment_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, other = content(5, 40_000), content(6, 40_000)
+        await stored(net, data)
+        root = await stored(net, other)
+        with pytest.raises(NodeLied, match="expected a path"):
+            await fetched(net.issuer, net.issuer.to_read(net.nodes[0], root, len(data)), data)
+
+    run(test, tmp_path)
+
+
+@pytest.mark.parametrize("field", ["serial", "share_root", "size_bytes", "node", "signature"])
+def test_an_acknowledgement_of_something_else_counts_for_nothing(tmp_path: Path, field: str) -> None:
+    def change(count: int, data: bytes) -> bytes:
+        document = SignedDocument.FromString(data[4:])
+        ack = StoreAck.FromString(document.body)
+        if field == "signature":
+            document.signature = flipped(document.signature, 9)
+        elif field == "size_bytes":
+            ack.size_bytes += 1
+        else:
+            value = getattr(ack, field)
+            setattr(ack, field, value[:-1] + ("q" if isinstance(value, str) else b"q"))
+        if field != "signature":
+            document = signed(ack, node_key(1))
+        return record(document.SerializeToString())
+
+    async def test(net: Network) -> None:
+        with pytest.raises(NodeLied, match=r"acknowledges|has not signed"):
+            await stored(net, content(7, 1_000))
+
+    run(test, tmp_path, changes={1: liar(transfers.PUT, sending(change))})
+
+
+def rot(path: Path) -> None:
+    path.write_bytes(flipped(path.read_bytes(), LEAF_BYTES + 5))
+
+
+def test_a_corrupt_share_is_told_and_never_served(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(8, 3 * LEAF_BYTES), net.nodes[0]
+        root = await stored(net, data)
+        (copy,) = node.store.copies(root)
+        rot(Path(path_in(node.store.home, copy.key)))
+        code = await code_of(fetched(net.issuer, net.issuer.to_read(node, root, len(data)), data))
+        assert code == transfers.SHARE_DAMAGED
+        assert [one.key for one in node.store.damaged()] == [copy.key]
+        assert await code_of(fetched(net.issuer, net.issuer.to_read(node, root, len(data)), data)) == transfers.SHARE_DAMAGED
+        assert os.listdir(node.store.home / "quarantine")
+
+    run(test, tmp_path)
+
+
+def test_a_node_that_stalls_is_given_up(tmp_path: Path) -> None:
+    async def stall(stream: Stream, connection: Connection, honest: Handler) -> None:
+        await connection.closed.wait()
+
+    async def test(net: Network) -> None:
+        data = content(9, 1_000)
+        place = net.issuer.to_read(net.nodes[0], share_root(data), len(data))
+        with pytest.raises(NodeFailed, match="nothing moved in time"):
+            await get_share(net.session, place, asked(data), [whole(1_000)], memoryview(bytearray(1_000)), None, Patience(stall_s=0.05))
+
+    run(test, tmp_path, changes={1: liar(transfers.GET, stall)})
+
+
+# --- clients that lie ----------------------------------------------------------------------------------------------------------------
+
+
+async def raw_put(
+    issuer: Issuer, place: Place, data: bytes, receipt: bytes | None, announced: bytes | None = None, *, ended: bool = True, **manifest: Any
+) -> None:
+    """A put by hand: any bytes, any receipt. Raises what the node answers with."""
+    share = lone(announced if announced is not None else data)
+    session, limit = issuer.session, place.limit
+    fields = {
+        "chain_id": CHAIN_ID,
+        "wallet": session.wallet,
+        "object_id": share.object_id,
+        "segment_bytes": share.segment_bytes,
+        "data_shares": 1,
+        "total_shares": 1,
+        "share_root": share.share_root,
+        "size_bytes": share.segment_bytes,
+        "serial": limit.serial,
+    }
+    document = signed(ShareManifest(**fields | manifest), session.key)
+    head = transfers.PutHead(certificate=place.certificate, evidence=session.evidence(place.order_limit), segment_root=share.segment_root)
+    head.manifest.body, head.manifest.signature, head.manifest.session_pubkey = document.body, document.signature, session.public_key
+    async with await place.peer.call(transfers.PUT, head_bytes(head)) as stream:
+        await stream.send(data)
+        if receipt is not None:
+            await stream.send(receipt)
+        if ended:
+            stream.end()
+        assert await receive_record(stream, transfers.MAX_ACK_BYTES)
+        await stream.result()
+
+
+async def refusal(call: Awaitable[Any]) -> int:
+    with pytest.raises(WireError) as caught:
+        await call
+    return caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({}, None),
+        ({"bytes_acked": 999}, transfers.RECEIPT_REFUSED),
+        ({"is_final": False}, transfers.RECEIPT_REFUSED),
+        ({"serial": b"x" * 16}, transfers.RECEIPT_REFUSED),
+        ({"chunks_digest": b"x" * 32}, transfers.RECEIPT_REFUSED),
+        ({"last_ms": (NOW_S + LIFE_S + 1) * 1000}, transfers.RECEIPT_REFUSED),
+        ({"first_ms": 1}, transfers.RECEIPT_REFUSED),
+        ({"chain_id": "other-1"}, transfers.RECEIPT_REFUSED),
+        ({"bytes_acked": 1_001}, transfers.RECEIPT_REFUSED),
+    ],
+)
+def test_a_put_is_kept_only_with_a_final_receipt_that_the_chain_pays(tmp_path: Path, fields: dict[str, Any], code: int | None) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(10, 1_000), net.nodes[0]
+        place = net.issuer.for_share(node, share_root(data), 1_000)
+        receipt = raw_receipt(net.session, place, **{"bytes_acked": 1_000, "chunks_digest": share_root(data)} | fields)
+        if code is None:
+            await raw_put(net.issuer, place, data, receipt)
+            assert_payable(node, 500)
+        else:
+            assert await refusal(raw_put(net.issuer, place, data, receipt)) == code
+            assert not node.store.has(share_root(data))
+            assert_payable(node, now_s=NOW_S + LIFE_S)
+
+    run(test, tmp_path)
+
+
+def test_a_put_without_a_receipt_by_another_key_or_of_other_bytes_is_refused(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(11, 1_000), net.nodes[0]
+        root = share_root(data)
+        issuers = [net.another_session() for _ in range(3)]
+        places = [issuer.for_share(node, root, 1_000) for issuer in issuers]
+        good = [raw_receipt(one.session, place, bytes_acked=1_000, chunks_digest=root) for one, place in zip(issuers, places, strict=True)]
+        assert await refusal(raw_put(issuers[0], places[0], data, None)) == transfers.RECEIPT_REFUSED
+        forged = raw_receipt(issuers[1].session, places[1], bytes_acked=1_000, chunks_digest=root, key=net.session.key)
+        assert await refusal(raw_put(issuers[1], places[1], data, forged)) == transfers.RECEIPT_REFUSED
+        assert await refusal(raw_put(issuers[2], places[2], flipped(data, 5), good[2], announced=data)) == transfers.SHARE_REFUSED
+        assert not node.store.has(root)
+        assert_payable(node, now_s=NOW_S + LIFE_S)
+
+    run(test, tmp_path)
+
+
+@pytest.mark.parametrize("sent", [0, 999])
+def test_a_put_that_comes_too_slowly_or_ends_early_is_given_up(tmp_path: Path, sent: int) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(22, 1_000), net.nodes[0]
+        early, slow = (net.issuer.for_share(node, share_root(data), 1_000) for _ in range(2))
+        assert await refusal(raw_put(net.issuer, early, data[:sent], None, announced=data)) == transfers.LIMIT_REFUSED
+        assert await refusal(raw_put(net.issuer, slow, data[:sent], None, announced=data, ended=False)) == transfers.LIMIT_REFUSED
+        assert node.store.writers() == []
+
+    run(test, tmp_path, settings=Settings(threads=2, mebibyte_s=0.1))
+
+
+@pytest.mark.parametrize(
+    ("manifest", "limit"),
+    [
+        ({"size_bytes": 999}, {}),
+        ({"serial": b"y" * 16}, {}),
+        ({"object_id": b"y" * 32}, {}),
+        ({"share_root": b"y" * 32}, {}),
+        ({"total_shares": 2}, {}),
+        ({"segment_bytes": 1_001}, {}),
+        ({"chain_id": "other-1"}, {}),
+        ({}, {"max_bytes": 999}),
+        ({}, {"share_root": b"y" * 32}),
+        ({}, {"action": 1}),
+        ({}, {"expires_s": NOW_S}),
+        ({}, {"meta_node": "none"}),
+        ({}, {"max_noz": 5}),
+        ({}, {"session_pubkey": b"k" * 32}),
+    ],
+)
+def test_a_put_that_its_limit_or_manifest_does_not_cover_is_refused_before_a_byte_is_kept(
+    tmp_path: Path, manifest: dict[str, Any], limit: dict[str, Any]
+) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(12, 1_000), net.nodes[0]
+        net.issuer.changes = limit
+        place = net.issuer.place(node, net.issuer.limit(node.address, 2, 1_000, 500, share_root=share_root(data), object_root=b"o" * 32))
+        receipt = raw_receipt(net.session, place, bytes_acked=1_000, chunks_digest=share_root(data))
+        assert await refusal(raw_put(net.issuer, place, data, receipt, **manifest)) == transfers.LIMIT_REFUSED
+        assert not node.store.has(share_root(data))
+        assert node.store.writers() == []
+
+    run(test, tmp_path)
+
+
+def test_a_limit_for_another_node_or_a_grant_that_the_wallet_did_not_sign_is_refused(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, (first, second) = content(13, 1_000), net.nodes
+        root = share_root(data)
+        elsewhere = net.issuer.place(second, net.issuer.limit(first.address, 2, 1_000, 500, share_root=root, object_root=b"o" * 32))
+        assert await code_of(put_share(net.session, elsewhere, lone(data), data, QUICK)) == transfers.LIMIT_REFUSED
+        net.session.grant.signature = flipped(net.session.grant.signature, 3)
+        place = net.issuer.for_share(first, root, 1_000)
+        assert await code_of(put_share(net.session, place, lone(data), data, QUICK)) == transfers.LIMIT_REFUSED
+
+    run(test, tmp_path, 2)
+
+
+def test_a_limit_works_once_and_for_its_own_session_alone(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(14, 1_000), net.nodes[0]
+        root = await stored(net, data)
+        place = net.issuer.to_read(node, root, 1_000)
+        assert await fetched(net.issuer, place, data) == data
+        assert await code_of(fetched(net.issuer, place, data)) == transfers.LIMIT_USED
+        thief, fresh = net.another_session(), net.issuer.to_read(node, root, 1_000)
+        stolen = Place(thief.peer(node), fresh.node_key, fresh.order_limit, fresh.certificate)
+        assert await code_of(fetched(thief, stolen, data)) == transfers.LIMIT_REFUSED
+        assert await fetched(net.issuer, fresh, data) == data
+
+    run(test, tmp_path)
+
+
+def test_two_limits_for_one_part_of_a_lease_are_kept_as_a_proof(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(15, 1_000), net.nodes[0]
+        root = await stored(net, data)
+        first, second = net.issuer.to_read(node, root, 1_000), net.issuer.to_read(node, root, 1_000, from_noz=600, to_noz=1_600)
+        assert await fetched(net.issuer, first, data) == data
+        assert await code_of(fetched(net.issuer, second, data)) == transfers.LIMIT_REFUSED
+        ((one, other),) = await asyncio.to_thread(node.receipts.proofs)
+        assert (one, other) == (first.order_limit, second.order_limit)
+
+    run(test, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "runs", [[(0, 9)], [(8, 1)], [(0, 0)], [(0, 2), (1, 1)], [(1, 1), (0, 1)], [(0, 1)] * 65, [(0, 8)], [(2**32 - 1, 2**32 - 1)]]
+)
+def test_requests_beyond_the_share_or_the_limit_are_refused(tmp_path: Path, runs: list[tuple[int, int]]) -> None:
+    async def test(net: Network) -> None:
+        data = content(16, 8 * LEAF_BYTES)
+        root = await stored(net, data)
+        place = net.issuer.to_read(net.nodes[0], root, 7 * LEAF_BYTES)
+        head = transfers.GetHead(certificate=place.certificate, evidence=net.session.evidence(place.order_limit))
+        for first, count in runs:
+            head.runs.add(first=first, leaves=count)
+        assert await refusal(place.peer.ask(transfers.GET, head_bytes(head))) == transfers.LIMIT_REFUSED
+
+    run(test, tmp_path)
+
+
+# --- bytes ahead of receipts, and what is owed ---------------------------------------------------------------------------------------
+
+
+async def opened_get(issuer: Issuer, place: Place, size: int) -> Stream:
+    """A get by hand of a whole share, without hashes; the reply is read."""
+    head = transfers.GetHead(certificate=place.certificate, evidence=issuer.session.evidence(place.order_limit))
+    head.runs.add(first=0, leaves=leaf_count(size))
+    stream = await place.peer.call(transfers.GET, head_bytes(head))
+    assert await receive_record(stream, transfers.MAX_REPLY_BYTES)
+    return stream
+
+
+async def taken(stream: Stream) -> tuple[int, int]:
+    """Reads until the node says no more → how many bytes came, and the code that it ended with."""
+    count = 0
+    try:
+        while chunk := await stream.receive():
+            count += len(chunk)
+    except WireError as error:
+        return count, error.code
+    return count, 0
+
+
+async def without_receipt(issuer: Issuer, place: Place) -> None:
+    """A share of 1,000 bytes is taken, and no receipt given."""
+    stream = await opened_get(issuer, place, 1_000)
+    assert await stream.receive_exactly(1_000)
+    stream.end()
+    assert await taken(stream) == (0, transfers.RECEIPT_REFUSED)
+
+
+def test_without_receipts_a_stream_gets_four_mebibytes_and_no_more(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(17, 6 * MIB), net.nodes[0]
+        root = await stored(net, data)
+        stream = await opened_get(net.issuer, net.issuer.to_read(node, root, len(data)), len(data))
+        assert await taken(stream) == (4 * MIB, transfers.RECEIPT_REFUSED)
+        assert_payable(node, 3 * MIB, now_s=NOW_S + LIFE_S)
+
+    run(test, tmp_path, settings=Settings(threads=2, receipt_s=0.3))
+
+
+def test_a_wallet_has_one_window_over_all_of_its_streams_until_its_limits_expire(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(18, 3 * MIB), net.nodes[0]
+        root = await stored(net, data)
+        others = [net.another_session() for _ in range(3)]
+        counts = []
+        for issuer in others:
+            stream = await opened_get(issuer, issuer.to_read(node, root, len(data)), len(data))
+            counts.append(await taken(stream))
+        assert counts == [(3 * MIB, transfers.RECEIPT_REFUSED), (MIB, Busy.code), (0, Busy.code)]
+        net.clock.now_s += LIFE_S
+        fresh = net.another_session()
+        place = fresh.to_read(node, root, len(data), created_s=NOW_S + LIFE_S, expires_s=NOW_S + 2 * LIFE_S)
+        assert await fetched(fresh, place, data) == data
+
+    run(test, tmp_path, settings=Settings(threads=2, receipt_s=0.3, stream_window_bytes=3 * MIB, wallet_window_bytes=4 * MIB))
+
+
+@pytest.mark.parametrize("kind", ["smaller", "more than came", "other digest", "other serial", "within a leaf"])
+def test_a_wrong_receipt_ends_the_stream_and_the_last_good_one_is_paid(tmp_path: Path, kind: str) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(19, 2 * MIB), net.nodes[0]
+        root = await stored(net, data)
+        place = net.issuer.to_read(node, root, len(data))
+        stream = await opened_get(net.issuer, place, len(data))
+        ledger = Receipts(net.session, place.order_limit, root)
+        got = await stream.receive_exactly(3 * LEAF_BYTES)
+        for index in range(3):
+            ledger.moved.leaf(index, LEAF_BYTES, leaf_hash_of(got, index))
+        good = ledger.so_far()
+        await stream.send(record(good.SerializeToString()))
+        fields = {"sequence": 2, "bytes_acked": 3 * LEAF_BYTES, "chunks_digest": ledger.moved.digest, "is_final": False}
+        wrong: dict[str, dict[str, Any]] = {
+            "smaller": {"bytes_acked": 2 * LEAF_BYTES},
+            "more than came": {"bytes_acked": 2 * MIB + 1},
+            "other digest": {"chunks_digest": b"e" * 32},
+            "other serial": {"serial": b"q" * 16},
+            "within a leaf": {"bytes_acked": 3 * LEAF_BYTES + 1},
+        }
+        await stream.send(raw_receipt(net.session, place, **fields | wrong[kind]))
+        count, code = await taken(stream)
+        assert count <= 2 * MIB
+        assert code == transfers.RECEIPT_REFUSED
+        assert_payable(node, MIB, 3 * LEAF_BYTES, now_s=NOW_S + LIFE_S)
+
+    run(test, tmp_path, settings=Settings(threads=2, receipt_s=5.0))
+
+
+def test_final_receipts_that_are_missing_keep_a_session_out_and_close_it_when_they_expire(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(20, 1_000), net.nodes[0]
+        root = await stored(net, data)
+        liar, places = net.another_session(), []
+        for _ in range(3):
+            places.append(liar.to_read(node, root, 1_000))
+            await without_receipt(liar, places[-1])
+        assert await code_of(fetched(liar, liar.to_read(node, root, 1_000), data)) == transfers.RECEIPTS_DUE
+        # One is handed in: the next limit is taken.
+        late = Receipts(liar.session, places[0].order_limit, root)
+        late.moved.leaf(0, 1_000, leaf_hash_of(data, 0))
+        head = transfers.GetHead(evidence=liar.session.evidence(places[0].order_limit, late.so_far(is_final=True)))
+        await places[0].peer.ask(transfers.GET, head_bytes(head))
+        await without_receipt(liar, liar.to_read(node, root, 1_000))
+        net.clock.now_s += LIFE_S
+        times = {"created_s": NOW_S + LIFE_S, "expires_s": NOW_S + LIFE_S + 10}
+        assert await code_of(fetched(liar, liar.to_read(node, root, 1_000, **times), data)) == transfers.SESSION_CLOSED
+        assert await asyncio.to_thread(node.receipts.closed_sessions, NOW_S) == [(liar.session.public_key, NOW_S + 3_600)]
+        # Others are served as before.
+        assert await fetched(net.issuer, net.issuer.to_read(node, root, 1_000, **times), data) == data
+
+    run(test, tmp_path)
+
+
+def test_a_closed_session_stays_closed_over_a_restart(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        node = await resource(tmp_path / "restarted", net.clock, 7)
+        node.receipts.close_session(net.session.public_key, NOW_S + 60)
+        await node.close()
+        node = await resource(tmp_path / "restarted", net.clock, 7)
+        try:
+            assert await code_of(fetched(net.issuer, net.issuer.to_read(node, b"r" * 32, 10), b"data")) == transfers.SESSION_CLOSED
+        finally:
+            await node.close()
+
+    run(test, tmp_path, 1)
+
+
+# --- meta nodes ----------------------------------------------------------------------------------------------------------------------
+
+
+class Metas(Chain):
+    """A chain on which the caller's own key is that of an active meta node."""
+
+    def __init__(self, address: bytes) -> None:
+        super().__init__()
+        self.address = address
+
+    def ledger_key(self, meta_node: bytes) -> bytes | None:
+        return bytes(LEDGER.verify_key) if meta_node == self.address else super().ledger_key(meta_node)
+
+    def active_meta_nodes(self) -> list[bytes]:
+        return [*super().active_meta_nodes(), self.address]
+
+
+def test_a_meta_node_gets_proofs_of_what_is_kept_and_lists_confirms_and_drops_it(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        meta = net.issuer.caller.address
+        node = await resource(tmp_path / "audited", net.clock, 8, chain=Metas(meta))
+        net.nodes.append(node)  # closed with the others
+        data = content(21, 5 * LEAF_BYTES + 9)
+        root, place = share_root(data), net.issuer.for_share(node, share_root(data), len(data))
+        await put_share(net.session, place, lone(data), data, QUICK)
+        serial, peer = bytes(place.limit.serial), net.issuer.peer(node)
+
+        challenge = transfers.AuditChallenge(
+            chain_id=CHAIN_ID, meta_node=node_text(meta), node=node.service.address, height=7, block_hash=b"b" * 32, due_s=NOW_S + 60
+        )
+        for one, index in ((serial, 2), (serial, 5), (serial, 6), (b"z" * 16, 0)):
+            challenge.items.add(serial=one, share_root=root, leaf_index=index)
+        body = transfers.audit_body(challenge)
+        signature = bytes(LEDGER.sign(to_sign(transfers.AUDIT_DOMAIN, body)).signature)
+        head = transfers.AuditHead(body=body, signature=signature)
+        answer = transfers.AuditAnswer.FromString(await peer.ask(transfers.AUDIT, head_bytes(head), most_bytes=transfers.MAX_AUDIT_BYTES))
+        assert answer.challenge_hash == sha256(body).digest()
+        proved = [leaf_proved(root, one.leaf, index, 6, list(one.path)) for one, index in zip(answer.proofs, (2, 5, 6, 0), strict=True)]
+        assert proved == [True, True, False, False]
+        assert [bool(one.leaf) for one in answer.proofs] == [True, True, False, False]
+        head.signature = flipped(signature, 1)
+        assert await refusal(peer.ask(transfers.AUDIT, head_bytes(head))) == transfers.LIMIT_REFUSED
+        net.clock.now_s += 61
+        assert await refusal(peer.ask(transfers.AUDIT, head_bytes(transfers.AuditHead(body=body, signature=signature)))) == transfers.LIMIT_REFUSED
+
+        async def listed() -> list[tuple[bytes, int]]:
+            page = transfers.InventoryPage.FromString(await peer.ask(transfers.INVENTORY, head_bytes(transfers.InventoryHead(limit=1_000))))
+            return [(copy.serial, copy.state) for copy in page.copies]
+
+        assert await listed() == [(serial, 1)]
+        both = transfers.CopyList(copies=[transfers.CopyKey(share_root=root, serial=one) for one in (serial, b"z" * 16)]).SerializeToString()
+        missing = transfers.CopyList(copies=[transfers.CopyKey(share_root=root, serial=b"z" * 16)])
+        for method, state in ((transfers.CONFIRM, 2), (transfers.DROP, 3), (transfers.RESTORE, 2)):
+            assert transfers.CopyList.FromString(await peer.ask(method, b"", both)) == missing
+            assert await listed() == [(serial, state)]
+        report = transfers.NodeReport.FromString(await peer.ask(transfers.STATUS))
+        assert (report.copies, report.kept_bytes, report.pending_receipts, report.damaged_copies) == (1, len(data), 1, 0)
+
+    run(test, tmp_path)
+
+
+def test_nobody_else_may_ask_what_meta_nodes_may(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        peer = net.issuer.peer(net.nodes[0])
+        for method in (transfers.AUDIT, transfers.CONFIRM, transfers.DROP, transfers.RESTORE, transfers.INVENTORY, transfers.STATUS):
+            assert await refusal(peer.ask(method)) == transfers.NOT_ALLOWED
+        for method in (transfers.PUT, transfers.GET):
+            assert await refusal(peer.ask(method)) == transfers.LIMIT_REFUSED
+            assert await refusal(peer.ask(method, b"\xff" * 40)) == 3
+
+    run(test, tmp_path)
