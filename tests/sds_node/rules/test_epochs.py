@@ -171,6 +171,16 @@ def test_a_void_epoch_puts_its_volumes_back_and_they_are_reported_again(world: W
     assert (earned(world), world.state.owed_noz) == ({}, 10**12 - 13)
 
 
+def test_a_void_epoch_from_before_the_founding_stops_nothing(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    founding = World.founding
+    monkeypatch.setattr(World, "founding", lambda self: founding(self, reported_epoch=5))
+    world = make()
+    world.observe(event(voided=message("VoidedEpoch", epoch=5)))
+    assert world.state.owed_noz == 10**12
+    for number in (0, 6):
+        world.refused(refusals.WRONG_EPOCH, "observe", world.signed(world.observation(event(voided=message("VoidedEpoch", epoch=number)))))
+
+
 def test_the_lines_of_a_mature_epoch_are_forgotten_bit_by_bit_and_it_cannot_be_void(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tick, "WORK", 2)
     earn(world, owner1=5, owner2=7, owner3=9, owner4=1, owner5=2)
