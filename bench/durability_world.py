@@ -153,7 +153,8 @@ class Simulation:
         self.incarnation = np.zeros(world.nodes, np.int64)
         self.hazard = np.zeros(world.nodes)
         self.away = np.zeros(world.nodes, bool)
-        self.free_at = np.zeros(world.nodes)
+        self.free_at = np.zeros(world.networks)
+        """When each network has done the repairs that are planned."""
         self._lay_out_places()
         slots = world.segments * n
         self.holder = np.full(slots, -1, np.int32)
@@ -165,10 +166,12 @@ class Simulation:
         self.planned = np.zeros(world.segments, bool)
         self.planned_at = np.zeros(world.segments)
         self.life = np.zeros(world.segments, np.int64)
+        self.watch = np.zeros(world.segments, np.int64)
+        """How many windows were looked ahead at; a new segment begins another."""
         self.network = np.arange(world.segments) % world.networks
         held = slots / world.nodes
         self.share_h = world.node_bytes / held / (world.repair_bytes_per_s * 3600)
-        """How long a node that repairs needs for one simulated share."""
+        """How long one node would need to move one simulated share."""
 
         mean_years = 1 / world.rate_per_year
         scale = min(1.0, mean_years * 365 / (2 * world.infant_days)) if world.infants else 1.0
@@ -242,7 +245,6 @@ class Simulation:
         self.incarnation[node] += 1
         self.hazard[node] = 1 / (self.infant_years if infant else self.lasting_years) / HOURS_PER_YEAR
         self.away[node] = False
-        self.free_at[node] = self.now
         life = int(self.incarnation[node])
         self._at(self.now + self.random.exponential(1 / self.hazard[node]), partial(self._if_alive, node, life, self._one_dies))
         if world.outages_per_year:
@@ -368,6 +370,7 @@ class Simulation:
         n = self.scheme.n
         slots = (segments[:, None] * n + np.arange(n)).ravel()
         self.life[segments] += 1
+        self.watch[segments] += 1
         self.planned[segments] = False
         self.good[slots] = self.believed[slots] = False
         self.holder[slots] = -1
@@ -378,7 +381,10 @@ class Simulation:
     # -- repair
 
     def _plan(self, segments: Array, delay_h: float | None = None) -> None:
-        """Repairs of segments that have none planned. Each is done by one node, which reads k shares and writes what is missing, one after the other."""
+        """Repairs of segments that have none planned: those with the fewest shares first, by all nodes of the network that are there.
+
+        A simulated segment stands for very many, so its repair, which reads k shares and writes what is missing, is work for all of them together.
+        """
         if not len(segments):
             return
         self.planned[segments] = True
@@ -395,17 +401,9 @@ class Simulation:
         done = np.empty(len(order))
         for network in np.unique(self.network[order]).tolist():
             own = np.flatnonzero(self.network[order] == network)
-            nodes = network * self.per_network + np.arange(self.per_network)
-            nodes = nodes[~self.away[nodes]]
-            if not len(nodes):
-                done[own] = self.now + 24
-                continue
-            nodes = nodes[np.argsort(self.free_at[nodes], kind="stable")]
-            for first in range(0, len(own), len(nodes)):
-                now = own[first : first + len(nodes)]
-                workers = nodes[: len(now)]
-                self.free_at[workers] = np.maximum(self.free_at[workers], self.now) + work_h[now]
-                done[now] = self.free_at[workers]
+            workers = self.per_network - int(self.away[network * self.per_network : (network + 1) * self.per_network].sum())
+            done[own] = max(self.free_at[network], self.now) + np.cumsum(work_h[own]) / max(workers, 1)
+            self.free_at[network] = done[own[-1]]
         hours = np.ceil(done + self.world.rebuild_h)
         for hour in np.unique(hours).tolist():
             self._batch(hour, order[hours == hour])
@@ -511,10 +509,11 @@ class Simulation:
     def _expect(self, segments: Array, window_h: float | None) -> None:
         """Adds the chance that each of the segments is lost by further deaths before its repair, given who holds it now.
 
-        The window is given, or ends when so much is noticed that the repair is planned, and it is done. An end of the sum (a Poisson-binomial's
+        The window is given, or ends when so much is noticed that the repair is planned, and it is done; a longer one than further deaths need to be
+        noticed and repaired is looked at piece by piece. An end of the sum (a Poisson-binomial's
         tail) instead of a draw: nothing has to be lost for the expectation to be known.
         """
-        if not len(segments) or not self._measured:
+        if not len(segments):
             return
         k, n, below = self.scheme.k, self.scheme.n, self.scheme.repair_below
         slots = segments[:, None] * n + np.arange(n)
@@ -522,8 +521,14 @@ class Simulation:
         if window_h is None:
             gone = np.where(good & self.believed[slots], math.inf, np.where(self.believed[slots], self.notice_at[slots], self.now))
             gone.sort(axis=1)
-            queue_h = max(float(np.median(self.free_at)) - self.now, 0.0)
-            window = np.maximum(gone[:, n - below] - self.now, 0.0) + self.world.rebuild_h + queue_h
+            needed_h = self.world.rebuild_h + np.maximum(self.free_at[self.network[segments]] - self.now, 0.0)
+            window = np.maximum(gone[:, n - below] - self.now, 0.0) + needed_h
+            known_h = np.maximum(self.world.detection_h + needed_h, 1.0)
+            self.watch[segments] += 1
+            late = np.flatnonzero(window > known_h)
+            if len(late):
+                self._at(self.now + float(known_h[late].min()), partial(self._expect_more, segments[late], self.watch[segments[late]]))
+                window[late] = known_h[late].min()
         else:
             window = np.full(len(segments), window_h)
         deaths = np.where(good, self.hazard[self.holder[slots]] * window[:, None], math.inf)
@@ -534,7 +539,12 @@ class Simulation:
             more = left[:, :-1] * alive[:, slot, None]
             left *= dead[:, slot, None]
             left[:, 1:] += more
-        self.tally.chance[self._block()] += float(left.sum())
+        if self._measured:
+            self.tally.chance[self._block()] += float(left.sum())
+
+    def _expect_more(self, segments: Array, watch: Array) -> None:
+        """Goes on with windows that were longer than a further death needs to be known and repaired, unless a later one has begun."""
+        self._expect(segments[(self.watch[segments] == watch) & (self.good_count[segments] < self.scheme.repair_below)], None)
 
     def _look(self) -> None:
         """At a sampled moment: which segments can be read, and which the failure of one region would lose."""
