@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -292,26 +293,26 @@ def other_hashes(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("change", "text"),
+    ("change", "text", "stall_s"),
     [
-        (lambda count, data: flipped(data, 20_000) if count == 1 else data, "leaf 1 has another hash"),
-        (lambda count, data: data[:-1] if count == 1 else data, "nothing moved|early|the end|final"),
-        (lambda count, data: other_size(data) if count == 0 else data, "expected a share of 50000 bytes, got one of 50001"),
-        (lambda count, data: other_hashes(data) if count == 0 else data, "the hashes of the leaves lead to"),
-        (lambda count, data: None if count == 0 else data, "record|GetReply|size"),
+        (lambda count, data: flipped(data, 20_000) if count == 1 else data, "leaf 1 has another hash", 60.0),
+        (lambda count, data: data[:-1] if count == 1 else data, "nothing moved in time", 0.5),
+        (lambda count, data: other_size(data) if count == 0 else data, "expected a share of 50000 bytes, got one of 50001", 60.0),
+        (lambda count, data: other_hashes(data) if count == 0 else data, "the hashes of the leaves lead to", 60.0),
+        (lambda count, data: None if count == 0 else data, "record|GetReply|size", 60.0),
     ],
 )
 def test_a_node_that_serves_other_bytes_is_found_out_before_they_are_used(
-    tmp_path: Path, change: Callable[[int, bytes], bytes | None], text: str
+    tmp_path: Path, change: Callable[[int, bytes], bytes | None], text: str, stall_s: float
 ) -> None:
     async def test(net: Network) -> None:
         data = content(4, 50_000)
         root = await stored(net, data)
         place = net.issuer.to_read(net.nodes[0], root, len(data))
         with pytest.raises(NodeFailed, match=text):
-            await get_share(net.session, place, asked(data), [whole(len(data))], memoryview(bytearray(len(data))), None, Patience(stall_s=1.5))
+            await get_share(net.session, place, asked(data), [whole(len(data))], memoryview(bytearray(len(data))), None, Patience(stall_s=stall_s))
 
-    run(test, tmp_path, changes={1: liar(transfers.GET, sending(change))}, settings=Settings(threads=2, receipt_s=2.0))
+    run(test, tmp_path, changes={1: liar(transfers.GET, sending(change))})
 
 
 def test_a_share_of_another_segment_is_not_taken_for_this_one(tmp_path: Path) -> None:
@@ -622,6 +623,7 @@ def test_a_wallet_has_one_window_over_all_of_its_streams_until_its_limits_expire
             counts.append(await taken(stream))
         assert counts == [(3 * MIB, transfers.RECEIPT_REFUSED), (MIB, Busy.code), (0, Busy.code)]
         net.clock.now_s += LIFE_S
+        node.service.settings = replace(node.service.settings, receipt_s=60.0)
         fresh = net.another_session()
         place = fresh.to_read(node, root, len(data), created_s=NOW_S + LIFE_S, expires_s=NOW_S + 2 * LIFE_S)
         assert await fetched(fresh, place, data) == data
@@ -656,7 +658,7 @@ def test_a_wrong_receipt_ends_the_stream_and_the_last_good_one_is_paid(tmp_path:
         assert code == transfers.RECEIPT_REFUSED
         assert_payable(node, MIB, 3 * LEAF_BYTES, now_s=NOW_S + LIFE_S)
 
-    run(test, tmp_path, settings=Settings(threads=2, receipt_s=5.0))
+    run(test, tmp_path)
 
 
 def test_final_receipts_that_are_missing_keep_a_session_out_and_close_it_when_they_expire(tmp_path: Path) -> None:
