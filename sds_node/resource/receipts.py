@@ -388,7 +388,8 @@ class ReceiptLog:
                     if work is None:
                         is_over = True
                         break
-                    batch.append(work)
+                    if work.future.set_running_or_notify_cancel():  # from now on nobody can cancel it
+                        batch.append(work)
                     if len(batch) == _BATCH:
                         break
                     work = self._queue.get_nowait()
