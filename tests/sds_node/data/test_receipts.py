@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -208,3 +211,37 @@ def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
         open_receipts(tmp_path / "receipts")
     with pytest.raises(ReceiptsUnusable):
         open_receipts(tmp_path / "missing" / "receipts")
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from sds_node.resource.receipts import open_receipts
+from tests.sds_node.data.test_receipts import accept, receipt, serial
+log = open_receipts(Path(sys.argv[1]), window_s=60.0)
+for number in range(int(sys.argv[2]), int(sys.argv[2]) + 1000):
+    accept(log, number)
+    print("accepted", number, flush=True)
+    if number % 2:
+        log.finish(serial(number), receipt(number, 7, is_final=True)).result()
+        print("final", number, flush=True)
+"""
+
+
+def test_a_killed_process_loses_no_final_receipt_and_no_accepted_limit(tmp_path: Path) -> None:
+    told: dict[str, set[int]] = {"accepted": set(), "final": set()}
+    for first in (1_000, 3_000):
+        child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path / "receipts"), str(first)], stdout=subprocess.PIPE, text=True)
+        assert child.stdout is not None
+        for line in child.stdout:
+            what, number = line.split()
+            told[what].add(int(number))
+            if int(number) == first + 12:
+                child.send_signal(signal.SIGKILL)
+        child.stdout.close()
+        assert child.wait() == -signal.SIGKILL
+        with open_receipts(tmp_path / "receipts") as log:
+            assert told["final"] <= set(pending(log))
+            for number in told["accepted"]:
+                with pytest.raises(AlreadyUsed):
+                    accept(log, number)

@@ -1,0 +1,328 @@
+"""Whole objects over up to ten nodes and back, while some of them die, lie, stall or are full."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modules.settlement import leaves
+from sds_node import transfers
+from sds_node.client.transfer import (
+    GetWanted,
+    NotReadable,
+    NotStored,
+    ObjectReader,
+    ObjectToGet,
+    Place,
+    PutWanted,
+    Settings,
+    StoredObject,
+    TransferFailed,
+    WrongSource,
+    put_object,
+)
+from sds_node.merkle import LEAF_BYTES
+from sds_node.schemes import FIVE_OF_TEN, ONE_COPY, THREE_REPLICAS, TWO_OF_FIVE, Scheme, share_bytes
+from sds_node.wire.connection import Connection, Handler
+from sds_node.wire.stream import Stream
+from tests.sds_node.data.network import Network, content, network, pieces_of, to_get
+from tests.sds_node.documenting import CHAIN_ID, NOW_S, Chain
+
+MIB = 1 << 20
+PATIENT = Settings(stall_s=100.0, straggler_s=100.0, hedge_s=100.0)
+Changes = dict[int, Callable[[dict[str, Handler]], None]]
+
+
+def run(test: Callable[[Network], Awaitable[None]], folder: Path, count: int, changes: Changes | None = None) -> None:
+    async def go() -> None:
+        async with network(folder, count, changes=changes) as net:
+            await test(net)
+
+    asyncio.run(go())
+
+
+async def put(net: Network, scheme: Scheme, data: bytes, settings: Settings = PATIENT) -> StoredObject:
+    return await put_object(net.session, net.issuer, scheme, b"o" * 32, len(data), pieces_of(data), settings)
+
+
+async def got(net: Network, wanted: ObjectToGet, offset: int = 0, length: int | None = None, settings: Settings = PATIENT) -> bytes:
+    reader = ObjectReader(net.session, net.issuer, wanted, settings)
+    return b"".join([bytes(piece) async for piece in reader.read(offset, length)])
+
+
+def paid(net: Network, now_s: int = NOW_S) -> int:
+    """The noz of all leaves of all nodes, each of which the chain would pay."""
+    found = [leaf for node in net.nodes for leaf in node.leaves(now_s)]
+    assert [leaves.fault(leaf, CHAIN_ID, Chain().ledger_key) for leaf in found] == [None] * len(found)
+    return sum(leaf.noz for leaf in found)
+
+
+async def paid_at_last(net: Network, noz: int) -> int:
+    """``paid``, once it is so much: a node takes the last receipt of a get a moment after the client has the bytes."""
+    for _ in range(3_000):
+        if paid(net) >= noz:
+            break
+        await asyncio.sleep(0.01)
+    return paid(net)
+
+
+def cost(scheme: Scheme, size: int) -> int:
+    """What a put and a get of one segment cost: half of each share, and the leaves that have the segment's own bytes."""
+    share, read = share_bytes(scheme, size), 0
+    for start in range(0, size, share):
+        own = min(share, size - start)
+        read += min(-(-own // LEAF_BYTES) * LEAF_BYTES, share)
+    return scheme.n * max(1, share // 2) + read
+
+
+@pytest.mark.parametrize("scheme", [ONE_COPY, THREE_REPLICAS, TWO_OF_FIVE, FIVE_OF_TEN], ids=lambda scheme: f"{scheme.k} of {scheme.n}")
+def test_objects_of_every_size_come_back_as_they_went_in(tmp_path: Path, scheme: Scheme) -> None:
+    async def test(net: Network) -> None:
+        for size in (0, 1, LEAF_BYTES - 1, LEAF_BYTES, LEAF_BYTES + 1, MIB - 1, MIB + 1):
+            data, before = content(size, size), paid(net)
+            stored = await put(net, scheme, data)
+            assert all(len(one.acknowledged) == scheme.n for one in stored.segments)
+            assert len(stored.segments) == (1 if size else 0)
+            assert await got(net, to_get(stored)) == data
+            noz = before + (cost(scheme, size) if size else 0)
+            assert await paid_at_last(net, noz) == noz
+
+    run(test, tmp_path, scheme.n)
+
+
+def test_an_object_of_two_segments_comes_back_whole_and_in_ranges_over_their_border(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data = content(1, MIB) * 32 + b"!"
+        stored = await put(net, TWO_OF_FIVE, data)
+        assert [one.segment_bytes for one in stored.segments] == [32 * MIB, 1]
+        assert await got(net, to_get(stored)) == data
+        before = await paid_at_last(net, sum(cost(TWO_OF_FIVE, size) for size in (32 * MIB, 1)))
+        assert await got(net, to_get(stored), 32 * MIB - 5, 6) == data[-6:]
+        # One leaf of the first segment's second share, and the share of 16 bytes.
+        assert await paid_at_last(net, before + LEAF_BYTES + 16) == before + LEAF_BYTES + 16
+
+    run(test, tmp_path, 5)
+
+
+def test_ranges_read_their_leaves_and_nothing_more_though_a_holder_is_gone(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data = content(2, 5 * 20 * LEAF_BYTES)
+        wanted = to_get(await put(net, FIVE_OF_TEN, data))
+        share = 20 * LEAF_BYTES
+        reader = ObjectReader(net.session, net.issuer, wanted, PATIENT)
+        before = await paid_at_last(net, 10 * share // 2)
+        for offset, length, cost in ((7, 100, 1), (share - 1, 2, 2), (LEAF_BYTES, LEAF_BYTES, 1), (3 * share + 5, 2 * LEAF_BYTES, 3)):
+            assert b"".join([bytes(piece) async for piece in reader.read(offset, length)]) == data[offset : offset + length]
+            before += cost * LEAF_BYTES
+            assert await paid_at_last(net, before) == before
+        await net.nodes[1].close()
+        before = paid_without(net, 1)
+        assert b"".join([bytes(piece) async for piece in reader.read(share + 9, 50)]) == data[share + 9 : share + 59]
+        for _ in range(3_000):
+            if paid_without(net, 1) - before >= 5 * LEAF_BYTES:
+                break
+            await asyncio.sleep(0.01)
+        assert paid_without(net, 1) - before == 5 * LEAF_BYTES
+        assert b"".join([bytes(piece) async for piece in reader.read()]) == data
+        with pytest.raises(TransferFailed, match="are not among them"):
+            await got(net, wanted, len(data), 1)
+
+    run(test, tmp_path, 10)
+
+
+def paid_without(net: Network, gone: int) -> int:
+    return sum(leaf.noz for number, node in enumerate(net.nodes) if number != gone for leaf in node.leaves())
+
+
+# --- nodes that fail -------------------------------------------------------------------------------------------------------------------
+
+
+async def _stall(stream: Stream, connection: Connection) -> None:
+    await connection.closed.wait()
+
+
+def stalling(*methods: str) -> Callable[[dict[str, Handler]], None]:
+    return lambda handlers: handlers.update(dict.fromkeys(methods, _stall))
+
+
+def corrupting(handlers: dict[str, Handler]) -> None:
+    honest = handlers[transfers.GET]
+
+    async def get(stream: Stream, connection: Connection) -> None:
+        send, count = stream.send, 0
+
+        async def changed(data: Any) -> None:
+            nonlocal count
+            count += 1
+            await send(bytes(data) if count == 1 else bytes(reversed(bytes(data))))
+
+        stream.send = changed  # type: ignore[method-assign]
+        await honest(stream, connection)
+
+    handlers[transfers.GET] = get
+
+
+def test_a_put_is_confirmed_without_a_node_that_is_dead_and_not_before_enough_acknowledged(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data = content(3, 600_000)
+        await net.nodes[4].server.close()
+        stored = await put(net, FIVE_OF_TEN, data)
+        assert sorted(stored.segments[0].acknowledged) == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+        assert set(stored.segments[0].failures) == {4}
+        assert await got(net, to_get(stored)) == data
+        await net.nodes[5].server.close()
+        with pytest.raises(NotStored, match="segment 0 has 8 acknowledged shares and needs 9") as caught:
+            await put(net, FIVE_OF_TEN, data)
+        assert set(caught.value.failures) == {4, 5}
+
+    run(test, tmp_path, 10)
+
+
+def test_a_put_goes_to_another_node_when_one_refuses(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data = content(4, 50_000)
+        net.issuer.nodes, net.issuer.spare = net.nodes[:3], net.nodes[3:]
+        await net.nodes[1].server.close()
+        stored = await put(net, THREE_REPLICAS, data)
+        assert sorted(stored.segments[0].acknowledged) == [0, 1, 2]
+        assert stored.segments[0].acknowledged[1][0].peer.address == net.nodes[3].address
+        assert await got(net, to_get(stored)) == data
+
+    run(test, tmp_path, 4)
+
+
+def test_a_node_that_stalls_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data = content(5, 3 * MIB)
+        quick = Settings(straggler_s=0.0, hedge_s=0.05)
+        stored = await put(net, FIVE_OF_TEN, data, quick)
+        assert 2 not in stored.segments[0].acknowledged
+        assert await got(net, to_get(stored), settings=quick) == data
+
+    run(test, tmp_path, 10, {3: stalling(transfers.PUT), 1: stalling(transfers.GET)})
+
+
+def test_wrong_shares_are_left_out_and_too_many_of_them_are_told(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data = content(6, 300_000)
+        stored = await put(net, TWO_OF_FIVE, data)
+        assert await got(net, to_get(stored)) == data
+        for number in (3, 4):
+            await net.nodes[number].server.close()
+        with pytest.raises(NotReadable, match="segment 0 needs 2 good shares") as caught:
+            await got(net, to_get(stored))
+        assert set(caught.value.failures) == {0, 1, 3, 4}
+        assert "has another hash" in caught.value.failures[0]
+
+    run(test, tmp_path, 5, {1: corrupting, 2: corrupting})
+
+
+def test_a_share_that_nobody_holds_is_computed_from_others(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data = content(7, 400_000)
+        stored = await put(net, FIVE_OF_TEN, data)
+        for index in (0, 2, 3):
+            del net.issuer.roots[0, index]
+        assert await got(net, to_get(stored)) == data
+        assert await got(net, to_get(stored), 170_000, 90_000) == data[170_000:260_000]
+
+    run(test, tmp_path, 10)
+
+
+# --- callers and issuers that are wrong ------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_of_another_length_is_refused(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        for said in (999, 1_001):
+            with pytest.raises(WrongSource, match="say its right length"):
+                await put_object(net.session, net.issuer, ONE_COPY, b"o" * 32, said, pieces_of(content(8, 1_000)), PATIENT)
+
+    run(test, tmp_path, 1)
+
+
+def test_an_object_with_other_segments_is_not_begun(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        stored = await put(net, ONE_COPY, content(9, 1_000))
+        wanted = to_get(stored)
+        for wrong in (
+            ObjectToGet(b"x" * 32, 1_000, ONE_COPY, wanted.segment_roots),
+            ObjectToGet(wanted.root, 1_000, ONE_COPY, ()),
+            ObjectToGet(wanted.root, 1_000, ONE_COPY, (b"s" * 32,)),
+        ):
+            with pytest.raises(TransferFailed, match="segment roots of object"):
+                ObjectReader(net.session, net.issuer, wrong)
+        longer = ObjectReader(net.session, net.issuer, ObjectToGet(wanted.root, 1_001, ONE_COPY, wanted.segment_roots), PATIENT)
+        with pytest.raises(NotReadable, match="expected a share of 1001 bytes, got one of 1000"):
+            [piece async for piece in longer.read()]
+
+    run(test, tmp_path, 1)
+
+
+class Deaf:
+    """An issuer that fails."""
+
+    async def for_put(self, wanted: PutWanted) -> Sequence[Place]:
+        raise TransferFailed("the meta node is not there")
+
+    async def another(self, wanted: PutWanted, index: int, tried: Collection[bytes]) -> Place | None:
+        return None
+
+    async def for_get(self, wanted: GetWanted) -> Place | None:
+        raise TransferFailed("the meta node is not there")
+
+
+def test_what_the_issuer_raises_reaches_the_caller(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        with pytest.raises(TransferFailed, match="meta node is not there"):
+            await put_object(net.session, Deaf(), ONE_COPY, b"o" * 32, 10, pieces_of(b"0123456789"), PATIENT)
+        stored = await put(net, ONE_COPY, b"0123456789")
+        reader = ObjectReader(net.session, Deaf(), to_get(stored), PATIENT)
+        with pytest.raises(TransferFailed, match="meta node is not there"):
+            [piece async for piece in reader.read()]
+
+    run(test, tmp_path, 1)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------------------------
+
+MEASURED = """
+import asyncio, resource, sys
+from pathlib import Path
+import structlog
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=sys.stderr))
+from sds_node.client.transfer import ObjectReader, Settings, put_object
+from sds_node.schemes import ONE_COPY, SEGMENT_BYTES
+from tests.sds_node.data.network import network, to_get
+
+async def zeros(size):
+    piece = bytes(1 << 20)
+    for _ in range(size >> 20):
+        yield piece
+
+async def main():
+    async with network(Path(sys.argv[1])) as net:
+        for segments in (2, int(sys.argv[2])):
+            size = segments * SEGMENT_BYTES
+            stored = await put_object(net.session, net.issuer, ONE_COPY, bytes([segments]) * 32, size, zeros(size), Settings(straggler_s=60.0))
+            count = 0
+            async for piece in ObjectReader(net.session, net.issuer, to_get(stored)).read():
+                count += len(piece)
+            assert count == size
+            print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_the_memory_of_a_put_and_a_get_does_not_grow_with_the_object(tmp_path: Path) -> None:
+    """A node and the client in one process: an object of five segments takes no more than one of two did, but for the allocator's noise."""
+    child = subprocess.run([sys.executable, "-c", MEASURED, str(tmp_path), "5"], capture_output=True, text=True, check=True)
+    few, many = (int(line) for line in child.stdout.split())
+    assert many - few < 48 * 1024  # KiB; three segments more are 96 MiB, on either side
