@@ -76,6 +76,12 @@ CHANGES: dict[str, tuple[Change, ...]] = {
         _set("max_wallets_per_report", 0, 5, 1000),
         _set("community_tax", *_dec(0, 2, 100)),
     ),
+    "stratos.settlement.v1": (
+        _set("challenge_blocks", 3, 30, 600),
+        _set("challenge_bond_wei", str(10**15), str(10**18)),
+        _set("fraud_slash_ratio", *_dec(0, 10, 50)),
+        _set("audits_per_day", 1, 100),
+    ),
     "stratos.grant.v1": (
         _set("min_pool_funding_wei", str(10**15), str(10**18)),
         _set("max_open_campaigns_per_pool", 1, 3, 10),
