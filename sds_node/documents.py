@@ -100,9 +100,14 @@ def opened(kind: Any, body: bytes) -> Any:
 def check_signed(kind: Any, given: Any, key: bytes, signer: str) -> Any:
     """The document of a SignedDocument that the ed25519 ``key`` signed; ``signer`` says in errors whose key that is. Raises Refused."""
     document = opened(kind, given.body)
+    check_signature(kind, given, key, signer)
+    return document
+
+
+def check_signature(kind: Any, given: Any, key: bytes, signer: str) -> None:
+    """Raises Refused unless the ed25519 ``key`` signed a SignedDocument, whose body is a ``kind``."""
     if not signed_by_key(DOMAINS[kind.DESCRIPTOR.full_name], given.body, key, given.signature):
         raise Refused(f"{signer} has not signed this {kind.DESCRIPTOR.name}")
-    return document
 
 
 # --- leases -------------------------------------------------------------------------------------------------------------------------

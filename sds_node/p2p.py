@@ -132,7 +132,7 @@ def new_key() -> P2PKey:
 
 def address_of(public_key: bytes) -> bytes:
     """The 20 bytes of the address of a public key (32 bytes)."""
-    return hashlib.sha256(public_key).digest()[:ADDRESS_BYTES]
+    return Ed25519PublicKey(public_key).address
 
 
 def verify(public_key: bytes, message: bytes, signature: bytes) -> bool:

@@ -65,17 +65,18 @@ def to_sign(domain: bytes, body: bytes) -> bytes:
 
 def wallet_signed(body: bytes, public_key: bytes, signature: bytes, wallet: bytes) -> bool:
     """True if ``wallet`` (20 bytes) signed a session grant with the key given (33 bytes)."""
-    return _wallet_signed(GRANT_DOMAIN + b"\x00" + body, public_key, signature, wallet)
+    return signed_by_wallet(GRANT_DOMAIN + b"\x00" + body, public_key, signature, wallet)
 
 
 def legacy_signed(text: str, public_key: bytes, signature: bytes, wallet: bytes) -> bool:
     """True if ``wallet`` signed a legacy string. One of at most 32 bytes is none: the original takes 32 as a digest that is ready."""
     message = text.encode()
-    return _LONGEST_READY_DIGEST < len(message) <= MAX_BODY and _wallet_signed(message, public_key, signature, wallet)
+    return _LONGEST_READY_DIGEST < len(message) <= MAX_BODY and signed_by_wallet(message, public_key, signature, wallet)
 
 
-def _wallet_signed(message: bytes, public_key: bytes, signature: bytes, wallet: bytes) -> bool:
-    """Either kind of key, by its address; the digest is Keccak's for both. 64 bytes, low S."""
+def signed_by_wallet(message: bytes, public_key: bytes, signature: bytes, wallet: bytes) -> bool:
+    """True if ``wallet`` (20 bytes) signed a message with the key given (33 bytes). Either kind of key, by its address; the digest is Keccak's for
+    both. 64 bytes, low S."""
     if len(signature) != SIGNATURE_BYTES:
         return False
     try:

@@ -21,7 +21,7 @@ from chain.crypto import address as bech32
 from modules.settlement.commitment import node_of
 from modules.settlement.documents import OrderLimit
 from modules.settlement.leaves import faults_of_authority, faults_of_limit
-from sds_node.documents import Authority, Refused, check_lease, check_signed, opened
+from sds_node.documents import Authority, Refused, check_lease, check_signature, opened
 
 TrafficEvidence: Final = message_class("stratos.settlement.v1.TrafficEvidence")
 CLOCK_SKEW_S: Final = 60
@@ -83,7 +83,7 @@ class Limits:
         Raises Refused for a limit that is no document.
         """
         for certificate, signed in accepted:
-            limit = check_signed(OrderLimit, signed, self._key_of(signed), "its meta node")
+            limit = self._signed(signed)
             if now_s >= limit.expires_s or limit.serial in self._serials:
                 continue
             self._take(self._leases.get(limit.lease_id) or self._opened(certificate, limit, now_s), signed, limit)
@@ -104,7 +104,7 @@ class Limits:
     # --- judging ----------------------------------------------------------------------------------------------------------------
 
     def _judged(self, evidence: Any) -> Any:
-        limit = check_signed(OrderLimit, evidence.order_limit, self._key_of(evidence.order_limit), "its meta node")
+        limit = self._signed(evidence.order_limit)
         chain_id = self._authority.chain_id
         for faults in (faults_of_limit(limit, chain_id), faults_of_authority(evidence, limit, chain_id)):
             fault = next(faults, None)
@@ -112,13 +112,14 @@ class Limits:
                 raise Refused(fault)
         return limit
 
-    def _key_of(self, signed: Any) -> bytes:
-        """The ledger key of the meta node that an order limit names. Its signature is the caller's to check."""
+    def _signed(self, signed: Any) -> Any:
+        """The OrderLimit of a SignedDocument, by the ledger key of the meta node that it names."""
         limit = opened(OrderLimit, signed.body)
         key = self._authority.ledger_key(node_of(limit.meta_node) or b"")
         if key is None:
             raise Refused(f"{limit.meta_node[:64]!r} is no meta node with keys")
-        return key
+        check_signature(OrderLimit, signed, key, "its meta node")
+        return limit
 
     def _opened(self, certificate: Any, limit: Any, now_s: int) -> _Taken:
         lease = check_lease(certificate, self._authority)

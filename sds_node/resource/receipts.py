@@ -35,6 +35,7 @@ from chain.codec.canonical import encode, known
 from modules.settlement.documents import OrderLimit, Receipt, SessionGrant
 from modules.settlement.leaves import Leaf
 from sds_node.documents import LeaseCertificate, SignedDocument
+from sds_node.resource.store.disk import sync_folder
 from sds_node.transfers import TrafficEvidence
 
 log = structlog.get_logger("receipts")
@@ -520,11 +521,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version != _SCHEMA_VERSION:
             raise ReceiptsDamaged(f"the record of receipts {path} has version {version}, expected {_SCHEMA_VERSION}: another version made it")
-        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        sync_folder(path.parent)
     except BaseException:
         database.close()
         raise

@@ -35,6 +35,7 @@ from modules.settlement.leaves import PUT as WRITES
 from sds_node import transfers
 from sds_node.documents import Authority, Refused, SignedDocument, StoreAck, check_manifest, opened, signed
 from sds_node.merkle import LEAF_BYTES, leaf_size, share_proved
+from sds_node.p2p import address_of
 from sds_node.resource import store as shares
 from sds_node.resource.limits import Limits, Overlap
 from sds_node.resource.receipts import AlreadyUsed, Entry, Progress, ReceiptLog, ReceiptsError
@@ -54,7 +55,6 @@ from sds_node.transfers import (
 )
 from sds_node.wire import errors as wire_errors
 from sds_node.wire.connection import Connection, Handler
-from sds_node.wire.identity import address_of
 from sds_node.wire.stream import Stream
 
 log = structlog.get_logger("resource")

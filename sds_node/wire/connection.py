@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 import structlog
 
+from sds_node.p2p import address_of
 from sds_node.wire.errors import (
     OK,
     Busy,
@@ -56,7 +57,7 @@ from sds_node.wire.frames import (
     encode_status,
     frame,
 )
-from sds_node.wire.identity import address_of, proven_key
+from sds_node.wire.identity import proven_key
 from sds_node.wire.limits import Bucket, Budget, byte_bucket
 from sds_node.wire.stream import Stream, added, exchange
 

@@ -24,20 +24,15 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from nacl.bindings import crypto_core_ed25519_is_valid_point
 
+from sds_node.p2p import address_of
 from sds_node.wire.errors import HandshakeFailed
 
-ADDRESS_BYTES: Final = 20
 SEED_BYTES: Final = 32
 ALPN: Final = "stratos-wire"
 AUTHORITY_TEXT: Final = b"stratos/wire/v1: everybody has this key"
 # RFC 5280 4.1.2.5: the date of a certificate that does not expire. A wrong clock must not cut a node off.
 _BEGIN: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _END: Final = datetime.datetime(9999, 12, 31, 23, 59, 59, tzinfo=datetime.UTC)
-
-
-def address_of(public_key: bytes) -> bytes:
-    """The address (20 bytes) of an ed25519 public key (32 bytes). Source: sds.md 1.2."""
-    return sha256(public_key).digest()[:ADDRESS_BYTES]
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Final, TypeAlias
 
 import structlog
 
+from sds_node.p2p import ADDRESS_BYTES
 from sds_node.wire.connection import Connection
 from sds_node.wire.errors import Draining, Lost, Unreachable, WireError, error_of
-from sds_node.wire.identity import ADDRESS_BYTES
 from sds_node.wire.node import Node, describe, dial
 from sds_node.wire.relay import RELAY, accept_from, dial_through, refuse_from
 from sds_node.wire.stream import Stream, exchange

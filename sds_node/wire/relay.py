@@ -13,9 +13,9 @@ from collections import Counter, deque
 from dataclasses import dataclass, fields
 from typing import Final
 
+from sds_node.p2p import ADDRESS_BYTES
 from sds_node.wire.connection import Connection
 from sds_node.wire.errors import BadRequest, Busy, TooMuch, Unreachable, WireError
-from sds_node.wire.identity import ADDRESS_BYTES
 from sds_node.wire.limits import byte_bucket
 from sds_node.wire.node import HIGH_WATER_BYTES, LOW_WATER_BYTES, Node, opened
 from sds_node.wire.stream import Stream

@@ -11,9 +11,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from chain.crypto import address as bech32
-from chain.crypto.keys import EthSecp256k1PublicKey, Secp256k1PublicKey
-from chain.errors import InvalidPubKey
-from modules.settlement.documents import OrderLimit, SessionGrant, decoded, legacy_signed, wallet_signed
+from modules.settlement.documents import OrderLimit, SessionGrant, decoded, legacy_signed, signed_by_wallet, wallet_signed
 from modules.settlement.leaves import PUT, SERIAL_BYTES, faults_of_grant
 from sds_node.meta.ledger.tables import Tables
 from sds_node.meta.rules.call import Call, enqueue
@@ -25,7 +23,6 @@ from sds_node.requests import FRESH_S, KEPT_S, Action, RequestError, signed_text
 
 MAX_ORDER_S: Final = 86_400
 MAX_ORDER_BYTES: Final = 16_384
-_SIGNATURE_BYTES: Final = 64
 _GRANT: Final = b"grant\0"
 _ORDER: Final = b"order\0"
 _LEGACY: Final = b"legacy\0"
@@ -73,7 +70,7 @@ def use_order(call: Call, given: Any) -> tuple[bytes, Any]:
         f"an order expires now or within {MAX_ORDER_S} s, got {order.expires_s} while it is {now_s}: sign again",
     )
     need(
-        _signed(ORDER_DOMAIN + b"\x00" + given.body, given.public_key, given.signature, wallet),
+        signed_by_wallet(ORDER_DOMAIN + b"\x00" + given.body, given.public_key, given.signature, wallet),
         NOT_ASKED,
         f"{bech32.encode(wallet)} has not signed the order",
     )
@@ -129,16 +126,3 @@ def _remember(tables: Tables, digest: bytes, ends_ms: int, noz: int, *, is_new: 
     tables.put(USED, Used(digest, ends_ms, noz))
     if is_new:
         enqueue(tables, ends_ms, USED_ENDS, digest)
-
-
-def _signed(message: bytes, public_key: bytes, signature: bytes, wallet: bytes) -> bool:
-    """Either kind of key, by its address; Keccak's digest for both, as documents of settlement are signed."""
-    if len(signature) != _SIGNATURE_BYTES:
-        return False
-    try:
-        key = EthSecp256k1PublicKey(public_key)
-        if wallet not in (key.address, Secp256k1PublicKey(public_key).address):
-            return False
-    except InvalidPubKey:
-        return False
-    return key.verify(message, signature)

@@ -19,13 +19,14 @@ from sds_node.client.session import Session, open_session
 from sds_node.client.transfer import GetWanted, ObjectToGet, Place, PutWanted, ShareToPut, StoredObject
 from sds_node.documents import LeaseCertificate, signed
 from sds_node.merkle import LEAF_BYTES, leaf_count, segment_path, segment_root, share_root
+from sds_node.p2p import address_of
 from sds_node.resource import store as shares
 from sds_node.resource.receipts import ReceiptLog, open_receipts
 from sds_node.resource.service import Service, Settings
 from sds_node.schemes import ONE_COPY, Scheme
 from sds_node.transfers import serial_at
 from sds_node.wire.connection import Handler
-from sds_node.wire.identity import Identity, address_of
+from sds_node.wire.identity import Identity
 from sds_node.wire.node import Node, Server
 from sds_node.wire.peer import Direct, Peer
 from tests.sds_node.documenting import BENEFICIARY, CHAIN_ID, NOW_S, PAYER, Chain, certificate, limit, meta_key

@@ -15,7 +15,7 @@ from sds_node import transfers
 from sds_node.client.session import open_session
 from sds_node.client.transfer import NodeFailed, Place, Settings, put_share
 from sds_node.merkle import share_root
-from sds_node.wire.identity import address_of
+from sds_node.p2p import address_of
 from sds_node.wire.node import Node
 from sds_node.wire.peer import Direct, Peer
 from tests.sds_node.data.network import Clock, Issuer, content, lone, node_key, resource
