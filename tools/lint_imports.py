@@ -3,8 +3,9 @@
 - a module imports no other module (capabilities come through ``chain/app.py``), and neither ``chain.abci`` nor ``chain.api``
 - ``chain`` imports ``modules`` in ``app.py`` alone
 - ``chain.testing`` is for tests and tools: nothing of the node imports it
-- ``sds_node`` uses the chain's crypto, codec, coins, errors and quorum, and what judges a receipt in settlement; ``meta``, ``resource`` and ``client``
-  do not know each other, nor does what they share know them; nothing imports ``sds_node``
+- ``sds_node`` uses the chain's crypto, codec, coins, errors and quorum, how transactions and reports are made, and what judges a receipt in settlement;
+  ``meta``, ``resource`` and ``client`` do not know each other, nor does what they share know them; ``cli`` and ``testing`` know all of them; nothing
+  imports ``sds_node``
 - nothing but tests and benches imports ``tests``, ``bench`` or ``tools``
 """
 
@@ -17,9 +18,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("chain", "modules", "genesis", "sds_node")
-OF_THE_CHAIN = ("chain.codec", "chain.coins", "chain.crypto", "chain.errors", "chain.quorum")
+OF_THE_CHAIN = ("chain.codec", "chain.coins", "chain.crypto", "chain.errors", "chain.metakeys", "chain.quorum", "chain.reports", "chain.tx")
 OF_SETTLEMENT = tuple(f"modules.settlement.{name}" for name in ("commitment", "documents", "leaves", "params", "trees"))
-ROLES = ("client", "meta", "resource")
+ROLES = ("client", "gateway", "meta", "resource")
+WHOLE = ("cli", "testing")
+"""Parts of ``sds_node`` that put the others together: commands, and a network for tests."""
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
@@ -60,11 +63,13 @@ def problem(importer: tuple[str, ...], name: str) -> str | None:
 
 
 def _storage_problem(importer: tuple[str, ...], target: list[str], name: str) -> str | None:
-    if importer[1] == "testing":
+    if importer[1] in WHOLE:
         return None
     if target[0] in ("chain", "modules") and not any(name == one or name.startswith(f"{one}.") for one in OF_THE_CHAIN + OF_SETTLEMENT):
         return f"the storage network uses {', '.join(OF_THE_CHAIN)} and settlement's rules of evidence alone"
-    if target[0] == "sds_node" and target[1:2] and target[1] in (*ROLES, "testing") and target[1] != importer[1]:
+    if importer[1] == "gateway" and target[:2] == ["sds_node", "client"]:
+        return None  # for the network a gateway is a client
+    if target[0] == "sds_node" and target[1:2] and target[1] in (*ROLES, *WHOLE) and target[1] != importer[1]:
         return "meta, resource and client share the files beside them and wire, not each other"
     return None
 
