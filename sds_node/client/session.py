@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import nacl.signing
@@ -42,11 +43,11 @@ class Session:
     grant: Any
     clock: Callable[[], float]
 
-    @property
+    @cached_property
     def key(self) -> nacl.signing.SigningKey:
         return nacl.signing.SigningKey(self.seed)
 
-    @property
+    @cached_property
     def public_key(self) -> bytes:
         return bytes(self.key.verify_key)
 
@@ -75,10 +76,11 @@ def open_session(
     clock: Callable[[], float],
     life_s: int = 3_600,
     path_prefix: str = "/",
+    seed: bytes | None = None,
 ) -> Session:
-    """A new session key with a grant that the wallet signs: for limits of at most ``max_noz`` each, from a minute ago on for ``life_s`` seconds.
+    """A session key with a grant that the wallet signs: for limits of at most ``max_noz`` each, from a minute ago on for ``life_s`` seconds.
 
-    Raises SessionError for what no grant may say.
+    The key is new, or that of ``seed`` (32 bytes) when a session goes on under another grant. Raises SessionError for what no grant may say.
     """
     allowed = sorted(set(actions))
     if not allowed or any(one not in ACTIONS for one in allowed):
@@ -89,7 +91,7 @@ def open_session(
         raise SessionError(
             f"expected 1 to 2^64 - 1 noz and a path of at most {MAX_PATH_PREFIX} bytes, got {max_noz} and {len(path_prefix)} characters"
         )
-    seed, now_s = secrets.token_bytes(32), int(clock())
+    seed, now_s = seed or secrets.token_bytes(32), int(clock())
     text = bech32.encode(wallet.public_key.address)
     body = encode(
         SessionGrant(

@@ -1,6 +1,6 @@
 """Windows: what a meta node's receipts move, every minute. The receipts stay with it; their root and the hash of the batch are here.
 
-    leases, repair funds ── Σ by fund ══ Σ by fund ──► earned (beneficiary, class, fund)        on top: leases ─ governed share ─► common repair fund
+    leases, repair funds ── Σ by fund ══ Σ by fund ──► earned (beneficiary, class, fund)        on top: leases ─ governed share of reads ─► common repair fund
 
 Source: storage-protocol.md 2, 3.6 and 4; ADR 8.
 """
@@ -49,16 +49,20 @@ def window(call: Call, message: Any) -> None:
 
 
 def _debit_lease(call: Call, debit: Any) -> int:
-    """lease → earned, and the governed share of it → the common repair fund as far as the lease has it. Gives the lease's fund."""
+    """lease → earned, and the governed share of what was read → the common repair fund as far as the lease has it. Gives the lease's fund.
+
+    Storing costs its bill and nothing more: of that the failed days are the repair fund's part.
+    """
     tables = call.tables
     row = lease_of(tables, debit.lease_id)
     noz = whole(debit.noz, 1, MAX_ENTRY_NOZ, "window.leases.noz")
+    read = noz - whole(debit.put_noz, 0, noz, "window.leases.put_noz")
     # Whoever takes over for a meta node that died settles by the receipts that nodes show, once the lease has ended.
     is_theirs = row.meta_node == call.meta_node or call.time_ms >= row.ends_ms
     need(is_theirs, NOT_YOURS, f"lease {shown(row.id)} has not ended, and is held by meta node {shown(row.meta_node)}")
     need(call.time_ms < settles_ms(row), LEASE_TIME, f"lease {shown(row.id)} ended at {row.ends_ms} ms and its time to settle is over")
     need(noz <= row.noz, NOT_ENOUGH, f"lease {shown(row.id)} has {row.noz} noz left, its receipts are for {noz}")
-    on_top = min(row.noz - noz, noz * state_of(tables).repair_ratio_e18 // _RATIO_ONE)
+    on_top = min(row.noz - noz, read * state_of(tables).repair_ratio_e18 // _RATIO_ONE)
     tables.put(LEASE, row._replace(noz=row.noz - noz - on_top))
     change_common_fund(tables, row.fund, on_top)
     return row.fund

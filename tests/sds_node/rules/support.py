@@ -22,6 +22,7 @@ from sds_node.meta.rules.apply import rules
 from sds_node.meta.rules.asking import sequence_text
 from sds_node.meta.rules.invariants import check
 from sds_node.meta.rules.leases import lease_id
+from sds_node.meta.rules.releases import Settled, settled_of
 from sds_node.meta.rules.tables import FILE, OBJECT, SEGMENT, STATE, WALLET, Object, Segment, State, Wallet
 from sds_node.meta.rules.wire import ORDER_DOMAIN, sign_observation, sign_operation
 from sds_node.requests import Action, signed_text
@@ -143,6 +144,8 @@ class World:
         self.applied: list[bytes] = []
         self.height, self.outstanding, self.deposits = 100, 0, 0
         self.windows: dict[int, int] = {}
+        self.settled: list[Settled] = []
+        """What the last release settled."""
         self.last_hash = self.core.head.app_hash
         self.core.begin(self.time_ms)
         self.ok("found", self.founding())
@@ -289,9 +292,9 @@ class World:
             "Release", number=self.windows.get(sender, 0) + 1, answers_root=ZEROS, answers_count=1, batch_hash=ZEROS,
             results=[message("NodeResult", **{"last_segment": (1 << 48) - 1} | one) for one in results],
         )  # fmt: skip
-        settled = self.ok("release", body, sender)
+        self.settled = settled_of(self.ok("release", body, sender))
         self.windows[sender] = self.windows.get(sender, 0) + 1
-        return int.from_bytes(settled, "big")
+        return len(self.settled)
 
     def tick(self) -> int:
         return int.from_bytes(self.ok("tick", message("Tick")), "big")

@@ -6,6 +6,7 @@ import pytest
 
 from sds_node.meta.rules import refusals
 from sds_node.meta.rules.invariants import check, walk
+from sds_node.meta.rules.releases import Settled
 from sds_node.meta.rules.tables import EARNED, HELD, KEPT, LEASE, MOVED, SEGMENT
 from sds_node.requests import Action
 from sds_node.schemes import SEGMENT_BYTES, released_noz
@@ -168,6 +169,16 @@ def test_a_window_moves_what_receipts_say_to_beneficiaries_and_the_governed_shar
     assert (left(world, lease), world.state.repair_paid_noz) == (8_950, 50)
 
 
+def test_storing_costs_its_bill_and_no_governed_share(world: World) -> None:
+    lease = world.lease(10_000)
+    window = world.window({lease: 1_000}, [(owner(1), 1, 1, 1_000)])
+    window.leases[0].put_noz = 1_001
+    world.refused(refusals.BAD_FORM, "window", window)
+    window.leases[0].put_noz = 600
+    world.ok("window", window)
+    assert (left(world, lease), world.state.repair_paid_noz) == (10_000 - 1_000 - 20, 20)
+
+
 def test_the_governed_share_is_taken_only_as_far_as_the_lease_has_it(world: World) -> None:
     lease = world.lease(1_010)
     world.settle_window({lease: 1_000}, [(owner(1), 1, 1, 1_000)])
@@ -228,6 +239,7 @@ def test_days_that_were_not_settled_are_released_with_the_next_answer(world: Wor
     escrow = row.escrow_noz // 3
     world.wait(5 * DAY_MS + HOUR_MS)
     world.release({"node": 2})
+    assert world.settled == [Settled(row.first_segment, 1, 1, 5, True)]
     assert earned(world) == {owner(2): sum(released_noz(escrow, day) for day in range(1, 6))}
 
 
@@ -239,8 +251,12 @@ def test_a_failed_share_gives_its_days_to_the_objects_repair_fund_and_the_others
     assert world.object(lookup(1)).repair_noz == 500_000 * 10 // 365
     assert earned(world) == {owner(1): 1_000_000 * 10 // 365}
     assert good.repair_noz == 0
+    assert world.settled == [Settled(bad.first_segment, 0, 1, 10, False), Settled(good.first_segment, 0, 1, 10, True)]
     assert world.release({"node": 2, "has_failed": True}) == 2
     assert world.object(lookup(2)).repair_noz == 1_000_000 * 10 // 365
+    world.wait(2 * DAY_MS)
+    assert world.release({"node": 1}) == 2
+    assert {(one.first_day, one.last_day) for one in world.settled} == {(11, 12)}
 
 
 def test_all_days_of_all_shares_release_the_whole_escrow(world: World) -> None:

@@ -1,0 +1,1 @@
+"""The commands ``ppd`` and ``spd``."""

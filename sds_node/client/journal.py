@@ -1,0 +1,201 @@
+"""What is known of puts that are not done, on disk, so that one that was interrupted goes on with what is stored while its lease lives.
+
+    put of a file ─► <home>/puts/<id>.put    {session, lease, counter, key, scheme, the file's identity}
+      segment coded ─► its root, synced, before a byte of it goes out          segment confirmed ─► its acknowledgements, synced
+
+**A key seals nothing else.** A put that goes on reads the whole file again and seals it under the same key. No segment goes out whose root is another than the
+one noted before it went out the first time: then the file was changed, the journal is dropped, and the put begins anew under a new key. A segment without a
+note never went out. The journal has the file's key and the session's, so only its owner may read it; it is worth nothing after the lease's hour.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from base64 import b64decode, b64encode
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from google.protobuf.message import DecodeError
+
+from chain.crypto import address as bech32
+from chain.crypto.keys import PrivateKey
+from sds_node import asking
+from sds_node.client.commits import from_kept, kept
+from sds_node.client.errors import SourceChanged, StorageError
+from sds_node.client.leases import LEAST_LIFE_S, Lease
+from sds_node.client.meta import MetaClient
+from sds_node.client.placing import Place
+from sds_node.client.session import Session, WalletDocument
+from sds_node.client.sources import Source
+from sds_node.client.transfer import StoredSegment
+from sds_node.documents import Lease as LeaseDocument
+from sds_node.documents import LeaseCertificate
+from sds_node.merkle import segment_root
+from sds_node.schemes import SEGMENT_BYTES, Scheme, SchemeError, scheme_of, segment_size
+
+LEAST_BYTES: Final = SEGMENT_BYTES
+"""A smaller put is begun anew as fast."""
+MAX_JOURNAL_BYTES: Final = 512 << 20
+MAX_LINE_BYTES: Final = 1 << 20
+OLD_S: Final = 7_200
+_FORM: Final = "stratos-put/v1"
+
+
+@dataclass(eq=False)
+class Journal:
+    """One put. A ``Memory`` of ``put_object``."""
+
+    path: Path
+    session: Session
+    certificate: Any
+    meta: bytes
+    counter: int
+    key: bytes = field(repr=False)
+    scheme: Scheme
+    size_bytes: int
+    roots: dict[int, bytes] = field(default_factory=dict)
+    done: dict[int, bytes] = field(default_factory=dict)
+    is_resumed: bool = False
+    may_go_on: bool = False
+    """Something is stored, and the put is not done."""
+    _file: BinaryIO | None = None
+    _client: MetaClient | None = None
+
+    def go_on(self, client: MetaClient) -> None:
+        """Use what was noted, with the peers of a client of the same session."""
+        self._client, self.is_resumed, self.may_go_on = client, bool(self.done), bool(self.done)
+
+    async def coded(self, segment: int, root: bytes) -> StoredSegment | None:
+        """Note a segment's root before it goes out. Raises SourceChanged for another one than before."""
+        before = self.roots.get(segment)
+        if before is not None and before != root:
+            raise SourceChanged("the file changed since its put was interrupted: it is stored from the beginning")
+        if before is None:
+            self._note({"segment": segment, "root": root.hex()})
+            self.roots[segment] = root
+            return None
+        data = self.done.get(segment)
+        return None if data is None else self._stored(segment, root, data)
+
+    async def stored(self, segment: int, found: StoredSegment) -> None:
+        """Note a confirmed segment."""
+        self._note({"segment": segment, "stored": b64encode(kept(found)).decode()})
+        self.may_go_on = True
+
+    def _stored(self, segment: int, root: bytes, data: bytes) -> StoredSegment | None:
+        """What was noted, if it is whole."""
+        try:
+            message = asking.StoredSegment.FromString(data)
+            if segment_root([bytes(one) for one in message.share_roots]) != root or self._client is None:
+                return None
+            places = {
+                one.index: Place(self._client.peer(bytes(one.p2p_key), "noted:1", None), bytes(one.p2p_key), one.order_limit, self.certificate)
+                for one in message.shares
+            }
+            return from_kept(data, root, segment_size(self.size_bytes, segment), places)
+        except (DecodeError, StorageError):
+            return None
+
+    def _note(self, line: dict[str, Any]) -> None:
+        if self._file is None:
+            self._file = self.path.open("ab")
+        self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """The put ended, or is interrupted: what is noted stays."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def drop(self) -> None:
+        """The put is done, or cannot go on."""
+        self.may_go_on = False
+        self.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Journals:
+    """The puts of one home. ``wallet`` is whose."""
+
+    def __init__(self, folder: Path, wallet: PrivateKey, chain_id: str, clock: Any) -> None:
+        self._folder, self._wallet, self._chain_id, self._clock = folder, wallet, chain_id, clock
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for old in folder.glob("*.put"):
+            if old.stat().st_mtime < clock() - OLD_S:
+                old.unlink(missing_ok=True)
+
+    def _path(self, source: Source, path: str, is_public: bool) -> Path:
+        said = json.dumps([self._chain_id, self._wallet.public_key.raw.hex(), path, is_public, source.identity], sort_keys=True)
+        return self._folder / f"{sha256(said.encode()).hexdigest()[:40]}.put"
+
+    def begin(
+        self, source: Source, path: str, is_public: bool, size_bytes: int, scheme: Scheme, session: Session, lease: Lease, counter: int, key: bytes
+    ) -> Journal | None:
+        """The journal of a new put; None for one that is not worth it, or whose content cannot be read again."""
+        if source.identity is None or size_bytes < LEAST_BYTES:
+            return None
+        target = self._path(source, path, is_public)
+        head = {
+            "form": _FORM,
+            "identity": source.identity,
+            "seed": session.seed.hex(),
+            "grant": b64encode(session.grant.SerializeToString()).decode(),
+            "certificate": b64encode(lease.certificate.SerializeToString()).decode(),
+            "meta": lease.meta.hex(),
+            "counter": counter,
+            "key": key.hex(),
+            "k": scheme.k,
+            "n": scheme.n,
+            "size_bytes": size_bytes,
+            "expires_s": lease.expires_s,
+        }
+        fresh = target.with_suffix(f".{secrets.token_hex(4)}.new")
+        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(json.dumps(head, separators=(",", ":")).encode() + b"\n")
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(fresh, target)
+        return Journal(target, session, lease.certificate, lease.meta, counter, key, scheme, size_bytes)
+
+    def find(self, source: Source, path: str, is_public: bool) -> Journal | None:
+        """The journal of an earlier put of the same file to the same path, if its lease has time left."""
+        if source.identity is None:
+            return None
+        target = self._path(source, path, is_public)
+        try:
+            if target.stat().st_size > MAX_JOURNAL_BYTES:
+                return None
+            with target.open("rb") as file:
+                found = self._read(target, file, source)
+        except (OSError, ValueError, KeyError, TypeError, DecodeError, SchemeError):
+            found = None
+        if found is None:
+            target.unlink(missing_ok=True)
+        return found
+
+    def _read(self, target: Path, file: BinaryIO, source: Source) -> Journal | None:
+        head = json.loads(file.readline(MAX_LINE_BYTES))
+        if head["form"] != _FORM or head["identity"] != source.identity or head["expires_s"] - LEAST_LIFE_S < self._clock():
+            return None
+        grant = WalletDocument.FromString(b64decode(head["grant"]))
+        certificate = LeaseCertificate.FromString(b64decode(head["certificate"]))
+        LeaseDocument.FromString(certificate.body)
+        session = Session(self._chain_id, bech32.encode(self._wallet.public_key.address), bytes.fromhex(head["seed"]), grant, self._clock)
+        scheme, size = scheme_of(head["k"], head["n"]), int(head["size_bytes"])
+        made = Journal(target, session, certificate, bytes.fromhex(head["meta"]), int(head["counter"]), bytes.fromhex(head["key"]), scheme, size)
+        whole = file.tell()
+        while (line := file.readline(MAX_LINE_BYTES)).endswith(b"\n"):
+            whole = file.tell()
+            said = json.loads(line)
+            if "root" in said:
+                made.roots[int(said["segment"])] = bytes.fromhex(said["root"])
+            else:
+                made.done[int(said["segment"])] = b64decode(said["stored"])
+        os.truncate(target, whole)  # the last line may be torn, and others follow
+        return made

@@ -1,0 +1,316 @@
+"""Shares and whole objects to nodes: coded and hashed once, each share at its node's own pace, every receipt signed as it falls due.
+
+    32 MiB of the stream ─ coded, hashed once ─► n shares ─► n nodes; confirmed with enough acknowledgements, the others have a moment more
+                                                             and are then given up
+
+A segment under way holds its bytes and what the code adds, and two are under way; so memory does not grow with the object.
+Source: storage-protocol.md 3.1 to 3.4 and 4; ADR 7 and 8.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sds_node import transfers
+from sds_node.client.placing import ChainOnly, Issuer, NodeFailed, NotStored, Place, PutWanted, Settings, TransferFailed, WrongSource, of_node
+from sds_node.client.session import Receipts, Session
+from sds_node.coding import encode_columns
+from sds_node.documents import ShareManifest, SignedDocument, SignedManifest, check_ack, signed
+from sds_node.merkle import Buffer, LeafHasher, object_root, segment_path, segment_root
+from sds_node.schemes import Scheme, segment_count, segment_size, share_bytes
+from sds_node.transfers import RECEIPT_BYTES, head_bytes, receive_record, record
+from sds_node.wire.errors import ConnectionFailed
+
+# --- one share in ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ShareToPut:
+    """A share, and where it stands. ``segment_path`` leads from its root to the segment's."""
+
+    object_id: bytes
+    segment: int
+    segment_bytes: int
+    index: int
+    scheme: Scheme
+    share_root: bytes
+    segment_root: bytes
+    segment_path: Sequence[bytes]
+
+
+async def put_share(session: Session, place: Place, share: ShareToPut, data: Buffer, settings: Settings | None = None) -> Any:
+    """Send a share to a node → its StoreAck (SignedDocument), checked. The final receipt goes with the bytes.
+
+    ``data`` may not change until it returns. When only the answer was lost it is asked for once more. Raises NodeFailed, NodeLied.
+    """
+    stall_s = (settings or Settings()).stall_s
+    view = memoryview(data).cast("B")
+    limit = place.limit
+    manifest = ShareManifest(
+        chain_id=session.chain_id,
+        wallet=session.wallet,
+        object_id=share.object_id,
+        segment=share.segment,
+        segment_bytes=share.segment_bytes,
+        index=share.index,
+        data_shares=share.scheme.k,
+        total_shares=share.scheme.n,
+        share_root=share.share_root,
+        size_bytes=len(view),
+        serial=limit.serial,
+    )
+    document = signed(manifest, session.key)
+    head = transfers.PutHead(
+        certificate=place.certificate,
+        evidence=session.evidence(place.order_limit),
+        manifest=SignedManifest(body=document.body, signature=document.signature, session_pubkey=session.public_key),
+        segment_root=share.segment_root,
+        segment_path=share.segment_path,
+    )
+    is_sent = False
+    with of_node(place):
+        receipts = Receipts(session, place.order_limit, share.share_root)
+        final = record(receipts.whole(len(view)).SerializeToString())
+        try:
+            async with asyncio.timeout(stall_s):
+                stream = await place.peer.call(transfers.PUT, head_bytes(head))
+            async with stream:
+                for at in range(0, len(view), RECEIPT_BYTES):
+                    async with asyncio.timeout(stall_s):
+                        await stream.send(view[at : at + RECEIPT_BYTES])
+                await stream.send(final)
+                stream.end()
+                is_sent = True
+                async with asyncio.timeout(stall_s):
+                    answer = await receive_record(stream, transfers.MAX_ACK_BYTES)
+                    await stream.result()
+        except ConnectionFailed:
+            if not is_sent:
+                raise
+            head.again = True
+            async with asyncio.timeout(stall_s), await place.peer.call(transfers.PUT, head_bytes(head), ended=True) as stream:
+                answer = await receive_record(stream, transfers.MAX_ACK_BYTES)
+                await stream.result()
+        ack = transfers.parsed(SignedDocument, answer or b"")
+        check_ack(ack, ChainOnly(session.chain_id), place.node_key, serial=bytes(limit.serial), share_root=share.share_root, size_bytes=len(view))
+        return ack
+
+
+# --- a whole object in -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSegment:
+    """A confirmed segment: its root, its shares' roots in order, and who acknowledged which (share number → place and StoreAck)."""
+
+    root: bytes
+    segment_bytes: int
+    share_roots: tuple[bytes, ...]
+    acknowledged: dict[int, tuple[Place, Any]]
+    failures: dict[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What a commit needs. The root of an object without segments is that of nothing."""
+
+    object_id: bytes
+    root: bytes
+    size_bytes: int
+    scheme: Scheme
+    segments: tuple[StoredSegment, ...]
+
+
+@dataclass(slots=True)
+class _Slot:
+    """Memory of one segment under way: its bytes, and the shares that the code adds."""
+
+    segment: bytearray
+    added: bytearray
+
+
+class Memory(Protocol):
+    """Remembers the segments of a put, so that one that was interrupted goes on. It raises what it likes."""
+
+    async def coded(self, segment: int, root: bytes) -> StoredSegment | None:
+        """A segment was coded and nothing of it went out yet; what was stored of it earlier, if it is whole."""
+        ...
+
+    async def stored(self, segment: int, found: StoredSegment) -> None:
+        """A segment is confirmed."""
+        ...
+
+
+async def put_object(
+    session: Session,
+    issuer: Issuer,
+    scheme: Scheme,
+    object_id: bytes,
+    size_bytes: int,
+    source: AsyncIterable[Buffer],
+    settings: Settings | None = None,
+    memory: Memory | None = None,
+) -> StoredObject:
+    """Store a stream of ``size_bytes`` (what is encrypted is so before). Every segment is confirmed when it returns.
+
+    Two segments are under way: one is read and coded while the other goes out. Raises NotStored, WrongSource, what ``source``, ``issuer`` and ``memory``
+    raise.
+    """
+    patience = settings or Settings()
+    count = segment_count(size_bytes)
+    slots: asyncio.Queue[_Slot] = asyncio.Queue()
+    for _ in range(min(patience.segments_at_once, count)):
+        largest = segment_size(size_bytes, 0)
+        slots.put_nowait(_Slot(bytearray(largest), bytearray(scheme.parity * share_bytes(scheme, largest) if scheme.k > 1 else 0)))
+    pieces = _Pieces(source)
+    tasks: list[asyncio.Task[StoredSegment]] = []
+
+    async def one(segment: int, length: int, slot: _Slot) -> StoredSegment:
+        try:
+            return await _put_segment(session, issuer, scheme, object_id, segment, memoryview(slot.segment)[:length], slot.added, patience, memory)
+        finally:
+            slots.put_nowait(slot)
+
+    try:
+        for segment in range(count):
+            slot = await slots.get()
+            for task in tasks[-patience.segments_at_once - 1 :]:
+                if task.done():
+                    task.result()  # no need to go on after one that failed
+            length = segment_size(size_bytes, segment)
+            await pieces.fill(memoryview(slot.segment)[:length])
+            tasks.append(asyncio.create_task(one(segment, length, slot)))
+        await pieces.finish()
+        stored = tuple([await task for task in tasks])
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
+    return StoredObject(object_id, object_root(one.root for one in stored), size_bytes, scheme, stored)
+
+
+class _Pieces:
+    """A stream of pieces of any length, cut anew."""
+
+    def __init__(self, source: AsyncIterable[Buffer]) -> None:
+        self._source = source.__aiter__()
+        self._rest = memoryview(b"")
+
+    async def fill(self, into: memoryview) -> None:
+        """Fill ``into``. Raises WrongSource when the stream ends before."""
+        at = 0
+        while at < len(into):
+            if not self._rest:
+                try:
+                    self._rest = memoryview(await anext(self._source)).cast("B")
+                except StopAsyncIteration:
+                    raise WrongSource(f"the stream ended {len(into) - at} bytes before the end of a segment: say its right length") from None
+            taken = self._rest[: len(into) - at]
+            into[at : at + len(taken)] = taken
+            at, self._rest = at + len(taken), self._rest[len(taken) :]
+
+    async def finish(self) -> None:
+        """Raises WrongSource unless the stream is at its end."""
+        while not self._rest:
+            try:
+                self._rest = memoryview(await anext(self._source)).cast("B")
+            except StopAsyncIteration:
+                return
+        raise WrongSource("the stream has more bytes than were said: say its right length")
+
+
+def _coded(scheme: Scheme, segment: memoryview, added: bytearray) -> tuple[list[memoryview], list[bytes]]:
+    """A segment → its n shares, the first k views of it where no padding is needed, the others in ``added``; and their roots. Each column is hashed
+    while it is in the cache.
+    """
+    size, k = share_bytes(scheme, len(segment)), scheme.k
+    if k == 1:
+        hasher = LeafHasher()
+        hasher.update(segment)
+        return [segment] * scheme.n, [hasher.root()] * scheme.n
+    hashers = [LeafHasher() for _ in range(scheme.n)]
+    room = memoryview(added)
+    extra = [room[at : at + size] for at in range(0, scheme.parity * size, size)]
+    start = 0
+    for column in encode_columns(scheme, segment):
+        stop = start + len(column[0])
+        for hasher, part in zip(hashers, column, strict=True):
+            hasher.update(part)
+        for out, part in zip(extra, column[k:], strict=True):
+            out[start:stop] = part
+        start = stop
+    own = [segment[index * size : (index + 1) * size] for index in range(k)]
+    whole = [one if len(one) == size else memoryview(bytes(one).ljust(size, b"\x00")) for one in own]
+    return whole + [one.toreadonly() for one in extra], [hasher.root() for hasher in hashers]
+
+
+async def _put_segment(
+    session: Session,
+    issuer: Issuer,
+    scheme: Scheme,
+    object_id: bytes,
+    segment: int,
+    data: memoryview,
+    added: bytearray,
+    patience: Settings,
+    memory: Memory | None = None,
+) -> StoredSegment:
+    shares, roots = await asyncio.to_thread(_coded, scheme, data, added)
+    wanted = PutWanted(object_id, segment, len(data), scheme, tuple(roots))
+    root = segment_root(roots)
+    if memory is not None and (before := await memory.coded(segment, root)) is not None:
+        return before
+    places = await issuer.for_put(wanted)
+    if len(places) != scheme.n:
+        raise TransferFailed(f"expected places for {scheme.n} shares of segment {segment}, got {len(places)}: ask the meta node again")
+    acknowledged: dict[int, tuple[Place, Any]] = {}
+    failures: dict[int, str] = {}
+
+    async def store(index: int) -> None:
+        share = ShareToPut(object_id, segment, len(data), index, scheme, roots[index], root, segment_path(roots, index))
+        place: Place | None = places[index]
+        tried: set[bytes] = set()
+        for _ in range(patience.attempts):
+            assert place is not None
+            tried.add(place.peer.address)
+            try:
+                acknowledged[index] = place, await put_share(session, place, share, shares[index], patience)
+                failures.pop(index, None)
+                return
+            except NodeFailed as error:
+                failures[index] = str(error)
+            if len(tried) == patience.attempts or (place := await issuer.another(wanted, index, tried | _in_use(places, acknowledged))) is None:
+                return
+
+    tasks = {asyncio.create_task(store(index)) for index in range(scheme.n)}
+    try:
+        waiting = tasks
+        while waiting and len(acknowledged) < scheme.confirmed_at:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # what the issuer raises ends the put
+        if waiting:
+            done, waiting = await asyncio.wait(waiting, timeout=patience.straggler_s)
+    finally:
+        # Slices of the slot are being sent: they may be overwritten when the senders are gone.
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for index in range(scheme.n):
+        if index not in acknowledged:
+            failures.setdefault(index, "was not done when the segment was confirmed")
+    if len(acknowledged) < scheme.confirmed_at:
+        raise NotStored(segment, len(acknowledged), scheme.confirmed_at, failures)
+    found = StoredSegment(root, len(data), tuple(roots), acknowledged, failures)
+    if memory is not None:
+        await memory.stored(segment, found)
+    return found
+
+
+def _in_use(places: Sequence[Place], acknowledged: dict[int, tuple[Place, Any]]) -> set[bytes]:
+    """Nodes that have a share of the segment, or are to have one: no node gets two."""
+    return {place.peer.address for place in places} | {place.peer.address for place, _ in acknowledged.values()}

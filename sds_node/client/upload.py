@@ -1,0 +1,304 @@
+"""A file into the network: scheme and bill, a lease, the encrypted stream, all shares, the commit; begun anew when its lease is gone.
+
+    source ─ Encryptor ─ Keccak ─► put_object ─► nodes          object id = H(lease, counter), so the key is wrapped before the root is known
+       └─ a lease of bill and margin ─► places                  └─ acknowledgements ─► commit, with many others ─► record in the wallet's folder
+
+Source: storage-protocol.md 3.1 to 3.6; ADR 7 and 9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import structlog
+
+from chain.codec.registry import message_class
+from sds_node import asking, cipher
+from sds_node.client.commits import Committer
+from sds_node.client.errors import AlreadyThere, LeaseGone, MetaLied, MetaRefused, MetaUnreachable, NotFound, SourceChanged
+from sds_node.client.files import Files
+from sds_node.client.issuing import Places, PutIssuer
+from sds_node.client.journal import Journal, Journals
+from sds_node.client.leases import Lease, Leases, object_id
+from sds_node.client.meta import MetaClient
+from sds_node.client.names import Names, parent_of
+from sds_node.client.placing import Settings
+from sds_node.client.sources import Progress, Resealer, Source, stored_stream
+from sds_node.client.transfer import NotStored, StoredObject, put_object
+from sds_node.documents import PACKAGE
+from sds_node.handles import FileHandle, format_file_handle
+from sds_node.hashes import FileHasher
+from sds_node.hashes import file_hash as hash_of
+from sds_node.merkle import object_root
+from sds_node.schemes import SMALL_BYTES, Scheme, SchemeError, bill_noz, scheme_of
+
+log = structlog.get_logger("client")
+
+FileRecord: Final = message_class(f"{PACKAGE}.FileRecord")
+ATTEMPTS: Final = 3
+SCHEME_S: Final = 30.0
+"""So long what the meta node said of the network's schemes is taken for true."""
+MARGIN_NOZ: Final = 64 << 10
+MAX_KNOWN_FOLDERS: Final = 10_000
+
+
+@dataclass(frozen=True)
+class PutResult:
+    """A stored file. ``charged_noz``: what its nodes earned, and what is kept for them for its term. ``warning`` is a sentence, or empty."""
+
+    name: str
+    file_hash: str
+    object_id: str
+    size_bytes: int
+    stored_bytes: int
+    charged_noz: int
+    is_public: bool
+    handle: str
+    warning: str = ""
+    is_resumed: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON's values."""
+        return asdict(self)
+
+
+class Ways:
+    """What moves content: a session with its leases, places and commits."""
+
+    def __init__(self, client: MetaClient) -> None:
+        self.client = client
+        self.leases = Leases(client)
+        self.places = Places(client, self.leases)
+        self.committer = Committer(client)
+
+    async def close(self) -> None:
+        """Give up what is under way, end leases and connections."""
+        await self.committer.close()
+        await self.places.close()
+        await self.leases.close()
+        await self.client.close()
+
+
+@dataclass(frozen=True)
+class _Put:
+    """One put, as it was asked for."""
+
+    source: Source
+    path: str
+    is_public: bool
+    progress: Progress | None
+
+    @property
+    def stored_bytes(self) -> int:
+        return self.source.size_bytes if self.is_public else cipher.stored_bytes(self.source.size_bytes)
+
+
+class Uploads:
+    """Stores files."""
+
+    def __init__(self, ways: Ways, files: Files, names: Names, storage_seed: bytes, settings: Settings, journals: Journals | None = None) -> None:
+        self._ways, self._files, self._names = ways, files, names
+        self._seed, self._settings, self._journals = storage_seed, settings, journals
+        self._schemes: dict[bool, tuple[float, Scheme, str]] = {}
+        self._folders: OrderedDict[str, asyncio.Task[None]] = OrderedDict()
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        for task in self._folders.values():
+            task.cancel()
+        await asyncio.gather(*self._folders.values(), return_exceptions=True)
+
+    # ---- files
+
+    async def put(self, source: Source, path: str, *, is_public: bool = False, progress: Progress | None = None) -> PutResult:
+        """Store a source at a path; a file that is there becomes an older version, in the trash. Folders on the way are made.
+
+        Raises StorageError, TransferFailed.
+        """
+        await self.ensure_folder(parent_of(path))
+        put = _Put(source, path, is_public, progress)
+        journal = self._journals.find(source, path, is_public) if self._journals is not None else None
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                return await (self._anew(put) if journal is None else self._go_on(put, journal))
+            except (LeaseGone, MetaUnreachable, NotStored, SourceChanged, MetaRefused) as error:
+                if isinstance(error, MetaUnreachable) and self._may_go_on(put):
+                    raise MetaUnreachable(f"{error}; what is stored of {path} is kept for an hour: run it again") from None
+                # What was asked for by an old scheme, and what a journal led to, may pass when it is begun anew.
+                is_journals = journal is not None
+                may_pass = isinstance(error, (LeaseGone, NotStored, MetaUnreachable)) or (
+                    isinstance(error, MetaRefused) and error.code == asking.BAD_ASK
+                )
+                if journal is not None:
+                    journal.drop()
+                    journal = None
+                if not left or not source.can_repeat or not (may_pass or is_journals):
+                    raise
+                log.info("a put begins anew", name=path, why=str(error))
+                self._schemes.clear()
+        raise AssertionError("unreachable")
+
+    def _may_go_on(self, put: _Put) -> bool:
+        """Whether something of a put that failed is stored, and known."""
+        found = self._journals.find(put.source, put.path, put.is_public) if self._journals is not None else None
+        return found is not None and bool(found.done)
+
+    async def _anew(self, put: _Put) -> PutResult:
+        ways, size = self._ways, put.stored_bytes
+        scheme, warning = await self._scheme(size)
+        bill = bill_noz(scheme, size)
+        # For repair, and for shares that are placed again since a node failed.
+        hold = await ways.leases.hold(bill + bill // 4 + MARGIN_NOZ, bill + bill // 16)
+        journal = None
+        try:
+            sealer = None if put.is_public else cipher.Encryptor()
+            counter = hold.lease.next_counter()
+            if self._journals is not None:
+                key = sealer.key if sealer is not None else b""
+                journal = self._journals.begin(put.source, put.path, put.is_public, size, scheme, ways.client.session, hold.lease, counter, key)
+            return await self._stored(put, ways, hold.lease, counter, scheme, sealer, journal, warning)
+        except MetaUnreachable:
+            ways.leases.lost(hold.lease)
+            raise
+        except LeaseGone:
+            ways.leases.lost(hold.lease)
+            if journal is not None:
+                journal.drop()
+            raise
+        finally:
+            if journal is not None:
+                hold.lease.is_kept = hold.lease.is_kept or journal.may_go_on
+                journal.close()
+            ways.leases.give_back(hold, max(0, hold.noz - bill))
+
+    async def _go_on(self, put: _Put, journal: Journal) -> PutResult:
+        """A put that was interrupted, under the session and the lease that it had."""
+        own = self._ways.client
+        ways = Ways(MetaClient(own.wallet, own.chain_id, own.metas, clock=own.clock, session=journal.session))
+        try:
+            lease = ways.leases.adopt(journal.certificate, journal.meta, journal.counter)
+            journal.go_on(ways.client)
+            sealer = None if put.is_public else Resealer(journal.key)
+            try:
+                return await self._stored(put, ways, lease, journal.counter, journal.scheme, sealer, journal, "")
+            finally:
+                lease.is_kept = journal.may_go_on
+        finally:
+            journal.close()
+            await ways.close()
+
+    async def _stored(
+        self,
+        put: _Put,
+        ways: Ways,
+        lease: Lease,
+        counter: int,
+        scheme: Scheme,
+        sealer: cipher.Encryptor | None,
+        journal: Journal | None,
+        warning: str,
+    ) -> PutResult:
+        size, identity, hasher = put.stored_bytes, object_id(lease.lease_id, counter), FileHasher()
+        stream = stored_stream(put.source, sealer, hasher, put.progress)
+        issuer = PutIssuer(ways.places, lease, counter, size)
+        async with contextlib.aclosing(stream):
+            stored = await put_object(ways.client.session, issuer, scheme, identity, size, stream, self._settings, journal)
+        wrapped = cipher.wrap_key(self._seed, identity, sealer.key) if sealer is not None else b""
+        name = hasher.file_hash()
+        escrow, receipts = await ways.committer.commit(lease, counter, stored, name, self._record(put.path, wrapped, is_public=put.is_public))
+        if journal is not None:
+            journal.drop()
+        return PutResult(
+            name=put.path,
+            file_hash=name,
+            object_id=identity.hex(),
+            size_bytes=put.source.size_bytes,
+            stored_bytes=size,
+            charged_noz=escrow + receipts,
+            is_public=put.is_public,
+            handle=format_file_handle(FileHandle(ways.client.address, name, put.path)),
+            warning=warning,
+            is_resumed=journal is not None and journal.is_resumed,
+        )
+
+    def _record(self, path: str, wrapped: bytes, *, is_public: bool = False, is_folder: bool = False) -> Any:
+        return FileRecord(
+            lookup_id=self._names.lookup_id(path, is_folder=is_folder),
+            name=self._names.sealed(path, is_public=is_public, is_folder=is_folder),
+            wrapped_key=wrapped,
+            is_public=is_public,
+        )
+
+    async def _scheme(self, size_bytes: int) -> tuple[Scheme, str]:
+        """(the scheme of a stored size, the meta node's warning about it): asked for once in a while for small files, and for large ones."""
+        is_small, now_s = size_bytes < SMALL_BYTES, self._ways.client.clock()
+        kept = self._schemes.get(is_small)
+        if kept is not None and now_s - kept[0] < SCHEME_S:
+            return kept[1], kept[2]
+        plan = await self._ways.client.ask(asking.OBJECT_PLAN, asking.PlanHead(size_bytes=size_bytes), asking.Plan)
+        try:
+            scheme = scheme_of(plan.data_shares, plan.total_shares)
+        except SchemeError as error:
+            raise MetaLied(f"the meta node names a scheme that there is not: {error}") from None
+        bill = bill_noz(scheme, size_bytes)
+        # On top of it comes the governed share for repair, and a noz for what cannot be halved.
+        if not bill <= plan.bill_noz <= 2 * bill + MARGIN_NOZ:
+            raise MetaLied(f"expected a bill of {bill} noz and a little more from the meta node, got {plan.bill_noz}: ask another one")
+        warning = "".join(one for one in plan.warning[:500] if one.isprintable())
+        self._schemes[is_small] = now_s, scheme, warning
+        return scheme, warning
+
+    # ---- folders
+
+    async def ensure_folder(self, path: str) -> None:
+        """Make a folder and those on the way to it, unless they are there. Raises AlreadyThere where a file is in the way."""
+        if not path:
+            return
+        task = self._folders.get(path)
+        if task is None:
+            # One for all who wait for it; who is cancelled does not take it along.
+            task = self._folders[path] = asyncio.create_task(self._folder(path))
+            if len(self._folders) > MAX_KNOWN_FOLDERS:
+                oldest = next((key for key, one in self._folders.items() if one.done()), path)
+                if oldest != path:
+                    del self._folders[oldest]
+        try:
+            await asyncio.shield(task)
+        except BaseException:
+            if task.done() and self._folders.get(path) is task:
+                del self._folders[path]
+            raise
+
+    def forget_folder(self, path: str) -> None:
+        """A folder may be gone: look again when it is needed."""
+        for key in [one for one in self._folders if one == path or one.startswith(f"{path}/")]:
+            del self._folders[key]
+
+    async def _folder(self, path: str) -> None:
+        if await self._files.is_folder(path):
+            return
+        await self.ensure_folder(parent_of(path))
+        try:
+            await self._files.at(path)
+        except NotFound:
+            await self._new_folder(path)
+            return
+        raise AlreadyThere(f"there is a file {path}: a folder of that name cannot be made")
+
+    async def _new_folder(self, path: str) -> None:
+        """A folder is an empty object under a name that ends with a slash."""
+        scheme, _ = await self._scheme(0)
+        hold = await self._ways.leases.hold(1)
+        try:
+            counter = hold.lease.next_counter()
+            stored = StoredObject(object_id(hold.lease.lease_id, counter), object_root([]), 0, scheme, ())
+            await self._ways.committer.commit(hold.lease, counter, stored, hash_of(b""), self._record(path, b"", is_folder=True))
+        except LeaseGone:
+            self._ways.leases.lost(hold.lease)
+            raise
+        finally:
+            self._ways.leases.give_back(hold, hold.noz)

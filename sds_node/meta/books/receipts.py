@@ -1,0 +1,185 @@
+"""Receipts come in: what resource nodes hand in is judged, kept on disk and answered; what became of it is told; what a node earns is added up.
+
+    node.receipts ─ known already? ─ judged in threads ─ kept, synced ─► HELD       node.settled ─► HELD, SETTLED, REFUSED
+                        └► as before     └► REFUSED, or left open with the reason    node.earnings ─► escrow, earned, held
+
+REFUSED is for good. What may become good later has no state and a reason: another meta node is responsible, or the receipt is not final yet.
+Sources: ADR 9; storage-protocol.md 4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final
+
+import structlog
+
+from sds_node import asking
+from sds_node.meta.books.books import Books, State
+from sds_node.meta.books.judging import Asked, Facts, Judge, Verdict, read
+from sds_node.meta.ledger.engine import ReadView
+from sds_node.meta.nodes.handling import handler
+from sds_node.meta.nodes.registry import Registry
+from sds_node.meta.operations import AnyLedger
+from sds_node.meta.rules.objects import STORED, released_until, share_escrow
+from sds_node.meta.rules.places import days_of, held_of
+from sds_node.meta.rules.tables import EARNED, LEASE, META, OBJECT, SEGMENT, Lease, Meta, Node, Object
+from sds_node.meta.rules.wire import MAX_SEGMENT
+from sds_node.wire import errors as wire_errors
+from sds_node.wire.connection import Connection, Handler
+
+log = structlog.get_logger("books")
+
+PIECE_LEAVES: Final = 250
+"""Judged by one thread at a time."""
+ESCROW_FRESH_S: Final = 600
+ESCROW_PAGE: Final = 2_000
+MAX_ESCROWS: Final = 10_000
+SERIAL_BYTES: Final = (16, 20)
+
+UNSPECIFIED, HELD, SETTLED, REFUSED = 0, 1, 2, 3
+"""Of ReceiptState."""
+_STATES: Final = {State.HELD: HELD, State.IN_WINDOW: HELD, State.SETTLED: SETTLED, State.REFUSED: REFUSED}
+
+
+class Receipts:
+    """The handlers for receipts of the meta node at ``address`` (20 bytes). ``clock`` tells Unix seconds; ``threads`` judge."""
+
+    def __init__(
+        self, ledger: AnyLedger, books: Books, registry: Registry, chain_id: str, address: bytes, clock: Callable[[], float], *, threads: int = 2
+    ) -> None:
+        self._ledger, self._books, self._registry, self._clock = ledger, books, registry, clock
+        self._chain_id, self._address = chain_id, address
+        self._judge = Judge()
+        self._pool = ThreadPoolExecutor(threads, "receipts")
+        self._escrows: dict[int, tuple[float, int]] = {}
+        self._adding = asyncio.Lock()
+
+    def handlers(self) -> dict[str, Handler]:
+        """The methods for ``wire.node.Node``."""
+        return {
+            asking.NODE_RECEIPTS: handler(self._registry, asking.ReceiptsBatch, self._receipts, in_body=True),
+            asking.NODE_SETTLED: handler(self._registry, asking.SerialList, self._settled, in_body=True),
+            asking.NODE_EARNINGS: handler(self._registry, None, self._earnings, in_body=False),
+        }
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+    # --- what comes in ------------------------------------------------------------------------------------------------------
+
+    async def _receipts(self, batch: Any, row: Node, connection: Connection) -> Any:
+        if len(batch.leaves) > asking.MAX_LEAVES:
+            raise wire_errors.Refused(asking.BAD_ASK, f"expected at most {asking.MAX_LEAVES} leaves, got {len(batch.leaves)}: send them in parts")
+        return await self.take(batch.leaves, row)
+
+    async def take(self, leaves: Any, row: Node) -> Any:
+        """Judge and keep leaves of a node → ReceiptAnswers, in the same order; those that say HELD are on the disk."""
+        loop = asyncio.get_running_loop()
+        asked: list[Asked] = await loop.run_in_executor(self._pool, lambda: [read(leaf) for leaf in leaves])
+        known = await self._books.known([one.serial for one in asked])
+        new = [at for at, one in enumerate(asked) if one.serial not in known or _is_larger(one, *known[one.serial][:2])]
+        facts = await self._facts({bytes(asked[at].limit.lease_id) for at in new if asked[at].limit is not None}, row)
+        pieces = [new[begin : begin + PIECE_LEAVES] for begin in range(0, len(new), PIECE_LEAVES)]
+        judged = await asyncio.gather(*(loop.run_in_executor(self._pool, self._judged, [asked[at] for at in piece], facts) for piece in pieces))
+        verdicts = dict(zip(new, (verdict for piece in judged for verdict in piece), strict=True))
+        good = [(at, verdict.row) for at, verdict in verdicts.items() if verdict.row is not None]
+        kept = dict(zip((at for at, _ in good), await self._books.hold([one for _, one in good]), strict=True)) if good else {}
+        answers = asking.ReceiptAnswers()
+        for at, one in enumerate(asked):
+            if at in kept:
+                state, reason = _STATES[kept[at].state], kept[at].reason
+            elif at in verdicts:
+                state, reason = (REFUSED if verdicts[at].is_final else UNSPECIFIED), verdicts[at].reason
+            else:
+                before = known[one.serial]
+                state, reason = _STATES[State(before[0])], before[2]
+            answers.answers.add(serial=one.serial, state=state, reason=reason)
+        refused = [verdict.reason for verdict in verdicts.values() if verdict.row is None and verdict.is_final]
+        if refused:
+            log.info("receipts of a node are refused", node=row.number, receipts=len(refused), why=refused[0])
+        return answers
+
+    def _judged(self, asked: list[Asked], facts: Facts) -> list[Verdict]:
+        return [self._judge.judge(one, facts) for one in asked]
+
+    async def _facts(self, lease_ids: set[bytes], row: Node) -> Facts:
+        wanted = [key for key in lease_ids if len(key) == 32]
+
+        def ask(view: ReadView) -> tuple[dict[bytes, Lease], dict[bytes, Meta]]:
+            leases = {key: lease for key in wanted if (lease := view.get(LEASE, (key,))) is not None}
+            return leases, {meta.address: meta for meta in view.scan(META, limit=10_000)}
+
+        leases, metas = await self._ledger.query(ask)
+        return Facts(self._chain_id, self._address, self._books.boot, int(self._clock() * 1_000), row, leases, metas)
+
+    async def _settled(self, asked: Any, row: Node, connection: Connection) -> Any:
+        serials = [bytes(one) for one in asked.serials]
+        if len(serials) > asking.MAX_LEAVES or any(len(one) not in SERIAL_BYTES for one in serials):
+            raise wire_errors.Refused(asking.BAD_ASK, f"expected at most {asking.MAX_LEAVES} serials of 16 bytes, got {len(serials)} or others")
+        answers = asking.ReceiptAnswers()
+        for serial, found in zip(serials, await self._books.answers(serials), strict=True):
+            if found is None:
+                answers.answers.add(serial=serial, reason="no receipt of this serial is here: hand it in")
+            else:
+                answers.answers.add(serial=serial, state=_STATES[found.state], reason=found.reason)
+        return answers
+
+    # --- what a node earns --------------------------------------------------------------------------------------------------
+
+    async def _earnings(self, asked: Any, row: Node, connection: Connection) -> Any:
+        """NodeEarningsReply. Earned and held are those of the node's beneficiary, whose other nodes count too."""
+
+        def ask(view: ReadView) -> int:
+            return sum(one.noz for one in view.scan(EARNED, (row.beneficiary,), limit=16))
+
+        earned_noz = await self._ledger.query(ask)
+        held_noz = await self._books.held_noz(row.beneficiary)
+        escrow_noz = await self._escrow(row)
+        return asking.NodeEarningsReply(escrow_noz=str(escrow_noz), earned_noz=str(earned_noz), held_noz=str(held_noz), shares=row.shares)
+
+    async def _escrow(self, row: Node) -> int:
+        """What the escrows of a node's shares have left for it, as of at most ten minutes ago. One node is added up at a time, in pages."""
+        async with self._adding:
+            before = self._escrows.get(row.number)
+            if before is not None and self._clock() - before[0] < ESCROW_FRESH_S:
+                return before[1]
+            first, total = 0, 0
+            while True:
+                page: tuple[int, int, int] = await self._ledger.query(partial(_escrow_page, node=row.number, first=first))
+                noz, count, last = page
+                total += noz
+                if count < ESCROW_PAGE:
+                    break
+                first = last + 1
+            if len(self._escrows) >= MAX_ESCROWS:
+                self._escrows.clear()
+            self._escrows[row.number] = (self._clock(), total)
+            return total
+
+
+def _is_larger(asked: Asked, state: int, acked_bytes: int) -> bool:
+    """Whether a leaf may replace the one of the same serial that is here."""
+    return state == State.HELD and asked.receipt is not None and asked.receipt.bytes_acked > acked_bytes
+
+
+def _escrow_page(view: ReadView, node: int, first: int) -> tuple[int, int, int]:
+    """(noz, shares, last segment) of a page of a node's shares."""
+    entries = held_of(view, node, first, MAX_SEGMENT, ESCROW_PAGE)
+    objects: dict[bytes, Object | None] = {}
+    noz = 0
+    for number, index in entries:
+        segment = view.get(SEGMENT, (number,))
+        if segment is None:
+            continue
+        if segment.object not in objects:
+            objects[segment.object] = view.get(OBJECT, (segment.object,))
+        row = objects[segment.object]
+        if row is None or row.state not in STORED:
+            continue
+        escrow = share_escrow(row, number - row.first_segment)
+        noz += row.terms * escrow - released_until(escrow, days_of(segment.days)[index], row.term_days)
+    return noz, len(entries), entries[-1][0] if entries else first

@@ -1,0 +1,258 @@
+"""A meta node that runs: ledger and books, the value chain followed and reported to, users and resource nodes served.
+
+    value chain ◄─ Observer, Reporter, Activation ─► ledger ◄─ Users, Statuses, Windows, Ticker ─► books
+                                                        ▲
+    users, resource nodes ─ wire ─► Info, Users, Hellos, Receipts ──┘         relay ─► nodes behind NAT
+
+Start: ledger (founded, if it is new), what a crash left is looked up, then the wire listens. Stop: the wire first, the ledger last. A loop that ends by itself
+ends the node, which says why. Source: docs/adr/0009; storage-protocol.md 2.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
+
+import nacl.signing
+import structlog
+
+from chain.metakeys import MetaKeys
+from sds_node import asking
+from sds_node.meta.audits.auditor import Auditor
+from sds_node.meta.books.books import Books, open_books
+from sds_node.meta.books.epochs import EpochBooks
+from sds_node.meta.books.receipts import Receipts
+from sds_node.meta.books.releases import Releases
+from sds_node.meta.books.windows import Windows
+from sds_node.meta.daemon.activation import Activation
+from sds_node.meta.daemon.home import Home
+from sds_node.meta.daemon.info import Info
+from sds_node.meta.daemon.ticker import Ticker
+from sds_node.meta.ledger.engine import Ledger
+from sds_node.meta.nodes.calls import NodeCalls
+from sds_node.meta.nodes.hello import Hellos
+from sds_node.meta.nodes.registry import Registry
+from sds_node.meta.nodes.statuses import Statuses
+from sds_node.meta.operations import Proposer
+from sds_node.meta.relay.founding import found_message, founding_height
+from sds_node.meta.relay.observer import Observer, nobody
+from sds_node.meta.relay.reporter import Reporter
+from sds_node.meta.rules.apply import rules
+from sds_node.meta.rules.call import STATE_KEY
+from sds_node.meta.rules.tables import STATE
+from sds_node.meta.users import Users
+from sds_node.meta.users.roots import ShareRoots, open_roots
+from sds_node.value_chain.client import ValueChain
+from sds_node.value_chain.sender import Sender
+from sds_node.wire.identity import Identity
+from sds_node.wire.node import Node, Server
+from sds_node.wire.relay import serve
+
+log = structlog.get_logger("spd")
+
+SOFTWARE: Final = "stratos-spd/1"
+ACTIVATE_S: Final = 3.0
+
+
+class MetaNode:
+    """A meta node with a home that the caller has locked. ``start``, then ``stop`` once; ``failed`` ends with the error of a loop that should not have ended.
+
+    ``keys`` are its three keys, ``sender`` sends for the wallet that owns it, ``clock`` tells Unix seconds. ``owner`` has 20 bytes.
+    """
+
+    def __init__(
+        self, home: Home, keys: MetaKeys, owner: bytes, chain: ValueChain, sender: Sender, chain_id: str, clock: Callable[[], float]
+    ) -> None:
+        self.home, self.settings, self.keys, self.chain_id = home, home.settings, keys, chain_id
+        self._owner, self._chain, self._sender, self._clock = owner, chain, sender, clock
+        self._key = nacl.signing.SigningKey(keys.ledger_seed)
+        self.listening: tuple[str, int] | None = None
+        self.failed: asyncio.Future[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self.ledger: Ledger
+        self.books: Books
+        self.roots: ShareRoots
+
+    async def start(self) -> None:
+        """Raises LedgerError, BooksError, RootsError, ValueChainError, ObservingError, OSError for a port that is taken."""
+        self.failed = asyncio.get_running_loop().create_future()
+        async with contextlib.AsyncExitStack() as undo:
+            self.ledger = await asyncio.to_thread(
+                Ledger.open, self.home.ledger_url, rules(self.chain_id), self.chain_id, now_ms=lambda: int(self._clock() * 1_000)
+            )
+            undo.push_async_callback(asyncio.to_thread, self.ledger.close)
+            self.books = await asyncio.to_thread(open_books, self.home.books)
+            undo.push_async_callback(asyncio.to_thread, self.books.close)
+            self.roots = open_roots(self.home.root / "data" / "roots.db")
+            undo.callback(self.roots.close)
+            self.proposer = Proposer(self.ledger, self.chain_id, self.keys.address, self._key, self._clock)
+            await self.proposer.start()
+            await self._found()
+            self._build()
+            await self.registry.refresh()
+            await self.users.start()
+            self.listening = await self.server.listen(self.settings.network.host, self.settings.network.port)
+            undo.push_async_callback(self.server.close)
+            self._own.endpoint = self.settings.network.endpoint or endpoint_text(*self.listening)
+            for name, loop in self._loops().items():
+                self._run(name, loop)
+            undo.pop_all()
+        log.info("meta node runs", node=self.keys.network_address, listens=self._own.endpoint, sequence=self.ledger.head.sequence)
+
+    async def _found(self) -> None:
+        if await self.ledger.query(lambda view: view.get(STATE, STATE_KEY)) is not None:
+            return
+        height = await founding_height(self._chain)
+        await self.proposer.propose("found", await found_message(self._chain, height))
+        log.info("ledger founded", chain_id=self.chain_id, height=height)
+
+    def _build(self) -> None:
+        times, clock = self.settings.times, self._clock
+        self._own = asking.MetaContact(p2p_key=self.keys.network_key.raw)
+        self.wire = Node(Identity(self.keys.network_seed), self.chain_id, software=SOFTWARE)
+        self.registry = Registry(
+            self.ledger, clock, hello_s=times.hello_s, own=self._own, is_connected=lambda address: bool(self.wire.connections_of(address))
+        )
+        self.calls = NodeCalls(self.wire, self.registry, self.books, clock)
+        self.hellos = Hellos(self.registry, self.books, self.wire, clock, lambda: [self._own])
+        self.statuses = Statuses(self.registry, self.proposer, clock, status_s=times.status_s)
+        self.receipts = Receipts(self.ledger, self.books, self.registry, self.chain_id, self.keys.address, clock)
+        self.users = Users(
+            self.proposer,
+            self._key,
+            self.registry,
+            self.roots,
+            clock,
+            boot=self.books.boot,
+            cosign=_nobody_else,
+            tell=self.calls.tell_later,
+            report_failure=self.registry.failed,
+        )
+        self.windows = Windows(
+            self.ledger, self.proposer, self.books, self.keys.address, clock, window_s=times.window_s, on_done=self.users.leases.done
+        )
+        self.epochs = EpochBooks(self.ledger, self.books, self.windows)
+        self.releases = Releases(self.ledger, self.proposer, self.books, self.windows, self.keys.address, self.roots.of)
+        self.auditor = Auditor(
+            self.ledger,
+            self.books,
+            self.releases,
+            self.registry,
+            self.calls,
+            self.roots.of,
+            self.chain_id,
+            self.keys.address,
+            self._key,
+            clock,
+            audit_day_s=times.audit_day_s,
+        )
+        self.observer = Observer(self._chain, self.proposer, self._key, nobody, clock)
+        self.reporter = Reporter(self._chain, self._sender, self.proposer, self.keys, self._owner, self.epochs, _no_signatures, clock)
+        self.ticker = Ticker(self.proposer, clock)
+        self.activation = Activation(
+            self._chain,
+            self._sender,
+            self.ledger,
+            self.keys.network_address,
+            self.online,
+            least_score=self.settings.nodes.least_score,
+            every_s=ACTIVATE_S,
+            clock=clock,
+        )
+        self.info = Info(
+            self.ledger, self.chain_id, self.keys.network_address, SOFTWARE, [self._own], self.registry.count, lambda: self.observer.is_ready, clock
+        )
+        self.wire.handlers.update({asking.INFO: self.info.info, **self.users.handlers(), **self.hellos.handlers(), **self.receipts.handlers()})
+        if self.settings.network.is_relay:
+            serve(self.wire)
+        self.server = Server(self.wire)
+
+    def _loops(self) -> dict[str, Coroutine[Any, Any, None]]:
+        loops = {
+            "observer": self.observer.run(),
+            "reporter": self.reporter.run(),
+            "registry": self.registry.run(),
+            "statuses": self.statuses.run(),
+            "windows": self.windows.run(),
+            "epochs": self.epochs.run(),
+            "audits": self.auditor.run(),
+            "users": self.users.run(),
+            "ticker": self.ticker.run(),
+            "calls": self.calls.run(),
+        }
+        if self.settings.nodes.activates:
+            loops["activation"] = self.activation.run()
+        return loops
+
+    def online(self) -> list[int]:
+        """Numbers of the nodes that are heard of."""
+        return [number for number, row in self.registry.rows().items() if self.registry.is_online(row)]
+
+    def status(self) -> dict[str, Any]:
+        """What an operator is told."""
+        head = self.ledger.head
+        rows = self.registry.rows()
+        return {
+            "node": self.keys.network_address,
+            "chain_id": self.chain_id,
+            "listens": self._own.endpoint,
+            "is_ready": self.observer.is_ready,
+            "chain_height": self.observer.chain_height,
+            "observed_height": self.observer.height,
+            "sequence": head.sequence,
+            "app_hash": head.app_hash.hex(),
+            "nodes": len(rows),
+            "online_nodes": len(self.online()),
+            "eligible_nodes": self.registry.count(),
+            "sessions": len(self.users.sessions),
+            "leases": len(self.users.leases),
+            "reported": self.reporter.reported,
+            "report_problem": self.reporter.last_problem,
+        }
+
+    async def stop(self) -> None:
+        """End in order: nothing that was answered is lost."""
+        await self.server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.users.close()
+        await self.hellos.close()
+        await self.calls.close()
+        await self.wire.close()
+        await asyncio.to_thread(self._close)
+        log.info("meta node stopped", sequence=self.ledger.head.sequence)
+
+    def _close(self) -> None:
+        self.receipts.close()
+        self.roots.close()
+        self.books.close()
+        self.ledger.close()
+
+    def _run(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        task.add_done_callback(self._over)
+        self._tasks.append(task)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or self.failed is None or self.failed.done():
+            return
+        error = task.exception()
+        self.failed.set_exception(error if error is not None else RuntimeError(f"{task.get_name()} ended by itself"))
+
+
+async def _nobody_else(body: bytes) -> Sequence[tuple[bytes, bytes]]:
+    """``Cosign`` of a network with one meta node."""
+    return ()
+
+
+async def _no_signatures(draft: Any) -> Mapping[bytes, bytes]:
+    """``Gather`` of a report in a network with one meta node."""
+    return {}
+
+
+def endpoint_text(host: str, port: int) -> str:
+    """host:port, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,51 @@
+"""``tick`` operations: when something in the ledger's queue is due, and when nothing was written for a minute, so that time passes there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from sds_node.meta.ledger.engine import ReadView
+from sds_node.meta.ledger.errors import LedgerError
+from sds_node.meta.operations import LedgerRefused, Proposer
+from sds_node.meta.rules.tables import QUEUE
+from sds_node.meta.rules.tick import WORK
+from sds_node.meta.rules.wire import Operation
+
+log = structlog.get_logger("ticker")
+
+LOOK_S: Final = 1.0
+QUIET_S: Final = 60
+
+
+class Ticker:
+    """Looks once a second. ``clock`` tells Unix seconds."""
+
+    def __init__(self, proposer: Proposer, clock: Callable[[], float]) -> None:
+        self._proposer, self._clock = proposer, clock
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            try:
+                while await self.step():
+                    pass
+            except (LedgerRefused, LedgerError) as error:
+                log.warning("the ledger took no tick", why=str(error))
+            await asyncio.sleep(LOOK_S)
+
+    async def step(self) -> bool:
+        """One look. Whether there may be more to do at once."""
+        now_ms = int(self._clock() * 1_000)
+        if not await self._proposer.ledger.query(lambda view: _is_due(view, now_ms)):
+            return False
+        result = await self._proposer.propose("tick", Operation().tick)
+        return int.from_bytes(result.result, "big") >= WORK
+
+
+def _is_due(view: ReadView, now_ms: int) -> bool:
+    first = view.scan(QUEUE, limit=1)
+    return (bool(first) and first[0].at_ms <= now_ms) or now_ms - view.head.time_ms >= QUIET_S * 1_000

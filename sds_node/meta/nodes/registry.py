@@ -1,0 +1,332 @@
+"""Which resource nodes are there: the ledger's rows and what nodes say in their hellos, as one picture that placement and reads ask.
+
+    ledger, NODE rows ─ refresh ─┐
+    hello (hello.py) ─ heard ────┼─► why_not(node) ─► candidates (take new shares), count (N), contact (how to reach it)
+    users' failures ─ failed ────┘
+
+A node is eligible that is active on chain, was heard of within three intervals, is in no maintenance, does not stop, can be reached, has room, and of which
+not several wallets complained a moment ago. Weight = min(free bytes, deposit × bytes per stos) × score. Everything runs in one event loop; time comes from
+``clock``. Source: storage-protocol.md 3.2, 3.3; ADR 9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from sds_node.meta.ledger.engine import ReadView
+from sds_node.meta.ledger.errors import LedgerError
+from sds_node.meta.operations import AnyLedger
+from sds_node.meta.rules.nodes import SILENT_S
+from sds_node.meta.rules.tables import ACTIVE, GONE, LEAVING, NODE, STATE, SUSPENDED, Node
+
+log = structlog.get_logger("nodes")
+
+LEAST_FREE_BYTES: Final = 64 << 20
+INTERVALS: Final = 3
+"""A node of which nothing was heard for so many intervals is offline."""
+COMPLAINTS_OUT: Final = 3
+"""So many different wallets within COMPLAINT_S take a node out for OUT_S. One alone never does."""
+COMPLAINT_S: Final = 600
+OUT_S: Final = 300
+MAX_COMPLAINTS: Final = 64
+"""Wallets whose complaints about one node are remembered."""
+MAX_PENDING_SCORE: Final = 10_000
+FRESH_S: Final = 1.0
+"""Candidates are at most so old."""
+WEI_PER_STOS: Final = 10**18
+_PAGE: Final = 1_000
+_STANDINGS: Final = {SUSPENDED: "suspended", LEAVING: "leaving", GONE: "gone"}
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A node that may take new shares. ``prefix``: 3 bytes (IPv4 /24) or 6 (IPv6 /48). ``weight`` is without a unit."""
+
+    number: int
+    owner: bytes
+    prefix: bytes
+    weight: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """How to reach a node. ``address`` and ``beneficiary`` have 20 bytes, ``p2p_key`` 32; ``endpoint`` is host:port, empty for a node behind ``relay``
+    (a MetaContact, or None)."""
+
+    number: int
+    address: bytes
+    p2p_key: bytes
+    beneficiary: bytes
+    endpoint: str
+    relay: Any | None
+    is_online: bool
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a node said in its hellos, and what is to be told of it."""
+
+    heard_s: float
+    endpoint: str = ""
+    prefix: bytes = b""
+    capacity_bytes: int = 0
+    free_bytes: int = 0
+    is_stopping: bool = False
+    is_relayed: bool = False
+    maintenance_until_s: int = 0
+    is_over_budget: bool = False
+    """It is in maintenance beyond what it may: that counts as offline."""
+    score_change: int = 0
+    """Events that no status has told yet."""
+    killed_s: float = float("-inf")
+    """When an improper stop was counted last."""
+
+
+@dataclass(slots=True)
+class _Complaints:
+    by_wallet: dict[bytes, float] = field(default_factory=dict)
+    out_until_s: float = 0.0
+
+
+class Registry:
+    """The nodes of one meta node. ``own`` is its MetaContact, told as relay of nodes behind NAT; ``is_connected`` tells of an address whether a connection
+    with it is open. ``hello_s``: seconds between a node's hellos."""
+
+    def __init__(
+        self,
+        ledger: AnyLedger,
+        clock: Callable[[], float],
+        *,
+        hello_s: int = 60,
+        own: Any | None = None,
+        is_connected: Callable[[bytes], bool] = lambda _: False,
+    ) -> None:
+        self._ledger, self._clock, self.hello_s = ledger, clock, hello_s
+        self._own, self._is_connected = own, is_connected
+        self._rows: dict[int, Node] = {}
+        self._numbers: dict[bytes, int] = {}
+        self._bytes_per_stos = 0
+        self._sequence = -1
+        self._seen: dict[int, Seen] = {}
+        self._complaints: dict[int, _Complaints] = {}
+        self._candidates: list[Candidate] = []
+        self._count = 0
+        self._made_s = float("-inf")
+        self._refreshing: asyncio.Task[None] | None = None
+        self.changed = asyncio.Event()
+        """Something that the ledger shall know at once."""
+        self.on_heard: list[Callable[[int], None]] = []
+        """Who is told of each hello."""
+
+    # --- from the ledger ----------------------------------------------------------------------------------------------------
+
+    async def refresh(self) -> None:
+        """Read the ledger's nodes, if it has moved; once for all who ask. Raises LedgerError."""
+        if self._refreshing is None:
+            self._refreshing = asyncio.get_running_loop().create_task(self._refresh())
+            self._refreshing.add_done_callback(self._refreshed)
+        await asyncio.shield(self._refreshing)
+
+    def _refreshed(self, task: asyncio.Task[None]) -> None:
+        self._refreshing = None
+        if not task.cancelled():
+            task.exception()  # who waited has it
+
+    async def _refresh(self) -> None:
+        known = self._sequence
+
+        def read(view: ReadView) -> tuple[int, int, list[Node]] | None:
+            if view.head.sequence == known:
+                return None
+            state = view.get(STATE, (1,))
+            rows: list[Node] = []
+            page = view.scan(NODE, limit=_PAGE)
+            while page:
+                rows.extend(page)
+                page = view.scan(NODE, after=(page[-1].number,), limit=_PAGE)
+            return view.head.sequence, state.bytes_per_stos if state else 0, rows
+
+        found = await self._ledger.query(read)
+        if found is not None:
+            self._sequence, self._bytes_per_stos, rows = found
+            self._rows = {row.number: row for row in rows}
+            self._numbers = {row.address: row.number for row in rows}
+            self._made_s = float("-inf")
+
+    async def run(self, every_s: float = 1.0) -> None:
+        """Follow the ledger until cancelled."""
+        while True:
+            try:
+                await self.refresh()
+            except LedgerError as error:
+                log.warning("the ledger's nodes cannot be read", why=str(error))
+            await asyncio.sleep(every_s)
+
+    # --- who asks -----------------------------------------------------------------------------------------------------------
+
+    def candidates(self) -> Sequence[Candidate]:
+        """Nodes that may take new shares now, by number."""
+        self._remake()
+        return self._candidates
+
+    def count(self) -> int:
+        """N of storage-protocol.md 3.2: candidates of different owners and prefixes, taken in order of their numbers."""
+        self._remake()
+        return self._count
+
+    def contact(self, number: int) -> Contact | None:
+        """How to reach a node; None for one that the ledger does not have."""
+        row = self._rows.get(number)
+        if row is None:
+            return None
+        seen = self.current(row)
+        relay = self._own if seen is not None and seen.is_relayed else None
+        endpoint = "" if relay is not None else self._endpoint(row, seen)
+        return Contact(row.number, row.address, row.p2p_key, row.beneficiary, endpoint, relay, self.is_online(row))
+
+    def row_of(self, address: bytes) -> Node | None:
+        """The ledger's row of a node by its network address."""
+        return self._rows.get(self._numbers.get(address, 0))
+
+    def rows(self) -> dict[int, Node]:
+        """The ledger's rows by number."""
+        return self._rows
+
+    def seen_of(self, number: int) -> Seen | None:
+        """What a node said here since this meta node runs."""
+        return self._seen.get(number)
+
+    def current(self, row: Node) -> Seen | None:
+        """What a node said here, unless it is silent here and another meta node has heard of it since."""
+        seen = self._seen.get(row.number)
+        if seen is not None and row.is_online and row.seen_ms / 1_000 > seen.heard_s + (INTERVALS + 1) * self.hello_s:
+            return None  # what this meta node told of it itself is never so much later than the hello
+        return seen
+
+    def is_online(self, row: Node) -> bool:
+        """Whether a node was heard of: here within three intervals, or by another meta node, as the ledger says."""
+        seen, now_s = self.current(row), self._clock()
+        if seen is None:
+            return row.is_online and now_s * 1_000 - row.seen_ms < SILENT_S * 1_000
+        return not seen.is_stopping and not seen.is_over_budget and now_s - seen.heard_s <= INTERVALS * self.hello_s
+
+    def weight(self, row: Node) -> int:
+        """min(free bytes, deposit in wei × bytes per stos ÷ 10^18) × score."""
+        return min(self._free_bytes(row), row.deposit_wei * self._bytes_per_stos // WEI_PER_STOS) * row.score
+
+    def why_not(self, number: int) -> str:
+        """Why a node gets no new shares, and what to do; empty for one that does."""
+        row = self._rows.get(number)
+        if row is None:
+            return "the ledger does not know this node yet: wait until its registration is observed"
+        seen, now_s = self.current(row), self._clock()
+        complaints = self._complaints.get(number)
+        if row.standing != ACTIVE:
+            return f"it is {_STANDINGS.get(row.standing, 'not active')} on the chain: activate it, or wait until its suspension is lifted"
+        if seen is not None and seen.is_stopping:
+            return "it said that it stops"
+        if seen is not None and seen.is_over_budget:
+            return "its maintenance is longer than 4 hours, or than 8 hours in 30 days: that counts as offline"
+        until_s = seen.maintenance_until_s if seen is not None else row.maintenance_until_ms // 1_000
+        if until_s > now_s:
+            return f"it is in maintenance until {until_s} s"
+        if not self.is_online(row):
+            return f"nothing was heard of it for {INTERVALS} × {self.hello_s} s"
+        if seen is not None and seen.is_relayed:
+            if self._own is None:
+                return "it wants to be reached through this meta node, which relays for nobody: listen at a port that others can dial"
+            if not self._is_connected(row.address):
+                return "it wants to be reached through this meta node and holds no connection to it"
+        elif not self._endpoint(row, seen):
+            return "its endpoint is not known or could not be reached: name a host and port that others can dial, or ask for a relay"
+        if not (seen.prefix if seen is not None else row.prefix):
+            return "its network prefix was not seen: it must connect to a meta node without a relay"
+        if self._free_bytes(row) < LEAST_FREE_BYTES:
+            return f"it has {self._free_bytes(row)} free bytes, at least {LEAST_FREE_BYTES} are needed: make room"
+        if self.weight(row) == 0:
+            return "its deposit or its score is 0: raise the deposit, or wait until its score is better"
+        if complaints is not None and complaints.out_until_s > now_s:
+            return f"several users could not use it: it is left out until {int(complaints.out_until_s)} s"
+        return ""
+
+    # --- what is told -------------------------------------------------------------------------------------------------------
+
+    def heard(self, number: int, seen: Seen) -> None:
+        """A node said hello; what it said replaces what it said before."""
+        self._seen[number] = seen
+        self._made_s = float("-inf")
+        for listener in self.on_heard:
+            listener(number)
+
+    def score(self, number: int, change: int) -> None:
+        """Something that a node did costs or brings score; the next round of statuses tells it. Of a node that never said hello here nothing is noted."""
+        seen = self._seen.get(number)
+        if seen is not None:
+            seen.score_change = max(-MAX_PENDING_SCORE, min(MAX_PENDING_SCORE, seen.score_change + change))
+
+    def failed(self, number: int, why: str, wallet: bytes = b"") -> None:
+        """A user's session could not use a node. Only complaints of different wallets (20 bytes; none is one more) within ten minutes take it out, for
+        five minutes; each counts once."""
+        if number not in self._rows:
+            return
+        now_s = self._clock()
+        noted = self._complaints.setdefault(number, _Complaints())
+        noted.by_wallet = {who: at_s for who, at_s in noted.by_wallet.items() if now_s - at_s < COMPLAINT_S}
+        if wallet not in noted.by_wallet and len(noted.by_wallet) < MAX_COMPLAINTS:
+            noted.by_wallet[wallet] = now_s
+        log.info("a user could not use a node", node=number, why=why[:200], complaints=len(noted.by_wallet))
+        if len(noted.by_wallet) >= COMPLAINTS_OUT:
+            noted.out_until_s = now_s + OUT_S
+            noted.by_wallet.clear()
+            self._made_s = float("-inf")
+
+    # --- making it ----------------------------------------------------------------------------------------------------------
+
+    def _endpoint(self, row: Node, seen: Seen | None) -> str:
+        return row.endpoint if seen is None else seen.endpoint
+
+    def _free_bytes(self, row: Node) -> int:
+        seen = self.current(row)
+        return row.free_bytes if seen is None else seen.free_bytes
+
+    def _remake(self) -> None:
+        now_s = self._clock()
+        if 0 <= now_s - self._made_s < FRESH_S:
+            return
+        self._made_s = now_s
+        made: list[Candidate] = []
+        owners: set[bytes] = set()
+        prefixes: set[bytes] = set()
+        self._count = 0
+        for number in sorted(self._rows):
+            if self.why_not(number):
+                continue
+            row = self._rows[number]
+            seen = self.current(row)
+            prefix = row.prefix if seen is None else seen.prefix
+            made.append(Candidate(number, row.owner, prefix, self.weight(row), self._free_bytes(row)))
+            if row.owner not in owners and prefix not in prefixes:
+                self._count += 1
+                owners.add(row.owner)
+                prefixes.add(prefix)
+        self._candidates = made
+
+
+def prefix_of(host: str) -> bytes:
+    """The network prefix of an IP address as text: the /24 of IPv4 (3 bytes), the /48 of IPv6 (6 bytes); nothing for what is no address."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return b""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is None:
+            return address.packed[:6]
+        address = address.ipv4_mapped
+    return address.packed[:3]

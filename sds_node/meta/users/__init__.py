@@ -1,0 +1,148 @@
+"""What a meta node does for users: sessions, leases, plans, places, order limits, commits, files and shares (docs/adr/0009, the rows of a session).
+
+    session.open ─► lease.take ─► object.plan ─► place.put ─► (nodes) ─► object.commit ─► file.find … ─► place.get ─► (nodes)
+        Sessions       Lending        Places ─ LimitSigner       Commits        Files, Sharing      Places
+                          └────────── LeaseBook ────┴───────────────┘
+
+``Users`` puts the parts together; what other parts do comes in as arguments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import nacl.signing
+import structlog
+
+from sds_node import asking
+from sds_node.meta.ledger import errors as ledger_errors
+from sds_node.meta.operations import LedgerRefused, Proposer
+from sds_node.meta.rules.call import state_of
+from sds_node.meta.users.asked import body_handler, handler
+from sds_node.meta.users.commits import Commits
+from sds_node.meta.users.files import Files, wallet_row
+from sds_node.meta.users.known import Cosign, Registry, ReportFailure, Settings, Tell
+from sds_node.meta.users.leases import LeaseBook
+from sds_node.meta.users.lending import Lending
+from sds_node.meta.users.limits import LimitSigner
+from sds_node.meta.users.places import Places
+from sds_node.meta.users.roots import RootsError, ShareRoots
+from sds_node.meta.users.sessions import Session, Sessions
+from sds_node.meta.users.sharing import Sharing
+from sds_node.wire.connection import Connection, Handler
+
+__all__ = ["Settings", "Users"]
+
+log = structlog.get_logger("users")
+
+SWEEP_S = 60.0
+_Done = Callable[[Session, Any], Awaitable[Any | None]]
+
+
+class Users:
+    """The handlers for users of one meta node, and their loops. Everything runs in one event loop.
+
+    ``key`` is the ledger key of the proposer's meta node; ``boot`` a number that no earlier process of it had; ``clock`` tells Unix seconds. Give ``leases.done``
+    what is in windows. Call ``run`` as a task, and ``close`` when nothing is served any more; ``roots`` and the ledger are the caller's to close.
+    """
+
+    def __init__(
+        self,
+        proposer: Proposer,
+        key: nacl.signing.SigningKey,
+        registry: Registry,
+        roots: ShareRoots,
+        clock: Callable[[], float],
+        *,
+        boot: int,
+        cosign: Cosign,
+        tell: Tell,
+        report_failure: ReportFailure,
+        settings: Settings | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self._proposer, self._ledger, self._clock, self.roots = proposer, proposer.ledger, clock, roots
+        self.sessions = Sessions(proposer.chain_id, clock)
+        self.leases = LeaseBook(clock, self.settings.receipts_s)
+        signer = LimitSigner(proposer.chain_id, proposer.address, key, boot)
+        self.places = Places(self._ledger, registry, self.leases, signer, roots, clock, report_failure, self.settings)
+        self.lending = Lending(proposer, key, self.leases, clock, cosign, self.settings, self.places.forget)
+        self.commits = Commits(proposer, signer, self.leases, self.places, roots, registry, tell)
+        self.files = Files(proposer, registry, clock)
+        self.sharing = Sharing(self._ledger, clock)
+
+    def handlers(self) -> dict[str, Handler]:
+        """The methods for ``wire.node.Node``."""
+        return {
+            asking.SESSION_OPEN: handler(asking.SessionHead, self._open),
+            asking.WALLET_INFO: self._in_session(asking.SessionHead, lambda session, _: self.files.wallet(session)),
+            asking.LEASE_TAKE: self._in_session(asking.LeaseHead, self._take),
+            asking.LEASE_END: self._in_session(asking.LeaseEndHead, self.lending.end),
+            asking.OBJECT_PLAN: self._in_session(asking.PlanHead, self._plan),
+            asking.PLACE_PUT: self._in_session(asking.PlacePutHead, self.places.put),
+            asking.PLACE_ANOTHER: self._in_session(asking.PlaceAnotherHead, self.places.another),
+            asking.PLACE_GET: self._in_session(asking.PlaceGetHead, self.places.get),
+            asking.OBJECT_COMMIT: body_handler(asking.CommitAsk, self._with_session(self.commits.commit), self._session_of),
+            asking.FILE_FIND: self._in_session(asking.FileFindHead, self.files.find),
+            asking.FILE_LIST: self._in_session(asking.FileListHead, self.files.listed),
+            asking.FILE_SEGMENTS: self._in_session(asking.SegmentRootsHead, self.files.segments),
+            asking.FILE_HEALTH: self._in_session(asking.HealthHead, self.files.health),
+            asking.FILE_ORDER: self._in_session(asking.OrderHead, self.files.order),
+            asking.SHARE_LIST: self._in_session(asking.ShareListHead, self.sharing.listed),
+            asking.SHARE_OPEN: self._in_session(asking.ShareOpenHead, self.sharing.open),
+        }
+
+    async def start(self) -> None:
+        """After a stop: have right what was on its way into the ledger. Call it before the wire listens."""
+        count = await self.roots.recover(self._ledger)
+        if count:
+            log.info("commits of before the stop were looked up", objects=count)
+
+    async def run(self) -> None:
+        """The loops, until they are cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.lending.run())
+            group.create_task(self._upkeep())
+
+    async def close(self) -> None:
+        """Wait for what is on its way to nodes."""
+        await self.commits.close()
+
+    async def _upkeep(self) -> None:
+        """Tell nodes that were not told, forget roots of segments that are no more, and sessions that are over."""
+        after = -1
+        while True:
+            self.sessions.expire(self._clock())
+            try:
+                await self.commits.tell_again()
+                after = await self.roots.sweep(self._ledger, after)
+            except (LedgerRefused, ledger_errors.LedgerError, RootsError) as error:
+                log.warning("the upkeep of share roots is tried again later", why=str(error))
+            await asyncio.sleep(SWEEP_S)
+
+    # --- sessions ---
+
+    def _session_of(self, connection: Connection) -> Session:
+        return self.sessions.of(connection.remote.address)
+
+    def _with_session(self, work: _Done) -> Callable[[Any, Connection], Awaitable[Any | None]]:
+        async def done(message: Any, connection: Connection) -> Any | None:
+            return await work(self._session_of(connection), message)
+
+        return done
+
+    def _in_session(self, kind: Any, work: _Done) -> Handler:
+        return handler(kind, self._with_session(work))
+
+    async def _open(self, head: Any, connection: Connection) -> Any:
+        session = self.sessions.open(head.grant, connection.remote.address)
+        return await self._ledger.query(lambda view: wallet_row(view, session.wallet))
+
+    async def _take(self, session: Session, head: Any) -> Any:
+        return await self.lending.take(session, head)
+
+    async def _plan(self, session: Session, head: Any) -> Any:
+        state = await self._ledger.query(state_of)
+        return self.places.plan(head, state.escrow_ratio_e18)

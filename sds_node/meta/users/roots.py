@@ -1,0 +1,208 @@
+"""Share roots of segments: what lies under a segment's root in the ledger, kept by the meta node that committed it.
+
+    commit:  stage (object, segment in it → roots) ─► the ledger ─► number: the ledger's number of the segment ─► its nodes are told ─► told
+    start:   what is staged and in the ledger is numbered; what is numbered and not told is told again
+
+A limit for a get names the share's root, a release leaf too, and a row of the ledger has the segment's alone. Each list is checked against that root when it
+is used, so what rotted on the disk is not believed: ``fetch`` gets it from holders, if somebody provides that. One thread writes, each change synced.
+Source: docs/adr/0008 (share roots are under the segment's), 0009 (what a meta node keeps by itself).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from sds_node.merkle import segment_root
+from sds_node.meta.ledger.engine import ReadView
+from sds_node.meta.operations import AnyLedger
+from sds_node.meta.rules.tables import OBJECT, SEGMENT, Object, Segment
+
+log = structlog.get_logger("users")
+
+PAGE: Final = 500
+_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE staged (object BLOB NOT NULL, at INTEGER NOT NULL, roots BLOB NOT NULL, PRIMARY KEY (object, at)) WITHOUT ROWID;
+CREATE TABLE share_roots (segment INTEGER PRIMARY KEY, roots BLOB NOT NULL, is_told INTEGER NOT NULL);
+CREATE INDEX untold ON share_roots (segment) WHERE is_told = 0;
+"""
+
+Fetch = Callable[[Segment], Awaitable[Sequence[bytes] | None]]
+"""Roots of all shares of a segment, asked of its holders (INVENTORY); None when they cannot be had. Whoever calls it checks them."""
+HASH_BYTES: Final = 32
+T = TypeVar("T")
+
+
+class RootsError(Exception):
+    """The file of share roots cannot be used. The text says what came and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Segments of an object from number ``first`` in it on, each with the roots of its shares."""
+
+    object_id: bytes
+    first: int
+    roots: Sequence[Sequence[bytes]]
+
+
+class ShareRoots:
+    """The file at ``path``. Make one with ``open_roots``; close it with ``close``."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection, fetch: Fetch | None) -> None:
+        self._path, self._db, self._fetch = path, db, fetch
+        self._thread = ThreadPoolExecutor(1, "share-roots")
+
+    # --- writing ---
+
+    async def stage(self, parts: Sequence[Part]) -> None:
+        """Keep the roots of objects' segments before the ledger has them."""
+        rows = [(one.object_id, one.first + at, b"".join(roots)) for one in parts for at, roots in enumerate(one.roots)]
+        await self._do(lambda db: db.executemany("INSERT OR REPLACE INTO staged VALUES (?, ?, ?)", rows))
+
+    async def number(self, parts: Sequence[tuple[bytes, int, int, int]]) -> None:
+        """The ledger has what was staged. Of each part (object id, first, count, number): segment i of the object is the ledger's number ``number`` + i."""
+
+        def move(db: sqlite3.Connection) -> None:
+            for object_id, first, count, number in parts:
+                bounds = (object_id, first, first + count)
+                db.execute(
+                    "INSERT OR REPLACE INTO share_roots SELECT ? + at, roots, 0 FROM staged WHERE object = ? AND at >= ? AND at < ?",
+                    (number, *bounds),
+                )
+                db.execute("DELETE FROM staged WHERE object = ? AND at >= ? AND at < ?", bounds)
+
+        await self._do(move)
+
+    async def told(self, numbers: Sequence[int]) -> None:
+        """The nodes of these segments were told, or will be whatever happens."""
+        await self._do(lambda db: db.executemany("UPDATE share_roots SET is_told = 1 WHERE segment = ?", [(one,) for one in numbers]))
+
+    async def drop_staged(self, object_id: bytes) -> None:
+        """Nothing of what is staged for an object will come into the ledger."""
+        await self._do(lambda db: db.execute("DELETE FROM staged WHERE object = ?", (object_id,)))
+
+    async def forget(self, numbers: Sequence[int]) -> None:
+        """The ledger has these segments no more."""
+        await self._do(lambda db: db.executemany("DELETE FROM share_roots WHERE segment = ?", [(one,) for one in numbers]))
+
+    # --- reading ---
+
+    async def of(self, segments: Sequence[Segment]) -> dict[int, list[bytes]]:
+        """Segments of the ledger → by number, the roots of their shares in order. One whose roots are not known is left out."""
+        raw = await self._do(lambda db: {row.number: _read(db, row.number) for row in segments})
+        found: dict[int, list[bytes]] = {}
+        for row in segments:
+            roots = _checked(row, raw[row.number])
+            if roots is None and self._fetch is not None:
+                fetched = await self._fetch(row)
+                roots = _checked(row, b"".join(fetched)) if fetched is not None else None
+                if roots is not None:
+                    await self._keep(row.number, roots)
+            if roots is None:
+                log.warning("the share roots of a segment are not known", segment=row.number)
+            else:
+                found[row.number] = roots
+        return found
+
+    def share_root(self, segment: Segment, index: int) -> bytes | None:
+        """The root of a share, from any thread but the event loop's; None when it is not known."""
+        roots = _checked(segment, self._thread.submit(_read, self._db, segment.number).result())
+        return roots[index] if roots is not None and 0 <= index < len(roots) else None
+
+    async def untold(self, after: int = -1) -> list[int]:
+        """At most 500 numbers of segments whose nodes are not known to have been told, those after one."""
+        query = "SELECT segment FROM share_roots WHERE is_told = 0 AND segment > ? ORDER BY segment LIMIT ?"
+        return await self._do(lambda db: [row[0] for row in db.execute(query, (after, PAGE))])
+
+    async def numbers(self, after: int) -> list[int]:
+        """At most 500 numbers of segments, those after one, in order."""
+        query = "SELECT segment FROM share_roots WHERE segment > ? ORDER BY segment LIMIT ?"
+        return await self._do(lambda db: [row[0] for row in db.execute(query, (after, PAGE))])
+
+    # --- upkeep ---
+
+    async def recover(self, ledger: AnyLedger) -> int:
+        """After a start: number what came into the ledger just before a stop, drop what never will. How many objects it were."""
+        objects = await self._do(lambda db: [bytes(row[0]) for row in db.execute("SELECT DISTINCT object FROM staged")])
+        for key in objects:
+
+            def look(view: ReadView, key: bytes = key) -> Object | None:
+                return view.get(OBJECT, (key,))
+
+            row = await ledger.query(look)
+            if row is not None:
+                await self.number([(key, 0, row.committed, row.first_segment)])
+            await self.drop_staged(key)
+        return len(objects)
+
+    async def sweep(self, ledger: AnyLedger, after: int) -> int:
+        """Forget those of 500 segments after a number that the ledger has no more. Where to go on; -1 at the end."""
+        numbers = await self.numbers(after)
+        if not numbers:
+            return -1
+
+        def gone(view: ReadView) -> list[int]:
+            return [number for number in numbers if view.get(SEGMENT, (number,)) is None]
+
+        missing = await ledger.query(gone)
+        if missing:
+            await self.forget(missing)
+        return numbers[-1]
+
+    def close(self) -> None:
+        """Give the file back, after what is under way."""
+        self._thread.submit(self._db.close).result()
+        self._thread.shutdown()
+
+    async def _keep(self, number: int, roots: Sequence[bytes]) -> None:
+        await self._do(lambda db: db.execute("INSERT OR REPLACE INTO share_roots VALUES (?, ?, 1)", (number, b"".join(roots))))
+
+    async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def run() -> T:
+            try:
+                with self._db:
+                    return work(self._db)
+            except sqlite3.Error as error:
+                raise RootsError(f"{self._path} cannot be used ({error}): look at the disk, then start again") from error
+
+        return await asyncio.wrap_future(self._thread.submit(run))
+
+
+def _read(db: sqlite3.Connection, number: int) -> bytes:
+    row = db.execute("SELECT roots FROM share_roots WHERE segment = ?", (number,)).fetchone()
+    return b"" if row is None else bytes(row[0])
+
+
+def _checked(segment: Segment, raw: bytes) -> list[bytes] | None:
+    if not raw or len(raw) % HASH_BYTES or len(raw) // HASH_BYTES != len(segment.nodes) // 4:
+        return None
+    roots = [raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES)]
+    return roots if segment_root(roots) == segment.root else None
+
+
+def open_roots(path: Path, fetch: Fetch | None = None) -> ShareRoots:
+    """The share roots in the file at ``path``, made if there is none. Raises RootsError for a file that is something else, or cannot be opened."""
+    try:
+        db: Any = sqlite3.connect(path, check_same_thread=False)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            with db:
+                db.executescript(_SCHEMA)
+                db.execute(f"PRAGMA user_version = {_VERSION}")
+        elif version != _VERSION:
+            db.close()
+            raise RootsError(f"{path} has version {version}, this program knows {_VERSION}: use the program that wrote it")
+    except sqlite3.Error as error:
+        raise RootsError(f"{path} is no file of share roots, or cannot be opened ({error}): move it away, or repair the disk") from error
+    return ShareRoots(path, db, fetch)

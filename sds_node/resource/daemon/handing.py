@@ -1,0 +1,222 @@
+"""Receipts on their way to be paid: leaves that are ready go to the meta node that issued their limit, which holds them, settles them or refuses them.
+
+    ReceiptLog.pending ─ node.receipts ─► HELD ─ node.settled, every 30 s ─► SETTLED ─► ReceiptLog.settled
+                              └─► REFUSED ─► refused.jsonl, and settled in the log: it is not sent again
+
+A meta node that is away is asked again later; one that is no longer active, or away for ten minutes, is replaced by another. Handing in again does no
+harm, so what is held is only in memory. Source: docs/adr/0009 (node.receipts, node.settled); storage-protocol.md 2 and 4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Protocol
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from chain.codec.canonical import encode, known
+from chain.crypto import address as bech32
+from chain.errors import AppError
+from modules.settlement.documents import OrderLimit, Receipt
+from sds_node.asking import MAX_ANSWER_BYTES, MAX_BODY_BYTES, NODE_RECEIPTS, NODE_SETTLED, TRY_ANOTHER, ReceiptAnswers, ReceiptsBatch, SerialList
+from sds_node.resource.daemon.home import Home
+from sds_node.resource.daemon.links import first_of
+from sds_node.resource.receipts import PAGE_ROWS, ReceiptLog, ReceiptsError
+from sds_node.wire.errors import Refused, WireError
+from sds_node.wire.node import describe
+
+log = structlog.get_logger("receipts")
+
+EVERY_S: Final = 5.0
+HELD_S: Final = 30.0
+RETRY_S: Final = 2.0
+RETRY_MOST_S: Final = 120.0
+MAX_HELD: Final = 1_000_000
+MAX_REASON: Final = 1_000
+ROOM_BYTES: Final = 64 << 10
+UNKNOWN, HELD, SETTLED, REFUSED = range(4)
+"""Of ReceiptState."""
+NAMES: Final = {HELD: "held", SETTLED: "settled", REFUSED: "refused"}
+_ACTIONS: Final = {1: "get", 2: "put", 3: "repair", 4: "audit"}
+
+
+class Asked(Protocol):
+    """A meta node that receipts can be handed to."""
+
+    address: bytes
+    name: str
+
+    async def ask(self, method: str, head: bytes = b"", body: bytes = b"", *, most_bytes: int) -> bytes: ...
+
+
+class Hander:
+    """Hands in the receipts of a ReceiptLog. ``takers`` tells which meta nodes may be asked for the limits of one (20 bytes), the best one first."""
+
+    def __init__(
+        self,
+        receipts: ReceiptLog,
+        home: Home,
+        takers: Callable[[bytes], Sequence[Asked]],
+        clock: Callable[[], float],
+        *,
+        every_s: float = EVERY_S,
+        held_s: float = HELD_S,
+    ) -> None:
+        self._receipts, self._home, self._takers, self._clock = receipts, home, takers, clock
+        self.every_s, self.held_s = every_s, held_s
+        self.count: Counter[str] = Counter()
+        """Receipts by what became of them."""
+        self.noz: Counter[str] = Counter()
+        """What they pay, noz, by what became of them."""
+        self.bytes: Counter[str] = Counter()
+        """Bytes of receipts handed in for the first time in this run, by get, put, repair, audit."""
+        self._held: dict[bytes, tuple[bytes, float]] = {}  # serial → who holds it, and when it was last asked for
+        self._failures: Counter[bytes] = Counter()
+        self._not_before: dict[bytes, float] = {}
+        self._now = asyncio.Event()
+
+    def poke(self) -> None:
+        """Receipts or a meta node have come: look now."""
+        self._now.set()
+
+    async def run(self) -> None:
+        """Hand in what is ready, until cancelled."""
+        while True:
+            begun = time.monotonic()
+            self._now.clear()
+            try:
+                await self.round()
+            except ReceiptsError as error:
+                log.error("receipts cannot be read", why=str(error))
+            # A long backlog is not walked all the time.
+            await first_of(max(self.every_s, 10 * (time.monotonic() - begun)), self._now)
+
+    async def round(self, *, ask_again: bool = False) -> int:
+        """Walk once over all that is ready. ``ask_again``: also over what was asked for not long ago. Returns how many were settled or refused."""
+        after, done = b"", 0
+        gone = set(self._held)
+        while True:
+            page = await asyncio.to_thread(self._receipts.pending, int(self._clock()), after)
+            by_issuer: dict[bytes, list[tuple[bytes, Any]]] = {}
+            for leaf in page:
+                limit = OrderLimit.FromString(leaf.traffic.order_limit.body)
+                after = bytes(limit.serial)
+                gone.discard(after)
+                by_issuer.setdefault(_node(limit.meta_node), []).append((after, leaf))
+            for issuer, leaves in by_issuer.items():
+                done += await self._hand(issuer, leaves, ask_again=ask_again)
+            if len(page) < PAGE_ROWS:
+                for serial in gone:
+                    self._held.pop(serial, None)
+                return done
+
+    async def _hand(self, issuer: bytes, leaves: list[tuple[bytes, Any]], *, ask_again: bool) -> int:
+        """What one meta node's limits brought: the new ones are handed in, the held ones asked for."""
+        now = time.monotonic()
+        for taker in self._takers(issuer):
+            if self._not_before.get(taker.address, 0.0) > now:
+                continue
+            fresh = [one for one in leaves if self._held.get(one[0], (b"", 0.0))[0] != taker.address]
+            is_fresh = {serial for serial, _ in fresh}
+            held = [one for one in leaves if one[0] not in is_fresh and (ask_again or self._held[one[0]][1] <= now - self.held_s)]
+            done = 0
+            try:
+                for batch in _batches(fresh):
+                    done += await self._asked(taker, NODE_RECEIPTS, encode(ReceiptsBatch(leaves=[known(leaf) for _, leaf in batch])), batch)
+                for first in range(0, len(held), PAGE_ROWS):
+                    part = held[first : first + PAGE_ROWS]
+                    done += await self._asked(taker, NODE_SETTLED, encode(SerialList(serials=[serial for serial, _ in part])), part)
+            except (WireError, TimeoutError, DecodeError) as error:
+                self._failures[taker.address] += 1
+                wait_s = min(RETRY_S * 2 ** min(self._failures[taker.address] - 1, 16), RETRY_MOST_S)
+                self._not_before[taker.address] = time.monotonic() + wait_s
+                log.warning("receipts are not taken", meta_node=taker.name, again_in_s=wait_s, why=describe(error))
+                if isinstance(error, Refused) and error.code == TRY_ANOTHER:
+                    continue
+                return done
+            self._failures.pop(taker.address, None)
+            return done
+        return 0
+
+    async def _asked(self, taker: Asked, method: str, body: bytes, batch: list[tuple[bytes, Any]]) -> int:
+        raw = await taker.ask(method, body=body, most_bytes=MAX_ANSWER_BYTES)
+        return await self._judged(taker, batch, ReceiptAnswers.FromString(raw), is_first=method == NODE_RECEIPTS)
+
+    async def _judged(self, taker: Asked, batch: list[tuple[bytes, Any]], answers: Any, *, is_first: bool) -> int:
+        """Do as the answers say; what is not among them, or not known to them, is handed in again."""
+        wanted, now = dict(batch), time.monotonic()
+        over: list[bytes] = []
+        for answer in answers.answers[: len(batch)]:
+            serial = bytes(answer.serial)
+            leaf = wanted.pop(serial, None)
+            if leaf is None:
+                continue
+            if answer.state == HELD:
+                if serial not in self._held:
+                    self._counted(HELD, leaf)
+                if serial in self._held or len(self._held) < MAX_HELD:
+                    self._held[serial] = taker.address, now
+            elif answer.state in (SETTLED, REFUSED):
+                over.append(serial)
+                self._counted(int(answer.state), leaf)
+                if answer.state == REFUSED:
+                    self._refused(taker, serial, leaf, str(answer.reason)[:MAX_REASON])
+            else:
+                self._held.pop(serial, None)
+                log.info("a receipt is not taken yet", meta_node=taker.name, serial=serial.hex(), why=str(answer.reason)[:MAX_REASON])
+        for serial in () if is_first else wanted:
+            self._held.pop(serial, None)
+        if over:
+            await asyncio.to_thread(self._receipts.settled, over)
+            for serial in over:
+                self._held.pop(serial, None)
+        return len(over)
+
+    def _counted(self, state: int, leaf: Any) -> None:
+        name, limit = NAMES[state], OrderLimit.FromString(leaf.traffic.order_limit.body)
+        self.count[name] += 1
+        self.noz[name] += leaf.noz
+        if bytes(limit.serial) not in self._held:
+            self.bytes[_ACTIONS.get(limit.action, "other")] += Receipt.FromString(leaf.traffic.receipt.body).bytes_acked
+
+    def _refused(self, taker: Asked, serial: bytes, leaf: Any, reason: str) -> None:
+        log.error("a receipt was refused for good", meta_node=taker.name, serial=serial.hex(), noz=leaf.noz, why=reason)
+        row = {
+            "time_s": str(int(self._clock())),
+            "meta_node": taker.name,
+            "serial": serial.hex(),
+            "reason": reason,
+            "leaf": base64.b64encode(encode(known(leaf))).decode(),
+        }
+        try:
+            self._home.note_refused(row)
+        except OSError as error:
+            log.error("a refused receipt is not kept", serial=serial.hex(), why=error.strerror)
+
+
+def _batches(leaves: list[tuple[bytes, Any]]) -> Iterator[list[tuple[bytes, Any]]]:
+    """Parts that fit one request."""
+    batch: list[tuple[bytes, Any]] = []
+    size_bytes = 0
+    for one in leaves:
+        leaf_bytes = one[1].ByteSize() + 8
+        if batch and (len(batch) == PAGE_ROWS or size_bytes + leaf_bytes > MAX_BODY_BYTES - ROOM_BYTES):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(one)
+        size_bytes += leaf_bytes
+    if batch:
+        yield batch
+
+
+def _node(text: str) -> bytes:
+    """The 20 bytes of a meta node's address; none for text that is none, which no judged limit has."""
+    try:
+        return bech32.decode(text, bech32.NODE)
+    except AppError:
+        return b""

@@ -1,0 +1,154 @@
+"""The commands of a user, through click, with a whole network behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from sds_node.cli.output import Commands
+from sds_node.cli.user import add_user_commands
+from sds_node.client.home import UserHome
+from sds_node.keystore import Kind, StoredKey
+from tests.sds_node.client.network import Network, network, wallet_key
+from tests.sds_node.rules.support import CHAIN_ID
+
+PASSWORD = "correct horse"
+Run = Callable[..., Any]
+
+
+@click.group(cls=Commands)
+def root() -> None:
+    """As ``ppd``."""
+
+
+add_user_commands(root)
+
+
+async def run(folder: Path, *arguments: str, code: int = 0, given: bytes | None = None, user: int = 1) -> Result:
+    """A command in a thread of its own, which makes its own event loop."""
+    split = 2 if arguments[0] == "user" else 1
+    options = ["--home", str(folder / f"home{user}"), "--password-file", str(folder / "password")]
+    result: Result = await asyncio.to_thread(CliRunner().invoke, root, [*arguments[:split], *options, *arguments[split:]], input=given)
+    assert result.exit_code == code, (result.exit_code, result.output)
+    assert "Traceback" not in result.output
+    return result
+
+
+async def told(folder: Path, *arguments: str, **changes: Any) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((await run(folder, *arguments, "--json", **changes)).stdout)
+    return value
+
+
+async def user(folder: Path, net: Network, number: int = 1) -> None:
+    (folder / "password").write_text(PASSWORD)
+    (folder / "password").chmod(0o600)
+    home = UserHome(folder / f"home{number}")
+    address = home.add_wallet(StoredKey(Kind.WALLET, wallet_key(number).raw), PASSWORD)
+    await run(folder, "setup", "--wallet", address, "--meta-node", str(net.where), "--chain-id", CHAIN_ID, user=number)
+
+
+@pytest.mark.asyncio
+async def test_a_file_goes_in_is_listed_fetched_shared_removed_and_restored(tmp_path: Path) -> None:
+    source = tmp_path / "photo.jpg"
+    source.write_bytes(b"a photo" * 1_000)
+    async with network(tmp_path, 3, wallets=2, is_live=True) as net:
+        await user(tmp_path, net)
+        await user(tmp_path, net, 2)
+        stored = await told(tmp_path, "put", str(source), "photos/")
+        assert (stored["name"], stored["size_bytes"]) == ("photos/photo.jpg", 7_000)
+        assert stored["charged_noz"] == 3 * (7_000 + 16)
+        assert stored["file_hash"].startswith("v05j1m5")
+        listed = await told(tmp_path, "list", "photos")
+        assert [one["path"] for one in listed["entries"]] == ["photos/photo.jpg"]
+        await run(tmp_path, "get", "photos/photo.jpg", str(tmp_path / "out.jpg"))
+        assert (tmp_path / "out.jpg").read_bytes() == source.read_bytes()
+        part = await run(tmp_path, "get", "photos/photo.jpg", "-", "--offset", "7", "--length", "7")
+        assert part.stdout_bytes == b"a photo"
+        link = (await told(tmp_path, "share", "photos/photo.jpg", "--expires", "2h", "--link-password", "pass word"))["link"]
+        await run(tmp_path, "get-shared", link, str(tmp_path / "shared.jpg"), "--link-password", "pass word", user=2)
+        assert (tmp_path / "shared.jpg").read_bytes() == source.read_bytes()
+        assert "password" in (await run(tmp_path, "get-shared", link, str(tmp_path / "x"), code=1, user=2)).stderr
+        assert len((await told(tmp_path, "shares"))["shares"]) == 1
+        await run(tmp_path, "unshare", link)
+        assert (await told(tmp_path, "mv", "photos/photo.jpg", "album/first.jpg"))["moved"] == 1
+        status = await told(tmp_path, "status", "album/first.jpg")
+        assert (status["health"]["fewest_healthy"], status["health"]["total_shares"]) == (3, 3)
+        assert "3 healthy ones" in (await run(tmp_path, "status", "album/first.jpg")).stdout
+        assert (await told(tmp_path, "renew", "album/first.jpg"))["renewed"] == 1
+        assert (await told(tmp_path, "rm", "album/first.jpg"))["removed"] == 1
+        assert [one["path"] for one in (await told(tmp_path, "trash"))["entries"]] == ["album/first.jpg"]
+        assert (await told(tmp_path, "restore", "album/first.jpg"))["restored"] == ["album/first.jpg"]
+        balance = await told(tmp_path, "balance")
+        assert balance["files"] == 3
+        assert balance["paid_noz"] > 0
+
+
+@pytest.mark.asyncio
+async def test_a_folder_goes_in_and_out_as_a_whole_in_few_commits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "many"
+    for number in range(60):
+        path = folder / f"d{number % 3}" / f"file{number}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"content {number}")
+    (folder / "link").symlink_to("/etc/passwd")
+    async with network(tmp_path, 3, is_live=True) as net:
+        await user(tmp_path, net)
+        done = await run(tmp_path, "put", "-r", str(folder), "--json")
+        assert json.loads(done.stdout)["files"] == 60
+        assert "left out" in done.stderr
+        assert net.counts["object.commit"] < 30
+        assert net.counts["lease.take"] == 1
+        got = await told(tmp_path, "get", "-r", "many", str(tmp_path / "back"))
+        assert (got["files"], got["failed"]) == (60, [])
+        for path in folder.rglob("*.txt"):
+            assert (tmp_path / "back" / path.relative_to(folder)).read_text() == path.read_text()
+        whole = (await told(tmp_path, "list", "-r"))["entries"]
+        assert len(whole) == 64
+        for most in (10, 64):
+            monkeypatch.setattr("sds_node.cli.user.MAX_SORTED", most)
+            in_parts = (await told(tmp_path, "list", "-r"))["entries"]
+            assert sorted(one["path"] for one in in_parts) == sorted(one["path"] for one in whole)
+
+
+@pytest.mark.asyncio
+async def test_wrong_use_is_code_2_and_what_cannot_be_done_is_code_1_with_a_sentence(tmp_path: Path) -> None:
+    async with network(tmp_path, 3, is_live=True) as net:
+        await user(tmp_path, net)
+        assert "no file nothing" in (await run(tmp_path, "get", "nothing", code=1)).stderr
+        assert "to store all in it, say -r" in (await run(tmp_path, "put", str(tmp_path), code=2)).stderr
+        assert "cannot be read" in (await run(tmp_path, "put", str(tmp_path / "nowhere"), code=1)).stderr
+        assert "say of which FILE" in (await run(tmp_path, "status", code=2)).stderr
+        assert "no folder there" in (await run(tmp_path, "list", "there", code=1)).stderr
+        assert "neither . nor .." in (await run(tmp_path, "mkdir", "a/../b", code=1)).stderr
+        assert "a time as" in (await run(tmp_path, "share", "x", "--expires", "soon", code=2)).stderr
+        assert "there is no user" in (await run(tmp_path, "list", code=1, user=9)).stderr
+        (tmp_path / "password").write_text("another one")
+        assert "password does not open" in (await run(tmp_path, "list", code=1)).stderr
+
+
+@pytest.mark.asyncio
+async def test_standard_input_is_stored_and_an_idempotency_key_gives_the_first_result_again(tmp_path: Path) -> None:
+    async with network(tmp_path, 3, is_live=True) as net:
+        await user(tmp_path, net)
+        await told(tmp_path, "put", "-", "piped.bin", given=b"from a pipe")
+        assert (await run(tmp_path, "get", "piped.bin", "-")).stdout_bytes == b"from a pipe"
+        (tmp_path / "f").write_text("once")
+        first = await told(tmp_path, "put", str(tmp_path / "f"), "--key", "k1")
+        assert await told(tmp_path, "put", str(tmp_path / "f"), "--key", "k1") == first
+        assert "another put" in (await run(tmp_path, "put", str(tmp_path / "f"), "g", "--key", "k1", code=1)).stderr
+        assert net.counts["object.commit"] == 2
+
+
+@pytest.mark.asyncio
+async def test_a_network_with_few_nodes_is_warned_about(tmp_path: Path) -> None:
+    async with network(tmp_path, 1, is_live=True) as net:
+        await user(tmp_path, net)
+        (tmp_path / "f").write_text("alone")
+        assert "too few nodes" in (await run(tmp_path, "put", str(tmp_path / "f"))).stderr

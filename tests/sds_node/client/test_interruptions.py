@@ -1,0 +1,212 @@
+"""What goes wrong on the way: nodes die, meta nodes start anew, commands are interrupted, leases end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sds_node import asking
+from sds_node.client.errors import NotEnoughOzone, SourceChanged, StorageError
+from sds_node.client.sources import FileSource
+from sds_node.wire.errors import Refused
+from tests.sds_node.client.network import Network, network
+
+MIB = 1 << 20
+
+
+def content(number: int, size_bytes: int) -> bytes:
+    return random.Random(number).randbytes(size_bytes)
+
+
+class Stopped(Exception):
+    """As an interrupt."""
+
+
+async def interrupted_put(net: Network, source: Path, state: Path, name: str, asks: int = 1) -> None:
+    """A put of which ``asks`` segments are stored and no other is placed, when it is cancelled."""
+    stuck = asyncio.Event()
+
+    async def serve(handler: Any, stream: Any, connection: Any) -> None:
+        if net.counts[asking.PLACE_PUT] > asks:
+            stuck.set()
+            await asyncio.sleep(60)
+        await handler(stream, connection)
+
+    net.changes[asking.PLACE_PUT] = serve
+    async with net.storage(state=state) as storage:
+        put = asyncio.create_task(storage.put(source, name))
+        await stuck.wait()
+        journal = state / "puts"
+        async with asyncio.timeout(60):
+            while not any(b'"stored"' in path.read_bytes() for path in journal.iterdir()):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        put.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await put
+    del net.changes[asking.PLACE_PUT]
+    net.counts.clear()
+
+
+@pytest.mark.asyncio
+async def test_an_interrupted_put_goes_on_with_what_is_stored(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(content(1, 70 * MIB))
+    async with network(tmp_path, 1, is_live=True) as net:
+        await interrupted_put(net, source, tmp_path / "state", "big")
+        async with net.storage(state=tmp_path / "state") as storage:
+            stored = await storage.put(source, "big")
+            assert stored.is_resumed
+            assert net.counts[asking.PLACE_PUT] == 2  # of three segments
+            assert net.counts.get(asking.LEASE_TAKE, 0) <= 1  # for the folder's check there is none; the lease is the old one
+            await storage.get("big", tmp_path / "out")
+            assert (tmp_path / "out").read_bytes() == source.read_bytes()
+            assert list((tmp_path / "state" / "puts").iterdir()) == []
+
+
+@pytest.mark.asyncio
+async def test_a_put_of_a_file_that_changed_or_whose_lease_is_gone_begins_anew_under_another_key(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(content(2, 34 * MIB))
+    async with network(tmp_path, 1, is_live=True) as net:
+        await interrupted_put(net, source, tmp_path / "state", "big")
+        await net.restart()
+        async with net.storage(state=tmp_path / "state") as storage:
+            stored = await storage.put(source, "big")
+            assert not stored.is_resumed
+            assert net.counts[asking.LEASE_TAKE] == 1
+            assert b"".join([bytes(one) async for one in storage.read("big")]) == source.read_bytes()
+
+
+@pytest.mark.asyncio
+async def test_no_segment_goes_out_twice_under_one_key_with_other_content(tmp_path: Path) -> None:
+    """A file whose times lie: the journal finds it, and its segments have other roots than those that went out."""
+    source = tmp_path / "source"
+    source.write_bytes(content(3, 34 * MIB))
+    async with network(tmp_path, 1, is_live=True) as net:
+        await interrupted_put(net, source, tmp_path / "state", "big")
+        (journal,) = (tmp_path / "state" / "puts").glob("*.put")
+        before = journal.read_bytes()
+        data = bytearray(source.read_bytes())
+        data[5] ^= 1
+        source.write_bytes(data)
+        async with net.storage(state=tmp_path / "state") as storage:
+            # As if the file had kept its times: the journal says those that it has now, and is where they lead.
+            new, journals = FileSource(source), storage._uploads._journals
+            assert journals is not None
+            journal.unlink()
+            head, _, rest = before.partition(b"\n")
+            said = json.loads(head)
+            assert said["identity"] != new.identity
+            journals._path(new, "big", False).write_bytes(json.dumps(said | {"identity": new.identity}).encode() + b"\n" + rest)
+            stored = await storage.put(source, "big")
+            assert not stored.is_resumed
+            assert b"".join([bytes(one) async for one in storage.read("big")]) == bytes(data)
+
+
+@pytest.mark.asyncio
+async def test_an_interrupted_get_goes_on_where_it_was(tmp_path: Path) -> None:
+    data = content(4, 70 * MIB)
+    for public in (False, True):
+        folder = tmp_path / str(public)
+        folder.mkdir()
+        async with network(folder, 1) as net, net.storage() as storage:
+            await storage.put(data, "big", public=public)
+            target = folder / "out"
+
+            def stop(done: int, total: int) -> None:
+                if done > 40 * MIB:
+                    raise Stopped
+
+            with pytest.raises(Stopped):
+                await storage.get("big", target, progress=stop)
+            assert not target.exists()
+            net.counts.clear()
+            begun = list[int]()
+            await storage.get("big", target, progress=lambda done, _, begun=begun: begun.append(done))  # type: ignore[misc]
+            assert begun[0] > 32 * MIB
+            assert net.counts[asking.PLACE_GET] == 1  # two segments in one
+            assert target.read_bytes() == data
+            assert [one.name for one in folder.iterdir() if ".part" in one.name or ".note" in one.name] == []
+
+
+@pytest.mark.asyncio
+async def test_a_meta_node_that_starts_anew_costs_no_more_than_another_session_and_lease(tmp_path: Path) -> None:
+    async with network(tmp_path, 3) as net, net.storage() as storage:
+        await storage.put(b"before", "a")
+        await net.restart()
+        assert b"".join([bytes(one) async for one in storage.read("a")]) == b"before"
+        await net.restart()
+        await storage.put(b"after", "b")
+        assert sorted([one.path async for one in storage.list()]) == ["a", "b"]
+
+
+@pytest.mark.asyncio
+async def test_nodes_that_die_are_done_without(tmp_path: Path) -> None:
+    data = content(5, 3 * MIB)
+    async with network(tmp_path, 8) as net, net.storage() as storage:
+        await net.nodes[2].server.close()
+        stored = await storage.put(data, "f")
+        assert stored.charged_noz > 0
+        for number in (4, 5, 6):
+            await net.nodes[number].server.close()
+        assert b"".join([bytes(one) async for one in storage.read("f")]) == data
+
+
+@pytest.mark.asyncio
+async def test_a_wallet_without_ozone_is_told_to_buy_some(tmp_path: Path) -> None:
+    async with network(tmp_path, 3) as net, net.storage(5) as storage:
+        with pytest.raises(NotEnoughOzone, match="buy ozone"):
+            await storage.put(b"x", "f")
+        await net.buys(5, 300_000)
+        await storage.put(b"x", "f")
+        warned = await storage.warnings(charged_noz=10**6)
+        assert "buy more" in warned[0]
+
+
+@pytest.mark.asyncio
+async def test_leases_are_ended_and_what_is_left_comes_back(tmp_path: Path) -> None:
+    async with network(tmp_path, 3) as net:
+        async with net.storage() as storage:
+            await storage.put(b"x" * 1_000, "f")
+            assert (await storage.balance()).open_leases == 1
+        assert net.counts[asking.LEASE_END] == 1
+
+
+@pytest.mark.asyncio
+async def test_a_source_that_is_not_as_long_as_was_said_is_refused(tmp_path: Path) -> None:
+    async def stream(*pieces: bytes) -> Any:
+        for piece in pieces:
+            yield piece
+
+    async with network(tmp_path, 3) as net, net.storage() as storage:
+        await storage.put(stream(b"ab", b"cd"), "right", size_bytes=4)
+        for size in (3, 5):
+            with pytest.raises(SourceChanged):
+                await storage.put(stream(b"ab", b"cd"), "wrong", size_bytes=size)
+        with pytest.raises(StorageError, match="give size_bytes"):
+            await storage.put(stream(b"ab"), "wrong")
+        assert [one.path async for one in storage.list()] == ["right"]
+
+
+@pytest.mark.asyncio
+async def test_one_refused_object_does_not_take_the_others_of_its_commit_along(tmp_path: Path) -> None:
+    async with network(tmp_path, 3) as net, net.storage() as storage:
+
+        async def serve(handler: Any, stream: Any, connection: Any) -> None:
+            if net.counts[asking.OBJECT_COMMIT] == 1:
+                await stream.receive_all(1 << 20)
+                raise Refused(asking.ACK_REFUSED, "an acknowledgement does not hold")
+            await handler(stream, connection)
+
+        await storage.put(b"warm", "warm")
+        net.counts.clear()
+        net.changes[asking.OBJECT_COMMIT] = serve
+        results = await asyncio.gather(*(storage.put(b"x%d" % n, f"f{n}") for n in range(5)), return_exceptions=True)
+        assert sum(isinstance(one, BaseException) for one in results) <= 1
+        assert len([one async for one in storage.list()]) >= 5

@@ -1,0 +1,77 @@
+"""Links: another wallet reads one version of a file, with a password or without."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sds_node.client.errors import BadName, NotFound, StorageError, WrongPassword
+from sds_node.client.sharing import local_name, parse_link
+from tests.sds_node.client.network import network
+
+
+@pytest.mark.asyncio
+async def test_who_has_the_link_reads_the_file_and_nobody_else(tmp_path: Path) -> None:
+    async with network(tmp_path, 3, wallets=2) as net, net.storage() as owner, net.storage(2) as other:
+        await owner.put(b"for a friend", "letters/to a friend.txt")
+        link = await owner.share("letters/to a friend.txt", expires_s=3_600)
+        found = await other.get_shared(link.link, tmp_path / "got")
+        assert (tmp_path / "got").read_bytes() == b"for a friend"
+        assert (found.name, found.owner) == ("to a friend.txt", owner.wallet)
+        assert [one.link async for one in owner.shares()] == [link.link]
+        with pytest.raises(BadName, match="lost what stood after"):
+            await other.open_shared(link.link.partition("#")[0])
+        other_secret = link.link[:-4] + ("AAAA" if link.link[-4:] != "AAAA" else "BBBB")
+        with pytest.raises(StorageError):
+            await other.open_shared(other_secret)
+        net.clock.now_s += 3_700
+        with pytest.raises(NotFound):
+            await other.open_shared(link.link)
+
+
+@pytest.mark.asyncio
+async def test_a_password_is_needed_where_there_is_one(tmp_path: Path) -> None:
+    async with network(tmp_path, 3, wallets=2) as net, net.storage() as owner, net.storage(2) as other:
+        await owner.put(b"private", "p")
+        await owner.put(b"public", "q", public=True)
+        for name, wanted in (("p", b"private"), ("q", b"public")):
+            link = (await owner.share(name, password="pässwörd")).link
+            for wrong in (None, "another"):
+                with pytest.raises(WrongPassword):
+                    await other.open_shared(link, wrong)
+            await other.get_shared(link, tmp_path / name, password="pässwörd")
+            assert (tmp_path / name).read_bytes() == wanted
+            await owner.unshare(link)
+            with pytest.raises(NotFound):
+                await other.open_shared(link, "pässwörd")
+
+
+@pytest.mark.asyncio
+async def test_a_link_leads_to_the_version_it_was_made_for_and_ends_with_it(tmp_path: Path) -> None:
+    async with network(tmp_path, 3, wallets=2) as net, net.storage() as owner, net.storage(2) as other:
+        await owner.put(b"first", "f")
+        link = (await owner.share("f")).link
+        await other.get_shared(link, tmp_path / "first")
+        await owner.put(b"second", "f")
+        with pytest.raises(NotFound):
+            await other.open_shared(link)
+        assert (tmp_path / "first").read_bytes() == b"first"
+
+
+def test_a_name_of_somebody_else_stays_in_its_folder() -> None:
+    for given, wanted in (
+        ("../../etc/passwd", "passwd"), ("..", "file"), ("/", "file"), ("a\\b\\c.txt", "c.txt"), ("-rf", "file"), ("x\x1b[2J.txt", "x[2J.txt"), ("ok", "ok"),
+    ):  # fmt: skip
+        assert local_name(given, "file") == wanted
+    assert len(local_name("é" * 500, "file").encode()) <= 200
+
+
+def test_a_link_is_read_in_one_form() -> None:
+    text = "sds://0123456789abcdef_0123456789_abcdef"
+    assert parse_link(text)[0].secret == b""
+    assert parse_link(f"{text}/pass")[1] == "pass"
+    assert len(parse_link(f"{text}#{'A' * 43}")[0].secret) == 32
+    for wrong in (f"{text}#", f"{text}#short", f"{text}#{'A' * 42}B", f"{text}#{'!' * 43}", "sds://nothing", "x" * 500):
+        with pytest.raises(BadName):
+            parse_link(wrong)

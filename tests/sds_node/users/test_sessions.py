@@ -1,0 +1,179 @@
+"""A session is the connection's key under a wallet's grant; everything else needs one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chain.codec.canonical import encode
+from chain.crypto import address as bech32
+from modules.settlement.documents import GRANT_DOMAIN, SessionGrant
+from sds_node import asking
+from sds_node.client.session import open_session
+from sds_node.meta.rules.refusals import NOT_ENOUGH
+from sds_node.meta.users import sessions as module
+from sds_node.meta.users.sessions import Sessions
+from sds_node.p2p import address_of
+from sds_node.wire.errors import BadRequest, Busy, Refused
+from tests.sds_node.rules.support import CHAIN_ID, message, wallet, wallet_key
+from tests.sds_node.users.support import Clock, Meta, User, meta_node
+
+pytestmark = pytest.mark.asyncio
+
+
+def grant(user: User, signer: int | None = None, **changes: Any) -> dict[str, Any]:
+    """The user's own grant with changes, signed again."""
+    made = SessionGrant.FromString(user.session.grant.body)
+    for name, value in changes.items():
+        if name == "actions":
+            made.ClearField("actions")
+            made.actions.extend(value)
+        else:
+            setattr(made, name, value)
+    body = encode(made)
+    key = wallet_key(signer or user.number)
+    return {"body": body, "public_key": key.public_key.raw, "signature": key.sign(GRANT_DOMAIN + b"\x00" + body)}
+
+
+async def refused(code: int, user: User, method: str, head: Any, body: Any = None) -> str:
+    with pytest.raises(Refused) as caught:
+        await user.ask(method, head, None, body)
+    assert caught.value.code == code, caught.value
+    assert len(caught.value.text) > 20
+    return caught.value.text
+
+
+async def open_with(meta: Meta, document: dict[str, Any], user: User) -> str:
+    return await refused(asking.BAD_GRANT, user, asking.SESSION_OPEN, asking.SessionHead(grant=document))
+
+
+async def test_a_session_tells_the_wallets_balance(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        user = await meta.user(is_open=False)
+        row = await user.open()
+        assert (row.wallet, row.paid_noz, row.promo_noz, row.height) == (bech32.encode(wallet(1)), str(10**12), "0", 102)
+        assert (await user.ask(asking.WALLET_INFO, None, asking.WalletRow)) == row
+        stranger = await meta.user(2)
+        assert (await stranger.ask(asking.WALLET_INFO, None, asking.WalletRow)).paid_noz == "0"
+
+
+async def test_every_request_of_a_user_needs_a_session(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        user = await meta.user(is_open=False)
+        methods = set(meta.users.handlers()) - {asking.SESSION_OPEN}
+        assert len(methods) == 15
+        for method in sorted(methods):
+            await refused(asking.NO_SESSION, user, method, None)
+
+
+async def test_only_the_wallets_grant_for_this_very_key_opens_a_session(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        user, other = await meta.user(is_open=False), await meta.user(2, is_open=False)
+        now_s = int(meta.clock())
+        assert "call with the session's key" in await open_with(meta, {"body": other.session.grant.body}, user)
+        assert "has not signed" in await open_with(meta, grant(user, signer=2), user)
+        assert "another chain" in await open_with(meta, grant(user, chain_id="other-1"), user)
+        assert "actions" in await open_with(meta, grant(user, actions=[2, 1]), user)
+        assert "action" in await open_with(meta, grant(user, actions=[]), user)
+        assert "times" in await open_with(meta, grant(user, expires_s=now_s), user)
+        assert "times" in await open_with(meta, grant(user, not_before_s=now_s + 5), user)
+        assert "times" in await open_with(meta, grant(user, expires_s=now_s + 90_000), user)
+        assert "nonce" in await open_with(meta, grant(user, nonce=b"n"), user)
+        assert "wallet" in await open_with(meta, grant(user, wallet="st1nobody"), user)
+        assert "canonical" in await open_with(meta, {"body": b"\xff" * 100}, user)
+        assert "canonical" in await open_with(meta, {}, user)
+        await refused(asking.NO_SESSION, user, asking.WALLET_INFO, None)
+        await user.ask(asking.SESSION_OPEN, asking.SessionHead(grant=grant(user)))
+
+
+async def test_bytes_that_are_no_message_are_a_bad_request(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        user = await meta.user()
+        for method in sorted(set(meta.users.handlers()) - {asking.OBJECT_COMMIT}):
+            with pytest.raises(BadRequest):
+                await user.peer.ask(method, b"\xff" * 40)
+        with pytest.raises(BadRequest):
+            await user.peer.ask(asking.OBJECT_COMMIT, b"", b"\xff" * 40)
+
+
+async def test_a_session_ends_with_its_grant(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        user = await meta.user(life_s=100)
+        meta.clock.wait(99)
+        await user.ask(asking.WALLET_INFO, None)
+        meta.clock.wait(1)
+        await refused(asking.NO_SESSION, user, asking.WALLET_INFO, None)
+        meta.users.sessions.expire(meta.clock())
+        assert len(meta.users.sessions) == 0
+
+
+async def test_a_grant_for_reading_alone_gives_no_places_to_store(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        user = await meta.user(actions=[1])
+        lease_id = await user.lease(10**6)
+        await refused(asking.BAD_GRANT, user, asking.PLACE_PUT, asking.PlacePutHead(lease_id=lease_id, segments=[asking.PutAsk()]))
+
+
+async def test_a_wallet_has_a_bounded_number_of_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SESSIONS_OF_WALLET", 2)
+    async with meta_node(tmp_path) as meta:
+        first = await meta.user()
+        await meta.user(life_s=50)
+        third = await meta.user(is_open=False)
+        text = await refused(asking.BAD_GRANT, third, asking.SESSION_OPEN, asking.SessionHead(grant=third.session.grant))
+        assert "2 sessions" in text
+        await first.open()  # its own goes on
+        await meta.user(2)
+        meta.clock.wait(50)
+        await third.open()
+
+
+async def test_opening_again_and_again_keeps_one_session() -> None:
+    clock = Clock()
+    held = Sessions(CHAIN_ID, clock)
+    session = open_session(wallet_key(1), CHAIN_ID, max_noz=5, actions=[1], clock=clock)
+    for _ in range(3_000):
+        held.open(session.grant, address_of(session.public_key))
+    assert len(held) == 1
+    assert len(held._ends) < 2_000
+
+
+async def test_shares_may_be_tried_ten_times_a_second(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        user = await meta.user()
+        head = asking.ShareOpenHead(share_id="0123456789abcdef")
+        for _ in range(10):
+            await refused(asking.NOT_HELD, user, asking.SHARE_OPEN, head)
+        with pytest.raises(Busy):
+            await user.ask(asking.SHARE_OPEN, head)
+        await user.open()  # does not help
+        with pytest.raises(Busy):
+            await user.ask(asking.SHARE_OPEN, head)
+        meta.clock.wait(0.15)
+        await refused(asking.NOT_HELD, user, asking.SHARE_OPEN, head)
+
+
+async def test_leases_and_orders_of_a_wallet_are_bounded_over_its_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OPERATIONS_PER_S", 2)
+    async with meta_node(tmp_path) as meta:
+        users = [await meta.user() for _ in range(2)]
+        for user in users:
+            await user.lease(10)
+        with pytest.raises(Busy):
+            await users[0].lease(10)
+        with pytest.raises(Busy):
+            await users[1].order()
+        meta.clock.wait(1)
+        await users[1].lease(10)
+
+
+async def test_a_wallet_that_the_ledger_does_not_know_leaves_nothing_in_its_log(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        stranger = await meta.user(2)
+        before = meta.ledger.head.sequence
+        await refused(asking.LEDGER_CODES + NOT_ENOUGH, stranger, asking.LEASE_TAKE, asking.LeaseHead(noz=5, seconds=60, fund=1))
+        order = stranger.signed_order(delete=message("DeleteFiles", lookup_ids=[b"l" * 32]))
+        await refused(asking.NOT_HELD, stranger, asking.FILE_ORDER, asking.OrderHead(order=order))
+        assert meta.ledger.head.sequence == before
