@@ -10,6 +10,7 @@ Source: storage-protocol.md 4.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
@@ -46,6 +47,7 @@ def decoded(cls: Any, body: bytes) -> Any | None:
     return document if encode(known(document)) == body else None
 
 
+@lru_cache(maxsize=4_096)
 def is_ledger_key(key: bytes) -> bool:
     """True for an ed25519 public key (32 bytes) of the prime group: one under which no signature holds for every message."""
     return len(key) == KEY_BYTES and crypto_core_ed25519_is_valid_point(key)

@@ -120,7 +120,7 @@ class Hellos:
         seen.is_relayed = said.wants_relay
         if before is not None:
             seen.score_change, seen.killed_s = before.score_change, before.killed_s
-        if said.was_killed and not was_online and now_s - seen.killed_s >= KILLED_S:
+        if said.was_killed and now_s - seen.killed_s >= KILLED_S:
             seen.score_change, seen.killed_s = seen.score_change + KILLED_SCORE, now_s
         if not said.wants_relay:
             seen.endpoint = self._endpoint(said.endpoint, host, row)

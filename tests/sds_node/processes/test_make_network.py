@@ -31,8 +31,8 @@ class Made:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "tools.network", "--folder", str(self.folder), "--ports", str(self.first_port), "--nodes", str(NODES)]
-        log = (self.folder.parent / "network.log").open("a")
-        self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, text=True, start_new_session=True)
+        with (self.folder.parent / "network.log").open("a") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, text=True, start_new_session=True)
         until(lambda: self.is_up(), UP_S, self.told)
 
     def is_up(self) -> bool:
