@@ -22,7 +22,9 @@ from chain.store.kv import MemoryBackend
 from sds_node import asking, transfers
 from sds_node.cli.ppd import cli as ppd
 from sds_node.cli.spd import cli as spd
+from sds_node.meta.daemon.web import METRICS as SPD_METRICS
 from sds_node.meta.rules import refusals
+from sds_node.resource.daemon.metrics import METRICS as PPD_METRICS
 from sds_node.wire import errors as wire_errors
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -106,6 +108,17 @@ def metrics_page() -> str:
     lines.append("its own: `[instrumentation] prometheus = true` in config.toml.\n")
     lines += ["| name | type | labels | meaning |", "|---|---|---|---|"]
     lines += [f"| `{one.name}` | {one.kind} | {', '.join(one.labels)} | {one.help} |" for one in sorted(METRICS, key=lambda one: one.name)]
+    for title, served, declared in (
+        ("ppd", "`monitor.host` and `monitor.port`", PPD_METRICS),
+        ("spd", "`metrics.host` and `metrics.port`", SPD_METRICS),
+    ):
+        lines += [
+            f"\n## {title}\n",
+            f"At `/metrics` of {served} in its config.toml, on loopback by default.\n",
+            "| name | type | labels | meaning |",
+            "|---|---|---|---|",
+        ]
+        lines += [f"| `{one.name}` | {one.kind} | {', '.join(one.labels)} | {one.help} |" for one in sorted(declared, key=lambda one: one.name)]
     return "\n".join(lines) + "\n"
 
 

@@ -15,8 +15,8 @@ import click
 
 from chain.crypto.keys import PrivateKey
 from sds_node.cli import output
+from sds_node.control import ControlError, NotRunning, ask
 from sds_node.resource.daemon.config import Config
-from sds_node.resource.daemon.control import ControlError, NotRunning, ask
 from sds_node.resource.daemon.home import Home, HomeError, default_home
 from sds_node.resource.daemon.node import NodeBroken
 from sds_node.resource.receipts import ReceiptsError

@@ -15,9 +15,9 @@ from chain.crypto.hd import DEFAULT_PATH, derive, new_mnemonic
 from sds_node import keystore, p2p, settings
 from sds_node.cli.node_common import home_of, home_option, run
 from sds_node.cli.output import new_password, other_password, output_option, password, password_option, remark, show, table
+from sds_node.control import NotRunning, ask
 from sds_node.keystore import KeyFileError, Kind, StoredKey
 from sds_node.resource.daemon.config import Config, checked, split_endpoint
-from sds_node.resource.daemon.control import NotRunning, ask
 from sds_node.resource.daemon.home import Account, Home
 from sds_node.value_chain.client import ValueChain
 

@@ -30,11 +30,11 @@ from sds_node.cli.output import (
     table,
     time_text,
 )
+from sds_node.control import NotRunning
 from sds_node.keystore import Kind
 from sds_node.p2p import parse_address
 from sds_node.resource import store as shares
 from sds_node.resource.daemon.config import Config, capacity_bytes, reserve_bytes
-from sds_node.resource.daemon.control import NotRunning
 from sds_node.resource.daemon.home import Home, HomeError
 from sds_node.resource.daemon.running import Running
 from sds_node.resource.receipts import open_receipts

@@ -17,6 +17,8 @@ from chain.crypto.keys import PrivateKey
 from sds_node import keystore
 from sds_node import settings as settings_file
 from sds_node.cli.output import OURS, Commands, configure_logs, output_option, password, password_option, remark, show
+from sds_node.cli.spd_epochs import epoch_batch, verify_epoch
+from sds_node.control import ControlError, ControlServer, ask
 from sds_node.keystore import Kind, StoredKey
 from sds_node.meta.books.books import BooksError
 from sds_node.meta.daemon.home import DEFAULT, Home, HomeError, Keys, Network, Settings
@@ -26,7 +28,6 @@ from sds_node.meta.daemon.running import Running
 from sds_node.meta.ledger.errors import LedgerError
 from sds_node.meta.relay.reading import ObservingError
 from sds_node.meta.users.roots import RootsError
-from sds_node.resource.daemon.control import ControlError, ControlServer, ask
 
 VERSION: Final = "0.1.0"
 SPD_ERRORS: Final[tuple[type[Exception], ...]] = (*OURS, ConfigError, HomeError, LedgerError, BooksError, RootsError, ObservingError, ControlError)
@@ -231,7 +232,7 @@ def completion(shell: str) -> None:
     click.Group.main(cli, args=[], prog_name="spd", complete_var="_SPD_COMPLETE")
 
 
-for _command in (start, stop, status, init):
+for _command in (start, stop, status, init, verify_epoch, epoch_batch):
     cli.add_command(_command)
 
 

@@ -1,6 +1,6 @@
 """``ppd put``, ``ppd get``, ``ppd get-shared``: files and folders into the network and back.
 
-put -r ─► folder here, walked ─► up to 32 puts at a time, committed together ─► totals; what failed is named, the others are there
+put -r ─► folder here, walked ─► up to 64 puts at a time, committed together ─► totals; what failed is named, the others are there
 get -r ─► folder there, walked ─► files here, each whole or not at all
 """
 
@@ -24,7 +24,7 @@ from sds_node.cli.user_common import EXPECTED, Progress, told, user_command, war
 from sds_node.client import Entry, PutResult, Storage, StorageError
 from sds_node.handles import SHARE_PREFIX
 
-AT_ONCE: Final = 32
+AT_ONCE: Final = 64
 MAX_TOLD: Final = 10_000
 """Results of single files in one JSON object."""
 

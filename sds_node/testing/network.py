@@ -109,7 +109,9 @@ class StorageNetwork:
     async def start_meta(self) -> None:
         """The meta node, at 127.0.0.1."""
         root = self.folder / "meta"
-        settings = meta_home.Settings(network=meta_home.Network(port=0), times=meta_home.Times(hello_s=1, status_s=2, window_s=1))
+        settings = meta_home.Settings(
+            network=meta_home.Network(port=0), metrics=meta_home.Metrics(port=0), times=meta_home.Times(hello_s=1, status_s=2, window_s=1)
+        )
         home = meta_home.Home(root, settings)
         if not (root / "config.toml").exists():
             home.make()

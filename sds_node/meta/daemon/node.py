@@ -30,6 +30,7 @@ from sds_node.meta.daemon.activation import Activation
 from sds_node.meta.daemon.home import Home
 from sds_node.meta.daemon.info import Info
 from sds_node.meta.daemon.ticker import Ticker
+from sds_node.meta.daemon.web import Monitor
 from sds_node.meta.ledger.engine import Ledger
 from sds_node.meta.nodes.calls import NodeCalls
 from sds_node.meta.nodes.hello import Hellos
@@ -44,6 +45,7 @@ from sds_node.meta.rules.call import STATE_KEY
 from sds_node.meta.rules.tables import STATE
 from sds_node.meta.users import Users
 from sds_node.meta.users.roots import ShareRoots, open_roots
+from sds_node.monitoring import Values
 from sds_node.value_chain.client import ValueChain
 from sds_node.value_chain.sender import Sender
 from sds_node.wire.identity import Identity
@@ -96,6 +98,8 @@ class MetaNode:
             self.listening = await self.server.listen(self.settings.network.host, self.settings.network.port)
             undo.push_async_callback(self.server.close)
             self._own.endpoint = self.settings.network.endpoint or endpoint_text(*self.listening)
+            if self.settings.metrics.port:
+                await self.monitor.start(self.settings.metrics.host, self.settings.metrics.port)
             for name, loop in self._loops().items():
                 self._run(name, loop)
             undo.pop_all()
@@ -168,6 +172,7 @@ class MetaNode:
         if self.settings.network.is_relay:
             serve(self.wire)
         self.server = Server(self.wire)
+        self.monitor = Monitor(self.status, self.values)
 
     def _loops(self) -> dict[str, Coroutine[Any, Any, None]]:
         loops = {
@@ -190,6 +195,36 @@ class MetaNode:
         """Numbers of the nodes that are heard of."""
         return [number for number, row in self.registry.rows().items() if self.registry.is_online(row)]
 
+    def problems(self) -> list[str]:
+        """What is wrong, in sentences."""
+        found = []
+        if not self.observer.is_ready:
+            found.append(f"the ledger is at height {self.observer.height}, the value chain at {self.observer.chain_height}, or it does not answer")
+        if self.reporter.last_problem:
+            found.append(self.reporter.last_problem)
+        if self.failed is not None and self.failed.done():
+            found.append("a part of the node has ended: see its log")
+        return found
+
+    def values(self) -> Values:
+        """Of ``web.METRICS``."""
+        rows = self.registry.rows()
+        plain: dict[str, float] = {
+            "spd_is_healthy": not self.problems(),
+            "spd_chain_height": self.observer.chain_height,
+            "spd_observed_height": self.observer.height,
+            "spd_ledger_sequence": self.ledger.head.sequence,
+            "spd_sessions": len(self.users.sessions),
+            "spd_leases": len(self.users.leases),
+            "spd_connections": len(self.wire.connections),
+            "spd_settled_noz_total": self.windows.settled_noz,
+            "spd_settled_receipts_total": self.windows.settled_leaves,
+            "spd_epochs_reported_total": self.reporter.reported,
+        }
+        found: Values = {name: {(): float(value)} for name, value in plain.items()}
+        found["spd_nodes"] = {("known",): len(rows), ("online",): len(self.online()), ("eligible",): self.registry.count()}
+        return found
+
     def status(self) -> dict[str, Any]:
         """What an operator is told."""
         head = self.ledger.head
@@ -209,11 +244,12 @@ class MetaNode:
             "sessions": len(self.users.sessions),
             "leases": len(self.users.leases),
             "reported": self.reporter.reported,
-            "report_problem": self.reporter.last_problem,
+            "problems": self.problems(),
         }
 
     async def stop(self) -> None:
         """End in order: nothing that was answered is lost."""
+        await self.monitor.close()
         await self.server.close()
         for task in self._tasks:
             task.cancel()

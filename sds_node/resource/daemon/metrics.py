@@ -1,32 +1,10 @@
-"""What a resource node measures, for Prometheus. ``METRICS`` declares everything; each is read when somebody asks.
-
-ResourceNode, Upkeep, Hander, Withdrawer ─ plain numbers ─► render ─► /metrics
-"""
+"""What a resource node measures, for Prometheus. Each is read when somebody asks (``ResourceNode.values``)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
-Values = dict[str, dict[tuple[str, ...], float]]
-"""Of each metric, its value for each set of labels; the empty tuple where it has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """One metric: ``kind`` is counter or gauge; ``name`` as Prometheus shows it."""
-
-    name: str
-    kind: str
-    help: str
-    labels: tuple[str, ...] = ()
-
+from sds_node.monitoring import Declared
 
 METRICS: Final = (
     Declared("ppd_started_seconds", "gauge", "When this run began, Unix seconds."),
@@ -52,26 +30,3 @@ METRICS: Final = (
     Declared("ppd_chain_age_seconds", "gauge", "How old what is known of the value chain is."),
     Declared("ppd_withdrawn_wei_total", "counter", "Earnings withdrawn by themselves in this run, wei."),
 )
-
-
-def render(values: Values) -> bytes:
-    """The values as Prometheus reads them; what has none is left out."""
-    registry = CollectorRegistry()
-    registry.register(_Collector(values))
-    return generate_latest(registry)
-
-
-class _Collector:
-    def __init__(self, values: Values) -> None:
-        self._values = values
-
-    def collect(self) -> Iterator[Metric]:
-        for declared in METRICS:
-            family: Any
-            if declared.kind == "counter":
-                family = CounterMetricFamily(declared.name, declared.help, labels=declared.labels)
-            else:
-                family = GaugeMetricFamily(declared.name, declared.help, labels=declared.labels)
-            for labels, value in self._values.get(declared.name, {}).items():
-                family.add_metric(labels, value)
-            yield family

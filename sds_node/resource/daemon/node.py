@@ -26,13 +26,13 @@ from google.protobuf.message import DecodeError
 from sds_node import transfers
 from sds_node.asking import MAX_ANSWER_BYTES, NODE_EARNINGS, NodeEarningsReply, NodeHello
 from sds_node.documents import Authority
+from sds_node.monitoring import Values
 from sds_node.p2p import P2PError, address_of, format_address
 from sds_node.resource import store as shares
 from sds_node.resource.daemon.config import Config, MetaNode, capacity_bytes, endpoint_text, parse_meta_node, reserve_bytes, split_endpoint
 from sds_node.resource.daemon.handing import Asked, Hander
 from sds_node.resource.daemon.home import Home, State
 from sds_node.resource.daemon.links import MetaLink
-from sds_node.resource.daemon.metrics import Values
 from sds_node.resource.daemon.upkeep import Upkeep
 from sds_node.resource.daemon.withdrawing import Withdrawer
 from sds_node.resource.receipts import ReceiptsError, open_receipts

@@ -17,8 +17,8 @@ import structlog
 
 from chain.crypto import address as bech32
 from chain.crypto.keys import PrivateKey
+from sds_node.control import Command, ControlError, ControlServer
 from sds_node.resource.daemon.config import Config, threshold_wei
-from sds_node.resource.daemon.control import Command, ControlError, ControlServer
 from sds_node.resource.daemon.earnings import all_earnings
 from sds_node.resource.daemon.home import Home, HomeError
 from sds_node.resource.daemon.node import DRAIN_S, ResourceNode

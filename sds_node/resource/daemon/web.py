@@ -1,44 +1,26 @@
-"""The node's local HTTP: metrics for Prometheus, health, status as JSON, and a page that shows both to its owner.
+"""The node's local page and what feeds it; metrics and health beside it.
 
-    GET /          the page: earnings, score, health, fed by /status.json and /earnings.json every few seconds
-        /metrics   Prometheus        /health   200 or 503, JSON        /status.json        /earnings.json
-
-Nothing here changes anything. Only requests that name this machine are answered, so that a website in the owner's browser reads nothing by a name of
-its own that leads here; other sites' scripts get no permission to read either. Source: storage-interfaces.md 9 (observability).
+GET /          the page: earnings, score, health, fed by /status.json and /earnings.json every few seconds
+    /metrics   Prometheus        /health   200 or 503, JSON        /status.json        /earnings.json
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ipaddress
-import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import structlog
-import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
 
-from sds_node.resource.daemon.metrics import CONTENT_TYPE, Values, render
+from sds_node.monitoring import LocalPages, Values, health, render
+from sds_node.resource.daemon.metrics import METRICS
 
-log = structlog.get_logger("monitor")
-
-MAX_CONNECTIONS: Final = 100
 EARNINGS_S: Final = 15.0
 """Earnings are asked for at most this often, whoever looks at the page."""
-_HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-}
 
 
-class Monitor:
+class Monitor(LocalPages):
     """Serves what three functions tell: the status, the earnings, the metrics' values."""
 
     def __init__(
@@ -48,23 +30,8 @@ class Monitor:
         values: Callable[[], Awaitable[Values]],
     ) -> None:
         self._status, self._earnings, self._values = status, earnings, values
-        self._server: uvicorn.Server | None = None
-        self._task: asyncio.Task[None] | None = None
         self._known: tuple[float, dict[str, Any]] | None = None
         self._asking = asyncio.Lock()
-        self.host, self.port = "", 0
-
-    async def start(self, host: str, port: int) -> None:
-        """Listen at an IP address and a port, 0 for a free one. Raises OSError."""
-        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, port))
-        except OSError as error:
-            listener.close()
-            raise OSError(f"metrics cannot be served at {host}:{port}: {error.strerror}; change monitor.port") from None
-        self.host, self.port = host, listener.getsockname()[1]
         paths = {
             "/": self._page,
             "/metrics": self._metrics,
@@ -72,50 +39,16 @@ class Monitor:
             "/status.json": self._as_status,
             "/earnings.json": self._as_earnings,
         }
-        app = Starlette(routes=[Route(path, self._guarded(handler)) for path, handler in paths.items()])
-        settings = uvicorn.Config(
-            app, http="h11", log_level="warning", lifespan="off", limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=2, server_header=False
-        )
-        self._server = uvicorn.Server(settings)
-        self._server.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-        self._task = asyncio.ensure_future(self._server.serve(sockets=[listener]))
-        log.info("monitor listens", url=f"http://{host}:{self.port}/")
-
-    async def close(self) -> None:
-        """Let running requests end, and close."""
-        if self._server is not None and self._task is not None:
-            self._server.should_exit = True
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    def _guarded(self, handler: Callable[[], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        async def guarded(request: Request) -> Response:
-            if not self._is_here(request.headers.get("host", "")):
-                return Response("this page is for its own machine\n", 403)
-            response = await handler()
-            response.headers.update(_HEADERS)
-            return response
-
-        return guarded
-
-    def _is_here(self, host: str) -> bool:
-        """Whether a request names an IP address or localhost; a name may be anybody's who lets it lead here."""
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
-        if name == "localhost":
-            return True
-        with contextlib.suppress(ValueError):
-            ipaddress.ip_address(name.strip("[]"))
-            return True
-        return False
+        super().__init__(paths, "monitor.port")
 
     async def _page(self) -> Response:
         return HTMLResponse(PAGE)
 
     async def _metrics(self) -> Response:
-        return Response(render(await self._values()), media_type=CONTENT_TYPE)
+        return render(METRICS, await self._values())
 
     async def _health(self) -> Response:
-        problems = (await self._status())["problems"]
-        return JSONResponse({"is_healthy": not problems, "problems": problems}, 503 if problems else 200)
+        return health((await self._status())["problems"])
 
     async def _as_status(self) -> Response:
         return JSONResponse(await self._status())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sds_node.resource.daemon.control import MAX_LINE_BYTES, ControlError, ControlServer, NotRunning, ask
+from sds_node.control import MAX_LINE_BYTES, ControlError, ControlServer, NotRunning, ask
 
 pytestmark = pytest.mark.asyncio
 
@@ -32,32 +32,32 @@ COMMANDS = {"echo": _echo, "refuse": _refuse, "break": _break}
 
 
 async def test_a_command_is_answered_and_the_socket_is_the_owners(tmp_path: Path) -> None:
-    server = ControlServer(tmp_path / "s", COMMANDS)
+    server = ControlServer(tmp_path / "ppd.sock", COMMANDS)
     await server.start()
-    assert await ask(tmp_path / "s", "echo", seconds=5) == {"seconds": 5}
-    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+    assert await ask(tmp_path / "ppd.sock", "echo", seconds=5) == {"seconds": 5}
+    assert stat.S_IMODE((tmp_path / "ppd.sock").stat().st_mode) == 0o600
     with pytest.raises(ControlError, match="not now"):
-        await ask(tmp_path / "s", "refuse")
+        await ask(tmp_path / "ppd.sock", "refuse")
     with pytest.raises(ControlError, match="no command 'nonsense': expected break, echo, refuse"):
-        await ask(tmp_path / "s", "nonsense")
+        await ask(tmp_path / "ppd.sock", "nonsense")
     with pytest.raises(ControlError, match="its log has the details"):
-        await ask(tmp_path / "s", "break")
+        await ask(tmp_path / "ppd.sock", "break")
     await server.close()
     with pytest.raises(NotRunning, match="ppd start"):
-        await ask(tmp_path / "s", "echo")
+        await ask(tmp_path / "ppd.sock", "echo")
 
 
 async def test_a_socket_of_a_dead_node_is_replaced(tmp_path: Path) -> None:
-    dead = ControlServer(tmp_path / "s", COMMANDS)
+    dead = ControlServer(tmp_path / "ppd.sock", COMMANDS)
     await dead.start()
     assert dead._server is not None
     dead._server.close()  # as a killed process leaves it: the file stays
-    (tmp_path / "s").touch()
+    (tmp_path / "ppd.sock").touch()
     with pytest.raises(NotRunning):
-        await ask(tmp_path / "s", "echo")
-    server = ControlServer(tmp_path / "s", COMMANDS)
+        await ask(tmp_path / "ppd.sock", "echo")
+    server = ControlServer(tmp_path / "ppd.sock", COMMANDS)
     await server.start()
-    assert await ask(tmp_path / "s", "echo") == {}
+    assert await ask(tmp_path / "ppd.sock", "echo") == {}
     await server.close()
 
 
@@ -84,9 +84,9 @@ async def test_a_home_with_a_long_path_has_a_socket_too(tmp_path: Path) -> None:
     ],
 )
 async def test_a_line_that_means_nothing_is_refused_with_what_was_expected(tmp_path: Path, line: bytes) -> None:
-    server = ControlServer(tmp_path / "s", COMMANDS)
+    server = ControlServer(tmp_path / "ppd.sock", COMMANDS)
     await server.start()
-    reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "ppd.sock")
     writer.write(line)
     answer = json.loads(await reader.readline())
     assert not answer["ok"]
@@ -98,9 +98,9 @@ async def test_a_line_that_means_nothing_is_refused_with_what_was_expected(tmp_p
 
 
 async def test_a_line_without_end_is_cut_off(tmp_path: Path) -> None:
-    server = ControlServer(tmp_path / "s", COMMANDS)
+    server = ControlServer(tmp_path / "ppd.sock", COMMANDS)
     await server.start()
-    reader, writer = await asyncio.open_unix_connection(tmp_path / "s")
+    reader, writer = await asyncio.open_unix_connection(tmp_path / "ppd.sock")
     writer.write(b"x" * (2 * MAX_LINE_BYTES))
     assert "at most" in json.loads(await reader.readline())["error"]
     assert await reader.read() == b""
@@ -110,4 +110,4 @@ async def test_a_line_without_end_is_cut_off(tmp_path: Path) -> None:
 
 async def test_a_command_that_is_too_long_is_not_sent(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="at most"):
-        await ask(tmp_path / "s", "echo", text="x" * MAX_LINE_BYTES)
+        await ask(tmp_path / "ppd.sock", "echo", text="x" * MAX_LINE_BYTES)

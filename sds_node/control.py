@@ -1,6 +1,6 @@
 """How commands reach the running node: a unix socket in its home, mode 0600, one line of JSON each way.
 
-    {"command": "status", "arguments": {}} ─► <home>/ppd.sock ─► {"ok": true, "result": {…}}  or  {"ok": false, "error": "a sentence"}
+    {"command": "status", "arguments": {}} ─► <home>/ppd.sock or spd.sock ─► {"ok": true, "result": {…}}  or  {"ok": false, "error": "a sentence"}
 
 Who may open the socket may command the node: the folder and the socket are the owner's alone. A line has at most 64 KiB, an answer 4 MiB.
 """
@@ -130,7 +130,7 @@ async def ask(path: Path, command: str, timeout_s: float = 60.0, **arguments: An
             finally:
                 writer.close()
     except (FileNotFoundError, ConnectionRefusedError):
-        raise NotRunning(f"no node runs in {path.parent}: start it with `ppd start`") from None
+        raise NotRunning(f"no node runs in {path.parent}: start it with `{path.stem} start`") from None
     except TimeoutError:
         raise ControlError(f"the node did not answer in {timeout_s:g} s: see its log") from None
     except (OSError, ValueError, RecursionError) as error:
