@@ -1,7 +1,7 @@
-"""What anyone may fetch of an epoch: its commitment from the value chain, its batch and proofs from a meta node. All of it is judged before it is used.
+"""What anyone may fetch of an epoch: its commitment from the value chain, its batch from a meta node. All of it is judged before it is used.
 
     chain: CommittedEpoch, the report's transaction ─ reference and lines' root fit ─► ReportedEpoch
-    meta node: epoch.batch, page by page, bounded by the commitment ─► bytes          epoch.proof ─► EpochProof
+    meta node: epoch.batch, page by page, bounded by the commitment ─► bytes
 
 Sources: ADR 9; storage-protocol.md 1.6, 1.9; modules/settlement/README.md.
 """
@@ -15,13 +15,11 @@ from typing import Any, Final, Protocol
 from google.protobuf.message import DecodeError
 
 from chain.codec.canonical import encode
-from chain.crypto import address as bech32
 from chain.errors import AppError
 from chain.tx.decode import decode_tx
 from modules.settlement.commitment import Line, all_lines, line_bytes, read_lines, reference, wallet_of
-from modules.settlement.trees import MAX_PATH, plain_root
+from modules.settlement.trees import plain_root
 from sds_node import asking
-from sds_node.proofs import Proof
 from sds_node.value_chain import views
 from sds_node.value_chain.client import ValueChain
 
@@ -118,32 +116,6 @@ async def fetch_batch(peer: Asked, epoch: ReportedEpoch) -> bytes:
         if not page.data or len(page.next) > asking.MAX_CURSOR_BYTES or page.next <= after:
             raise EpochDataError("the meta node gives pages without an end: ask another one")
         after = bytes(page.next)
-
-
-@dataclass(frozen=True, slots=True)
-class WalletProof:
-    """What a meta node shows of a wallet at an epoch; None for what it says there was not. Nothing of it is checked yet."""
-
-    epoch: int
-    balance: Proof | None
-    files: Proof | None
-    record: Proof | None
-
-
-async def fetch_proof(peer: Asked, number: int, wallet: bytes, lookup_id: bytes = b"") -> WalletProof:
-    """A wallet's proofs at an epoch, 0 for the last one that is reported. Raises EpochDataError for what is no answer, WireError when it refuses."""
-    head = asking.EpochProofHead(epoch=number, wallet=bech32.encode(wallet), lookup_id=lookup_id)
-    found = _parsed(asking.EpochProof, await peer.ask(asking.EPOCH_PROOF, encode(head), most_bytes=asking.MAX_ANSWER_BYTES))
-    if number not in (0, found.epoch) or found.epoch < 1:
-        raise EpochDataError(f"the meta node was asked for epoch {number} and answers with {found.epoch}: ask another one")
-    parts = [_tree_proof(getattr(found, name)) if found.HasField(name) else None for name in ("balance", "files", "record")]
-    return WalletProof(int(found.epoch), *parts)
-
-
-def _tree_proof(message: Any) -> Proof:
-    if len(message.path) > MAX_PATH:
-        raise EpochDataError(f"expected a path of at most {MAX_PATH} steps from the meta node, got {len(message.path)}: ask another one")
-    return Proof(bytes(message.leaf), int(message.index), int(message.count), tuple(bytes(one) for one in message.path))
 
 
 def _parsed(kind: Any, raw: bytes) -> Any:

@@ -220,6 +220,10 @@ class Network:
         except NetworkError:
             return {}
 
+    def status_text(self, name: str) -> str:
+        """What a node tells of itself, JSON. Raises NetworkError."""
+        return self._run(SPD if name.startswith("meta") else PPD, "status", "--home", self.folder.path / name, "-o", "json")
+
     def log(self, name: str) -> Path:
         return self.folder.path / f"{name}.node.log"
 
@@ -249,6 +253,21 @@ class Network:
                 logs = "\n".join(f"{name}:\n{last_lines(self.log(name))}" for name in self._processes)
                 raise NetworkError(f"waited {UP_S:g} s until {what}; the logs end so:\n{logs}")
             time.sleep(0.3)
+
+    @property
+    def names(self) -> list[str]:
+        """Meta nodes and resource nodes."""
+        return [one["name"] for one in (*self.net["meta_nodes"], *self.net["resource_nodes"])]
+
+    def kill(self, name: str) -> None:
+        """SIGKILL one of them, and wait until it is gone."""
+        self._processes[name].kill()
+        self._processes[name].wait()
+        self._note()
+
+    def restart(self, name: str) -> None:
+        """Start one that does not run."""
+        self._launch(name, SPD if name.startswith("meta") else PPD, self.folder.path / name)
 
     def running(self) -> list[subprocess.Popen[bytes]]:
         """Storage nodes first, the chain last."""

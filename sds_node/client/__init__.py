@@ -19,6 +19,7 @@ from sds_node.client.files import Entry
 from sds_node.client.health import Health
 from sds_node.client.home import UserHome, UserSettings
 from sds_node.client.meta import MetaAddress, parse_meta
+from sds_node.client.proofs import Proved
 from sds_node.client.sharing import SharedFile, ShareInfo
 from sds_node.client.storage import Balance, Storage
 from sds_node.client.transfer import TransferFailed
@@ -36,6 +37,7 @@ __all__ = [
     "MetaUnreachable",
     "NotEnoughOzone",
     "NotFound",
+    "Proved",
     "PutResult",
     "ShareInfo",
     "SharedFile",

@@ -93,18 +93,18 @@ class Files:
 
     def checked(self, row: Any, *, is_own: bool = True) -> StoredFile:
         """A FileRow with an object that can be; somebody else's has no lookup id. Raises MetaLied."""
-        found = row.object
+        found, known = row.object, self._names.read(row)
         try:
             scheme = scheme_of(found.data_shares, found.total_shares)
             segments = segment_count(found.size_bytes)
-            if not row.is_public and (found.size_bytes or row.wrapped_key):
+            if not row.is_public and not (known is not None and known.is_folder):
                 cipher.plain_bytes(found.size_bytes)
         except (SchemeError, cipher.CipherError) as error:
             raise MetaLied(f"the meta node tells of a file that cannot be: {error}") from None
         is_right = len(found.object_id) == len(found.root) == _ID_BYTES and len(row.lookup_id) in ((_ID_BYTES,) if is_own else (0, _ID_BYTES))
         if not is_right or not is_hash(found.file_hash) or found.segments != segments:
             raise MetaLied(f"the meta node tells of a file that cannot be: {segments} segments and ids of {_ID_BYTES} bytes were expected")
-        return StoredFile(row, self._names.read(row), scheme)
+        return StoredFile(row, known, scheme)
 
     async def find(self, name: str) -> StoredFile:
         """A file by path, ``sdm://`` handle, file hash or object id (64 hex digits). Raises NotFound, BadName, MetaLied."""

@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError
 from chain.crypto import address as bech32
 from chain.crypto.keys import PrivateKey
 from sds_node import asking
+from sds_node.cipher import KEY_BYTES
 from sds_node.client.commits import from_kept, kept
 from sds_node.client.errors import SourceChanged, StorageError
 from sds_node.client.leases import LEAST_LIFE_S, Lease
@@ -33,8 +34,9 @@ from sds_node.client.session import Session, WalletDocument
 from sds_node.client.sources import Source
 from sds_node.client.transfer import StoredSegment
 from sds_node.documents import Lease as LeaseDocument
-from sds_node.documents import LeaseCertificate
+from sds_node.documents import LeaseCertificate, Refused, opened
 from sds_node.merkle import segment_root
+from sds_node.p2p import ADDRESS_BYTES, SEED_BYTES
 from sds_node.schemes import SEGMENT_BYTES, Scheme, SchemeError, scheme_of, segment_size
 
 LEAST_BYTES: Final = SEGMENT_BYTES
@@ -173,7 +175,7 @@ class Journals:
                 return None
             with target.open("rb") as file:
                 found = self._read(target, file, source)
-        except (OSError, ValueError, KeyError, TypeError, DecodeError, SchemeError):
+        except (OSError, ValueError, KeyError, TypeError, DecodeError, SchemeError, Refused):
             found = None
         if found is None:
             target.unlink(missing_ok=True)
@@ -185,10 +187,13 @@ class Journals:
             return None
         grant = WalletDocument.FromString(b64decode(head["grant"]))
         certificate = LeaseCertificate.FromString(b64decode(head["certificate"]))
-        LeaseDocument.FromString(certificate.body)
-        session = Session(self._chain_id, bech32.encode(self._wallet.public_key.address), bytes.fromhex(head["seed"]), grant, self._clock)
+        opened(LeaseDocument, certificate.body)
+        seed, key, meta = (bytes.fromhex(head[name]) for name in ("seed", "key", "meta"))
+        if len(seed) != SEED_BYTES or len(key) not in (0, KEY_BYTES) or len(meta) != ADDRESS_BYTES:
+            return None
+        session = Session(self._chain_id, bech32.encode(self._wallet.public_key.address), seed, grant, self._clock)
         scheme, size = scheme_of(head["k"], head["n"]), int(head["size_bytes"])
-        made = Journal(target, session, certificate, bytes.fromhex(head["meta"]), int(head["counter"]), bytes.fromhex(head["key"]), scheme, size)
+        made = Journal(target, session, certificate, meta, int(head["counter"]), key, scheme, size)
         whole = file.tell()
         while (line := file.readline(MAX_LINE_BYTES)).endswith(b"\n"):
             whole = file.tell()

@@ -30,13 +30,18 @@ log = structlog.get_logger("client")
 
 PAID: Final = 1
 PROMO: Final = 2
-GENEROUS_NOZ: Final = 1 << 28
+GENEROUS_NOZ: Final = 1 << 26
 """Taken at least, but at most a part of what the wallet has: what is not used comes back, though not before the last receipts are settled."""
-GENEROUS_PART: Final = 4
+GENEROUS_PART: Final = 8
+SETTLED_S: Final = 180.0
+"""So long what earlier leases hold is waited for: they are settled with the last receipts, about a minute after their end."""
+LOOK_S: Final = 5.0
 LEAST_LIFE_S: Final = 900
 """A lease with less time is not begun with."""
 LONGEST_S: Final = 3_600
 MAX_SIGNATURES: Final = 100
+_TOO_MANY: Final = asking.LEDGER_CODES + 32
+_NOT_ENOUGH: Final = asking.LEDGER_CODES + 31
 _OBJECT_DOMAIN: Final = b"stratos/object/v1\x00"
 
 
@@ -87,9 +92,12 @@ class Leases:
 
     def __init__(self, client: MetaClient, *, generous_noz: int = GENEROUS_NOZ) -> None:
         self._client, self._generous_noz = client, generous_noz
+        self.longest_s = LONGEST_S
+        """How long a lease lives: the governed bound, if that is lower."""
         self._open: list[Lease] = []
         self._taking = asyncio.Lock()
         self._waiting_noz = 0
+        self._no_wait_until_s = 0.0
         self._expected: list[Expected] = []
 
     @contextlib.contextmanager
@@ -133,34 +141,55 @@ class Leases:
         lease.is_over = True
 
     def _fitting(self, noz: int) -> Lease | None:
-        now_s = self._client.clock()
+        begins_s = self._client.clock() + min(LEAST_LIFE_S, self.longest_s // 4)
         for one in self._open:
-            if not one.is_over and one.left_noz >= noz and one.expires_s - LEAST_LIFE_S > now_s:
+            if not one.is_over and one.left_noz >= noz and one.expires_s > begins_s:
                 return one
         return None
 
     async def _take(self, noz: int, least_noz: int, waiting_noz: int) -> Lease:
-        await self._end_idle()
-        row = await self._client.ask(asking.WALLET_INFO, None, asking.WalletRow)
-        paid, promo = amount(row.paid_noz), amount(row.promo_noz)
-        # Granted noz end some day, so they are used first.
-        fund, balance = (PROMO, promo) if promo >= noz or promo > paid else (PAID, paid)
-        if balance < least_noz:
-            held = f"; what {row.open_leases} leases hold comes back within the hour" if row.open_leases else ""
-            raise NotEnoughOzone(
-                f"this needs {least_noz} noz, and the wallet has {paid} and {promo} granted ones{held}: buy ozone (ppd prepay) and try again"
-            )
-        expected = sum(one.left_noz for one in self._expected)
-        wanted = min(balance, max(noz, waiting_noz + expected, min(self._generous_noz, balance // GENEROUS_PART)))
-        try:
-            return await self._taken(wanted, fund)
-        except NotEnoughOzone:
-            # Somebody else's lease was faster, or the grant has less left: as little as will do, under a fresh grant.
-            self._client.renew()
-            return await self._taken(min(wanted, noz), fund)
+        loop = asyncio.get_running_loop()
+        # Who waited in vain a moment ago has not to wait once for each of many files.
+        until_s = loop.time() + (0 if loop.time() < self._no_wait_until_s else SETTLED_S)
+        is_told = False
+        while True:
+            await self._end_idle()
+            row = await self._client.ask(asking.WALLET_INFO, None, asking.WalletRow)
+            paid, promo = amount(row.paid_noz), amount(row.promo_noz)
+            # Granted noz end some day, so they are used first.
+            fund, balance = (PROMO, promo) if promo >= noz or promo > paid else (PAID, paid)
+            may_wait = row.open_leases > 0 and loop.time() < until_s
+            if balance < least_noz and not may_wait:
+                self._no_wait_until_s = loop.time() + SETTLED_S
+                held = f"; what {row.open_leases} leases hold comes back within the hour" if row.open_leases else ""
+                raise NotEnoughOzone(
+                    f"this needs {least_noz} noz, and the wallet has {paid} and {promo} granted ones{held}: buy ozone (ppd prepay) and try again"
+                )
+            if balance >= least_noz:
+                expected = sum(one.left_noz for one in self._expected)
+                wanted = min(balance, max(noz, waiting_noz + expected, min(self._generous_noz, balance // GENEROUS_PART)))
+                try:
+                    return await self._taken(wanted, min(wanted, noz), fund)
+                except StorageError as error:
+                    if error.code not in (_TOO_MANY, _NOT_ENOUGH) or not may_wait:
+                        raise
+            if not is_told:
+                log.warning("waiting for earlier leases of this wallet to be settled", leases=row.open_leases, paid_noz=paid, needed_noz=least_noz)
+                is_told = True
+            await asyncio.sleep(LOOK_S)
+            if (found := self._fitting(noz)) is not None:
+                return found
 
-    async def _taken(self, noz: int, fund: int) -> Lease:
-        head = asking.LeaseHead(noz=noz, seconds=LONGEST_S, fund=fund)
+    async def _taken(self, wanted_noz: int, least_noz: int, fund: int) -> Lease:
+        """A lease of so many noz; or of as few as will do under a fresh grant, when another lease was faster, or the grant has less left."""
+        try:
+            return await self._asked(wanted_noz, fund)
+        except NotEnoughOzone:
+            self._client.renew()
+            return await self._asked(least_noz, fund)
+
+    async def _asked(self, noz: int, fund: int) -> Lease:
+        head = asking.LeaseHead(noz=noz, seconds=self.longest_s, fund=fund)
         reply = await self._client.ask(asking.LEASE_TAKE, head, asking.LeaseReply)
         lease = self._checked(reply.certificate, noz, fund)
         self._open.append(lease)

@@ -40,8 +40,8 @@ ASK_S: Final = 120.0
 ROUNDS: Final = 3
 """So often all meta nodes are asked before none is there."""
 PAUSE_S: Final = 0.5
-SESSION_LIFE_S: Final = 6 * 3_600
-RENEW_S: Final = 2 * 3_600
+SESSION_LIFE_S: Final = 3 * 3_600
+RENEW_S: Final = 75 * 60
 """A grant that ends within this is renewed: a lease under it lives an hour."""
 MAX_GRANT_NOZ: Final = (1 << 63) - 1
 
@@ -118,7 +118,7 @@ class MetaClient:
 
     @property
     def session(self) -> Session:
-        """The session as new transfers use it: its grant has at least an hour and more to live."""
+        """The session as new transfers use it: its grant lives longer than a lease."""
         if not self._is_fixed and self._ends_s() < self.clock() + RENEW_S:
             self._session = self._granted(self._session.seed)
         return self._session

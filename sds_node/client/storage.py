@@ -38,7 +38,9 @@ from sds_node.client.meta import MetaAddress, MetaClient, parse_meta
 from sds_node.client.names import Names, clean, file_path
 from sds_node.client.orders import MAX_FILES, send_order
 from sds_node.client.placing import Settings
+from sds_node.client.proofs import Proved, prove
 from sds_node.client.results import Results
+from sds_node.client.room import Room
 from sds_node.client.sharing import Link, SharedFile, ShareInfo, open_link, parse_link, password_check, share_rows, wrapped_for
 from sds_node.client.sources import Progress, Source, source_of
 from sds_node.client.upload import PutResult, Uploads, Ways
@@ -46,12 +48,14 @@ from sds_node.documents import PACKAGE
 from sds_node.handles import LINK_ENTROPY_BYTES, new_share_link
 from sds_node.keystore import storage_seed
 from sds_node.merkle import Buffer
-from sds_node.schemes import MAX_OBJECT_BYTES
+from sds_node.schemes import MAX_OBJECT_BYTES, SEGMENT_BYTES
+from sds_node.value_chain.client import ValueChain
 
 FileRecord: Final = message_class(f"{PACKAGE}.FileRecord")
-SMALL_AT_ONCE: Final = 32
-LARGE_AT_ONCE: Final = 2
-LARGE_BYTES: Final = 4 << 20
+PUTS_AT_ONCE: Final = 64
+ROOM_BYTES: Final = 256 << 20
+"""Of memory for puts: two large ones, or as many small ones as go together."""
+LEAST_ROOM_BYTES: Final = 64 << 10
 SOON_S: Final = 30 * 86_400
 """A file whose term ends within this is warned about."""
 FEW_NODES: Final = 3
@@ -96,12 +100,15 @@ class Storage:
         journals = Journals(state / "puts", wallet, chain_id, clock) if state is not None else None
         self._uploads = Uploads(self._ways, self.files, self._names, self._seed, patience, journals)
         self._downloads = Downloads(lambda: client.session, self._ways.leases, self._ways.places, self.files, patience)
-        self._small, self._large = asyncio.Semaphore(SMALL_AT_ONCE), asyncio.Semaphore(LARGE_AT_ONCE)
+        self._room = Room(ROOM_BYTES, PUTS_AT_ONCE)
+        self._segments_at_once = patience.segments_at_once
         self._info: Any = None
 
     async def __aenter__(self) -> Self:
         try:
             self._info = await self._client.info()
+            if 0 < self._info.params.longest_lease_s < self._ways.leases.longest_s:
+                self._ways.leases.longest_s = self._info.params.longest_lease_s
         except BaseException:
             await self.close()
             raise
@@ -156,7 +163,9 @@ class Storage:
         most = MAX_OBJECT_BYTES if public else cipher.MAX_PLAIN_BYTES
         if source.size_bytes > most:
             raise StorageError(f"a file has at most {most} bytes, got {source.size_bytes}: store it in parts")
-        async with self._large if source.size_bytes > LARGE_BYTES else self._small:
+        # A segment and what the code adds to it, as often as segments are under way.
+        held_bytes = 2 * min(source.size_bytes, self._segments_at_once * SEGMENT_BYTES)
+        async with self._room.take(max(held_bytes, LEAST_ROOM_BYTES)):
             return await self._uploads.put(source, path, is_public=public, progress=progress)
 
     async def get(self, name: str, target: Path, *, progress: Progress | None = None, replace: bool = True) -> Entry:
@@ -384,6 +393,13 @@ class Storage:
         """How safe a file is: healthy shares, and the chance to lose it within a year. Raises NotFound."""
         file = await self.files.find(name)
         return health_of(file.scheme, await self.files.health(file))
+
+    async def prove(self, chain: ValueChain, name: str | None = None, epoch: int = 0) -> Proved:
+        """Balance and number of files, and that ``name`` is one of them, by the roots that the value chain has of an epoch (0: the last one reported).
+
+        Raises NotFound, MetaLied, StorageError, what the chain raises.
+        """
+        return await prove(self._client, chain, await self.files.find(name) if name is not None else None, epoch)
 
     async def warnings(self, entries: Iterable[Entry] = (), charged_noz: int = 0) -> Sequence[str]:
         """Sentences that a user should see: few nodes, files whose term ends soon, less ozone left than the last put cost."""

@@ -122,6 +122,9 @@ class Uploads:
         await self.ensure_folder(parent_of(path))
         put = _Put(source, path, is_public, progress)
         journal = self._journals.find(source, path, is_public) if self._journals is not None else None
+        if journal is not None and all(one.address != journal.meta for one in self._ways.client.metas):
+            journal.drop()
+            journal = None
         for left in reversed(range(ATTEMPTS)):
             try:
                 return await (self._anew(put) if journal is None else self._go_on(put, journal))

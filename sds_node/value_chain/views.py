@@ -218,6 +218,18 @@ async def committed_epoch(chain: ValueChain, epoch: int, height: int = 0) -> Any
     return None if found is None else found.epoch
 
 
+async def committed_epochs(chain: ValueChain, height: int = 0) -> list[Any]:
+    """Every ``CommittedEpoch`` that settlement keeps, void ones too, by number."""
+    found = [one async for one in _all(chain, "/stratos.settlement.v1.Query/Epochs", "epochs", height)]
+    return sorted(found, key=lambda one: int(one.epoch))
+
+
+async def challenges(chain: ValueChain, epoch: int = 0, height: int = 0) -> list[Any]:
+    """Every open ``Challenge`` of an epoch, 0 for all, those that end first first."""
+    found = [one async for one in _all(chain, "/stratos.settlement.v1.Query/Challenges", "challenges", height, epoch=epoch)]
+    return sorted(found, key=lambda one: (int(one.deadline_height), int(one.challenge_id)))
+
+
 async def grant_outstanding_noz(chain: ValueChain, height: int = 0) -> int:
     """Granted noz that were neither used nor have expired."""
     found = await ask(chain, "/stratos.grant.v1.Query/Outstanding", height)

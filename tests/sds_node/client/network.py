@@ -229,7 +229,7 @@ async def network(
     async def info(stream: Stream, connection: Connection) -> None:
         made = asking.MetaInfo(
             chain_id=CHAIN_ID, meta_node=bech32.encode(META_ADDRESS, bech32.NODE), time_ms=int(clock() * 1_000), is_ready=True,
-            eligible_nodes=registry.count(), params=message("LedgerParams", **PARAMS),
+            eligible_nodes=registry.count(), params=message("LedgerParams", **PARAMS | (params or {})),
         )  # fmt: skip
         await stream.send(encode(made))
         stream.end()

@@ -170,6 +170,25 @@ async def test_a_wallet_without_ozone_is_told_to_buy_some(tmp_path: Path) -> Non
 
 
 @pytest.mark.asyncio
+async def test_what_earlier_leases_hold_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sds_node.client.leases.LOOK_S", 0.05)
+    async with network(tmp_path, 3) as net:
+        await net.buys(6, 400_000)
+        async with net.storage(6) as first, net.storage(6) as second:
+            await first.put(b"x" * 100_000, "f")  # holds all there is
+            waiting = asyncio.create_task(second.put(b"y" * 40_000, "g"))
+            while net.counts[asking.WALLET_INFO] < 5:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            assert not waiting.done()
+            await net.buys(6, 300_000)
+            await waiting
+        monkeypatch.setattr("sds_node.client.leases.SETTLED_S", 0.2)
+        async with net.storage(6) as third:
+            with pytest.raises(NotEnoughOzone, match="comes back within the hour"):
+                await third.put(b"z" * 200_000, "h")
+
+
+@pytest.mark.asyncio
 async def test_leases_are_ended_and_what_is_left_comes_back(tmp_path: Path) -> None:
     async with network(tmp_path, 3) as net:
         async with net.storage() as storage:

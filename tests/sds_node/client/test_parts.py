@@ -14,6 +14,7 @@ from sds_node.client.commits import MAX_BYTES, parts
 from sds_node.client.errors import MetaRefused, NotFound, StorageError
 from sds_node.client.issuing import Batch
 from sds_node.client.results import MAX_KEY_CHARACTERS, Results
+from sds_node.client.room import Room
 from sds_node.client.transfer import StoredObject, StoredSegment
 from sds_node.hashes import file_hash
 from sds_node.merkle import object_root
@@ -75,6 +76,35 @@ async def test_questions_of_one_moment_go_together_and_a_bad_one_fails_alone() -
     await batch.close()
 
 
+@pytest.mark.asyncio
+async def test_room_is_given_in_order_and_never_twice() -> None:
+    room, inside, most = Room(100, 3), list[int](), list[int]()
+
+    async def hold(size: int) -> None:
+        async with room.take(size):
+            inside.append(size)
+            most.append(sum(min(one, 100) for one in inside))
+            assert len(inside) <= 3
+            await asyncio.sleep(0)
+            inside.remove(size)
+
+    sizes = [60, 30, 5, 5, 500, 100, 1, 99, 1]
+    tasks = [asyncio.create_task(hold(size)) for size in sizes]
+    await asyncio.sleep(0)
+    tasks[4].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert max(most) <= 100
+    assert len(most) == len(sizes) - 1
+    async with room.take(100):
+        waiting = asyncio.create_task(hold(1))
+        await asyncio.sleep(0)
+        assert not inside
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+    async with asyncio.timeout(1), room.take(100):
+        pass
+
+
 def test_an_object_that_is_too_large_for_one_commit_goes_in_parts_that_follow() -> None:
     limit = asking.PlacedShare().order_limit
     limit.body = b"l" * 400
@@ -108,6 +138,29 @@ async def test_commands_one_after_another_do_not_wait_for_what_earlier_ones_held
         for number in range(5):
             async with net.storage(7) as storage:
                 await storage.put(b"x" * 1_000, f"f{number}")
+
+
+@pytest.mark.asyncio
+async def test_leases_live_no_longer_than_the_governed_bound(tmp_path: Path) -> None:
+    async with network(tmp_path, 3, params={"longest_lease_s": 100}) as net, net.storage() as storage:
+        await storage.put(b"x", "a")
+        net.clock.now_s += 50
+        await storage.put(b"x", "b")
+        assert net.counts[asking.LEASE_TAKE] == 1
+        net.clock.now_s += 40
+        await storage.put(b"x", "c")
+        assert net.counts[asking.LEASE_TAKE] == 2
+
+
+@pytest.mark.asyncio
+async def test_a_session_that_lives_for_days_renews_its_grant(tmp_path: Path) -> None:
+    async with network(tmp_path, 3) as net, net.storage() as storage:
+        for day in range(3):
+            await storage.put(b"x%d" % day, f"f{day}")
+            assert b"".join([bytes(one) async for one in storage.read(f"f{day}")]) == b"x%d" % day
+            net.clock.now_s += 86_400
+            await net.observe()
+        assert net.counts[asking.SESSION_OPEN] == 3
 
 
 @pytest.mark.asyncio

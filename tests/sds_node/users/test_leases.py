@@ -122,28 +122,30 @@ def test_whatever_happens_ranges_never_overlap_and_the_ledger_has_enough_for_all
     book = LeaseBook(clock, 120)
     held = book.add(row(noz), state(ratio_e18))
     ranges: list[tuple[int, int]] = []
-    limits: dict[bytes, int] = {}
+    limits: dict[bytes, tuple[int, bool]] = {}
     ledger_noz, number, waited = noz, 0, 0
     escrows: dict[int, int] = {}
     for kind, a, b in steps:
         if kind == "issue" and waited < 3_600:
+            is_read = a % 2 == 0
             try:
-                book.check(held, [a], b, is_read=True)
+                book.check(held, [a], b, is_read=is_read)
             except Refused:
-                assert held.with_share(a, True) + b > held.left_noz or held.issued_noz + a > noz
+                assert held.with_share(a, is_read) + b > held.left_noz or held.issued_noz + a > noz
                 continue
             serial = number.to_bytes(16, "big")
-            ranges.append(book.issue(held, serial, a, int(clock()) + 600, is_read=True))
-            limits[serial] = a
+            ranges.append(book.issue(held, serial, a, int(clock()) + 600, is_read=is_read))
+            limits[serial] = a, is_read
             if b:
                 escrows[number] = b
                 book.reserve(held, (0, 0, number), Reserved(a, b))
             number += 1
-        elif kind == "done":
-            serial = a.to_bytes(16, "big")
+        elif kind == "done" and number:
+            serial = (a % number).to_bytes(16, "big")
             if serial in limits and serial in held.outstanding:
-                used = limits.pop(serial) * b // 100
-                on_top = min(ledger_noz - used, used * ratio_e18 // 10**18)
+                most, is_read = limits.pop(serial)
+                used = most * b // 100
+                on_top = min(ledger_noz - used, used * ratio_e18 // 10**18) if is_read else 0
                 assert used + on_top <= ledger_noz  # a window
                 ledger_noz -= used + on_top
                 book.done(held.id, serial, used)
@@ -151,7 +153,8 @@ def test_whatever_happens_ranges_never_overlap_and_the_ledger_has_enough_for_all
             clock.wait(a)
             waited += a
             book.expire(held)
-        elif kind == "commit" and a in escrows:
+        elif kind == "commit" and escrows:
+            a = sorted(escrows)[a % len(escrows)]
             escrow = escrows.pop(a)
             assert escrow <= ledger_noz
             ledger_noz -= escrow
@@ -201,6 +204,21 @@ def test_noz_of_a_limit_come_back_when_no_receipt_can_come() -> None:
     with pytest.raises(Refused):  # its range stays given: nodes know it until the lease ends
         book.check(held, [501], is_read=True)
     book.check(held, [500], is_read=True)
+
+
+def test_the_governed_share_of_what_is_read_is_kept_from_when_a_limit_is_issued() -> None:
+    clock = Clock()
+    book = LeaseBook(clock, 120)
+    held = book.add(row(1_000), state(10**17))
+    book.check(held, [500], is_read=True)
+    book.issue(held, b"a", 500, int(clock()) + 600, is_read=True)
+    assert held.left_noz == 450
+    book.issue(held, b"b", 450, int(clock()) + 600, is_read=False)
+    assert held.left_noz == 0
+    book.done(held.id, b"a", 101)
+    assert held.left_noz == 550 - 101 - 11
+    book.done(held.id, b"b", 450)
+    assert held.left_noz == 550 - 112
 
 
 def test_done_for_a_lease_of_before_a_start_is_nothing() -> None:
