@@ -47,6 +47,8 @@ GET: Final = "share.get"
 AUDIT: Final = "share.audit"
 CONFIRM: Final = "share.confirm"
 DROP: Final = "share.drop"
+"""Copies that no meta node confirmed go by the word of one. A confirmed one goes when as many different active meta nodes as sign a lease
+(``documents.lease_quorum``: 1 of 3, 2 of 4) have asked for it within an hour; until then an answer does not name it, and nothing has happened."""
 RESTORE: Final = "share.restore"
 INVENTORY: Final = "share.inventory"
 STATUS: Final = "node.status"
@@ -57,7 +59,7 @@ LIMIT_REFUSED: Final = 1_000
 LIMIT_USED: Final = 1_001
 """The serial was used already, here."""
 SESSION_CLOSED: Final = 1_002
-"""Final receipts of this session did not come: it gets nothing here any more."""
+"""Final receipts of this session did not come, or did not pay what was sent: it gets nothing here any more."""
 RECEIPT_REFUSED: Final = 1_003
 """A receipt was wrong, smaller than the one before, or late."""
 SHARE_REFUSED: Final = 1_004

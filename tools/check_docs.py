@@ -32,6 +32,7 @@ WANTED = (
     "docs/errors.md",
     "docs/resource-nodes.md",
     "docs/storage-users.md",
+    "docs/gateway.md",
 )
 
 

@@ -40,8 +40,9 @@ PASSWORD = "of a network to play with"
 USERS = ("alice", "bob")
 SPD, PPD = ("sds_node.cli.spd",), ("sds_node.cli.ppd",)
 UP_S = 120.0
-EXTRA_PORTS = 40
-"""Behind the chain's: the meta node, its metrics; resource nodes share one, each at its own address."""
+MAX_NODES = 18
+GATEWAYS = 20
+"""Ports of gateways are so much above those of monitors."""
 
 
 class NetworkError(Exception):
@@ -98,6 +99,9 @@ class Network:
     def start(self) -> None:
         """Start everything; what is missing is made. Raises NetworkError."""
         assert self.chain is not None
+        taken = [port for port in range(self.net["ports"], self.net["ports"] + 12) if not _is_free("127.0.0.1", port)]
+        if taken:
+            raise NetworkError(f"port {taken[0]} is taken: end what has it, or begin another network with --ports")
         self.chain.start()
         self._wait("the chain makes blocks", lambda: _height(self.chain_info["rpc"]) >= 1)
         told = {name: self.chain_info[name] for name in ("chain_id", "rpc", "grpc", "rest")}
@@ -157,6 +161,7 @@ class Network:
             made = self._json(
                 PPD, "init", "--home", home, "--chain-id", net["chain_id"], "--rpc", net["rpc"], "--meta-node", self.meta, "--mnemonic-file", words,
                 "--listen", f"{host}:{port}", "--capacity", "20GiB", "--monitor-port", port + number,
+                "--gateway-port", port + GATEWAYS + number,
             )  # fmt: skip
             words.unlink()
             self._run(PPD, "register", "--home", home, "--deposit", DEPOSIT, "--moniker", name)
@@ -167,6 +172,7 @@ class Network:
                     "owner": made["wallet"],
                     "endpoint": f"{host}:{port}",
                     "monitor": f"http://127.0.0.1:{port + number}",
+                    "gateway": f"http://127.0.0.1:{port + GATEWAYS + number}",
                     "home": str(home),
                     "pid": None,
                 }
@@ -246,6 +252,8 @@ class Network:
     def _wait(self, what: str, is_so: Callable[[], bool]) -> None:
         until = time.monotonic() + UP_S
         while not is_so():
+            if self.chain is not None and not self.chain.running():
+                raise NetworkError(f"the chain's node has ended; its log ends so:\n{last_lines(self.chain.log('node0'))}")
             for name, process in self._processes.items():
                 if process.poll() is not None:
                     raise NetworkError(f"{name} ended with exit code {process.returncode}:\n{last_lines(self.log(name))}")
@@ -323,7 +331,14 @@ def main() -> int:
     parser.add_argument("--reset", action="store_true")
     parser.add_argument("--folder", type=Path, default=Path(".network"))
     parser.add_argument("--ports", type=int, default=FIRST_PORT, help=f"first port (default {FIRST_PORT})")
-    parser.add_argument("--nodes", type=int, default=RESOURCE_NODES, help=f"resource nodes of a new network (default {RESOURCE_NODES})")
+    parser.add_argument(
+        "--nodes",
+        type=int,
+        choices=range(1, MAX_NODES + 1),
+        metavar="N",
+        default=RESOURCE_NODES,
+        help=f"resource nodes of a new network (default {RESOURCE_NODES})",
+    )
     arguments = parser.parse_args()
     try:
         ensure_comet()
@@ -347,6 +362,9 @@ def main() -> int:
     except NetworkError as error:
         print(f"{COMMAND}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\n  interrupted; what was made goes on next time", flush=True)
+        return 130
     finally:
         print("\n  stopping", flush=True)
         network.close()
@@ -359,7 +377,7 @@ def _show(network: Network) -> None:
     print(
         f"\n  {net['chain_id']} with {len(net['resource_nodes'])} resource nodes is running\n\n"
         f"  chain    {net['rpc']}   {net['rest']}\n  meta     {network.meta}\n"
-        + "".join(f"  {one['name']:<8} {one['endpoint']:<18} {one['monitor']}\n" for one in net["resource_nodes"])
+        + "".join(f"  {one['name']:<8} {one['endpoint']:<18} {one['monitor']}   gateway {one['gateway']}\n" for one in net["resource_nodes"])
         + "\n  try:\n"
         f"    {ppd} put README.md --home {folder}/alice\n"
         f"    {ppd} list --home {folder}/alice\n"

@@ -75,6 +75,9 @@ def register_node(home: Home, config: Config, secret: str, deposit_wei: int, des
         return {"node": config.keys.p2p, "was_registered": True, "deposit_wei": str(there.tokens_wei)}
     node = P2PKey(home.load_key(config.keys.p2p, secret).private_key)
     sent = send(config, home.wallet_key(config, secret), [registration(config, node, deposit_wei, description)])
+    # After an earlier `ppd exit` it took no shares.
+    if asked_if_running(home, "stay") is None:
+        home.remember(is_leaving=False)
     return {"node": config.keys.p2p, "was_registered": False, "deposit_wei": str(deposit_wei), **sent}
 
 

@@ -82,6 +82,9 @@ def options_of_init(command: Any) -> Any:
             click.option(
                 "--monitor-port", type=click.IntRange(0, 65_535), default=18181, show_default=True, help="Port of metrics and page; 0: none."
             ),
+            click.option(
+                "--gateway-port", type=click.IntRange(0, 65_535), default=0, show_default=True, help="Port of JSON-RPC for applications; 0: none."
+            ),
             click.option("--beneficiary", default="", metavar="ST1…", help="The wallet that is paid (default: the owner's)."),
             click.option("--recover", is_flag=True, help="Ask for the mnemonic of a wallet instead of making a new one."),
             click.option("--mnemonic-file", type=click.Path(dir_okay=False, exists=True), default=None, help="Read that mnemonic from a file."),
@@ -109,6 +112,7 @@ def make_home(home: Home, options: dict[str, Any], secret: str, mnemonic: str) -
         ),
         storage=replace(config.storage, path=options["storage"], capacity=options["capacity"], reserve=options["reserve"]),
         monitor=replace(config.monitor, port=options["monitor_port"]),
+        gateway=replace(config.gateway, enabled=options["gateway_port"] > 0, port=options["gateway_port"] or config.gateway.port),
         keys=replace(config.keys, beneficiary=options["beneficiary"]),
     )
     checked(config)

@@ -174,7 +174,7 @@ def password_option(command: F) -> F:
         "--password-file",
         type=click.Path(dir_okay=False),
         default=None,
-        help=f"A file whose first line is the password of the node's keys (default: ${PASSWORD_FILE_VARIABLE}, else it is asked for).",
+        help=f"A file whose first line is the password of the home's keys (default: ${PASSWORD_FILE_VARIABLE}, else it is asked for).",
     )(command)
 
 
@@ -192,12 +192,12 @@ def kept_passwords(file: str | None) -> Iterator[None]:
 
 
 def password(file: str | None) -> str:
-    """The password of the node's keys: of a file, else asked for without echo, else a line of standard input. Raises ClickException, EOFError."""
+    """The password of the home's keys, a node's or a user's: of a file, else asked for without echo, else a line of standard input. Raises ClickException, EOFError."""
     kept = _kept.get()
     if kept:
         return kept[0]
     path = file or os.environ.get(PASSWORD_FILE_VARIABLE)
-    chosen = _password_of(Path(path)) if path else _asked("password of the node's keys: ")
+    chosen = _password_of(Path(path)) if path else _asked("password of the keys: ")
     if kept is not None:
         kept.append(chosen)
     return chosen
@@ -211,7 +211,7 @@ def other_password(file: str | None, what: str) -> str:
 def new_password(file: str | None) -> str:
     """A password for new key files, at least 8 characters; on a terminal it is asked for twice. Raises ClickException, EOFError."""
     path = file or os.environ.get(PASSWORD_FILE_VARIABLE)
-    chosen = _password_of(Path(path)) if path else _asked("new password for the node's keys: ")
+    chosen = _password_of(Path(path)) if path else _asked("new password for the keys: ")
     if len(chosen) < LEAST_PASSWORD:
         raise click.ClickException(f"expected a password of at least {LEAST_PASSWORD} characters, got {len(chosen)}")
     if not path and sys.stdin.isatty() and _asked("the same again: ") != chosen:

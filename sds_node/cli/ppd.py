@@ -11,6 +11,7 @@ from sds_node.cli import node_chain, node_home, node_run, node_terminal, node_up
 from sds_node.cli.node_common import NODE_ERRORS, home_option
 from sds_node.cli.output import Commands, configure_logs
 from sds_node.cli.user import add_user_commands
+from sds_node.cli.user_proofs import add_proof_commands
 
 VERSION: Final = "0.1.0"
 
@@ -74,6 +75,7 @@ for _command in (
 ):
     cli.add_command(_command)
 add_user_commands(cli)
+add_proof_commands(cli)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from sds_node.cli.node_home import chain_id_of, read_mnemonic
 from sds_node.cli.output import aligned, new_password, password, remark, size_text, table, time_text
 from sds_node.cli.user_common import settings_of, told, user_command, user_home, warn, with_storage
 from sds_node.cli.user_content import get, get_shared, put
-from sds_node.client import Balance, Entry, Health, ShareInfo, Storage
+from sds_node.client import Balance, Entry, Health, Restored, ShareInfo, Storage
 from sds_node.client.home import Chain, Network, UserSettings, Wallet
 from sds_node.keystore import Kind, StoredKey
 from sds_node.settings import SettingsError
@@ -185,19 +185,27 @@ def trash(ctx: click.Context, as_json: bool, password_file: str | None, **_: Any
 
 @click.command()
 @click.argument("names", nargs=-1, required=True)
+@click.option("-r", "--recursive", is_flag=True, help="A folder with everything that is in the trash of it, whenever it went there.")
 @user_command
-def restore(ctx: click.Context, names: Sequence[str], as_json: bool, password_file: str | None, **_: Any) -> None:
-    """Take files out of the trash: the newest version of a path, or an object by its id.
+def restore(ctx: click.Context, names: Sequence[str], recursive: bool, as_json: bool, password_file: str | None, **_: Any) -> None:
+    """Take files out of the trash: the newest version of a path, a folder with all that went with it, or an object by its id.
 
     \b
     ppd restore old.txt
+    ppd restore photos/
     """
 
-    async def work(storage: Storage) -> list[Entry]:
-        return [await storage.restore(name) for name in names]
+    async def work(storage: Storage) -> list[Restored]:
+        return [await storage.restore(name, recursive=recursive) for name in names]
 
-    entries = with_storage(ctx, password_file, work)
-    told({"restored": [one.path for one in entries]}, as_json=as_json, text="\n".join(one.path for one in entries))
+    found = with_storage(ctx, password_file, work)
+    failed = {path: why for one in found for path, why in one.failed.items()}
+    text = "\n".join(one.path if one.count == 1 else f"{one.path}: {one.count} files and folders" for one in found)
+    told({"restored": [one.path for one in found], "count": sum(one.count for one in found), "failed": failed}, as_json=as_json, text=text)
+    for path, why in list(failed.items())[:100]:
+        remark(f"Error: {path}: {why}")
+    if failed:
+        raise click.ClickException(f"{len(failed)} are still in the trash: move what is in their place, and run the command again")
 
 
 @click.command()

@@ -19,9 +19,10 @@ from typing import Any, Final
 
 import click
 
-from sds_node.cli.output import remark, size_text
+from sds_node.cli.output import other_password, remark, size_text
 from sds_node.cli.user_common import EXPECTED, Progress, told, user_command, warn, with_storage
 from sds_node.client import Entry, PutResult, Storage, StorageError
+from sds_node.client.errors import WrongPassword
 from sds_node.handles import SHARE_PREFIX
 
 AT_ONCE: Final = 64
@@ -112,7 +113,7 @@ def _walked(folder: Path) -> Iterator[Path]:
 @click.argument("source", type=click.Path(allow_dash=True))
 @click.argument("name", required=False)
 @click.option("-r", "--recursive", is_flag=True, help="A folder with all in it.")
-@click.option("--public", is_flag=True, help="Not encrypted: everybody who has the file's link or hash may read content and name.")
+@click.option("--public", is_flag=True, help="Not encrypted: everybody who has a link to it, or its object id, may read content and name.")
 @click.option("--key", "idempotency_key", default=None, help="An idempotency key: the same command again gives the first result.")
 @user_command
 def put(
@@ -234,7 +235,9 @@ def get(
             raise StorageError(f"{entry.path} is a folder: to fetch all in it, say -r")
         path = Path(target) if target is not None else Path(entry.name)
         path = path / entry.name if path.is_dir() else path
-        return await storage.get(name, path, progress=progress, replace=not no_replace), path
+        # A name that somebody else chose takes nothing away that is here.
+        replace = not no_replace and not (target is None and entry.is_loose)
+        return await storage.get(name, path, progress=progress, replace=replace), path
 
     try:
         entry, path = with_storage(ctx, password_file, work)
@@ -292,7 +295,13 @@ def get_shared(
     progress = Progress("shared file", is_shown=not as_json)
 
     async def work(storage: Storage) -> dict[str, Any]:
-        found = await storage.open_shared(link, link_password)
+        try:
+            found = await storage.open_shared(link, link_password)
+        except WrongPassword:
+            if link_password is not None or not sys.stdin.isatty():
+                raise
+            chosen = await asyncio.to_thread(other_password, None, "password of the link")
+            found = await storage.open_shared(link, chosen)
         path = Path(target) if target is not None else Path(found.name)
         path = path / found.name if path.is_dir() else path
         # A name that somebody else chose takes nothing away that is here.

@@ -21,7 +21,7 @@ from sds_node.client.home import UserHome, UserSettings
 from sds_node.client.meta import MetaAddress, parse_meta
 from sds_node.client.proofs import Proved
 from sds_node.client.sharing import SharedFile, ShareInfo
-from sds_node.client.storage import Balance, Storage
+from sds_node.client.storage import Balance, Restored, Storage
 from sds_node.client.transfer import TransferFailed
 from sds_node.client.upload import PutResult
 
@@ -39,6 +39,7 @@ __all__ = [
     "NotFound",
     "Proved",
     "PutResult",
+    "Restored",
     "ShareInfo",
     "SharedFile",
     "SourceChanged",

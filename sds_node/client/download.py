@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from sds_node import cipher
+from sds_node.client import locks
 from sds_node.client.errors import MetaLied, StorageError
 from sds_node.client.files import Files, StoredFile
 from sds_node.client.issuing import GetIssuer, Places
@@ -71,22 +72,26 @@ class Downloads:
     async def to_path(self, file: StoredFile, key: bytes | None, target: Path, progress: Progress | None = None, *, replace: bool = True) -> None:
         """Content to a file, synced, whole or not at all. A part of it that an earlier call left is not fetched again.
 
-        Raises StorageError (also for a target that is there already, unless ``replace``), TransferFailed.
+        Raises StorageError (also for a target that is there already, unless ``replace``, and while another call fetches it), TransferFailed.
         """
         part, note = _parts(target, file, replace)
         try:
-            done = _noted(part, note, file)
-            with part.open("r+b" if done else "wb") as out:
-                await self._write(file, key, out, done, note, progress)
-            os.replace(part, target)
-            note.unlink(missing_ok=True)
+            out = locks.opened(part)
+            if out is None:
+                raise StorageError(f"{target} is being fetched already: wait for that, or choose another name")
+            # Held until the content has its name: who comes later sees the whole file, or goes on with the part.
+            with out:
+                try:
+                    await self._write(file, key, out, _noted(part, note, file), note, progress)
+                except MetaLied:
+                    part.unlink(missing_ok=True)
+                    note.unlink(missing_ok=True)
+                    raise
+                os.replace(part, target)
+                note.unlink(missing_ok=True)
             await asyncio.to_thread(_sync_folder, target.parent)
         except OSError as error:
             raise StorageError(f"{target} cannot be written: {error.strerror}") from None
-        except MetaLied:
-            part.unlink(missing_ok=True)
-            note.unlink(missing_ok=True)
-            raise
 
     async def _write(self, file: StoredFile, key: bytes | None, out: BinaryIO, done: int, note: Path, progress: Progress | None) -> None:
         out.truncate(done)

@@ -16,7 +16,7 @@ from sds_node import asking, cipher
 from sds_node.client.errors import BadName, MetaLied, NotFound
 from sds_node.client.leases import amount
 from sds_node.client.meta import MetaClient
-from sds_node.client.names import FOLDER_TAG_BYTES, Known, Names, clean, file_path
+from sds_node.client.names import FOLDER_TAG_BYTES, Known, Names, clean, file_path, local_name
 from sds_node.client.transfer import ObjectToGet
 from sds_node.handles import FILE_PREFIX, HandleError, parse_file_handle
 from sds_node.hashes import is_hash
@@ -114,7 +114,7 @@ class Files:
             except HandleError as error:
                 raise BadName(str(error)) from None
             if handle.wallet != self._client.address:
-                raise NotFound(f"{name[:200]} is a file of another wallet: ask its owner for a link (sds://…)")
+                raise NotFound(f"{name[:200]} is a file of another wallet: ask its owner for a link (sds://…), or of a public one for its object id")
             return await self._by_hash(handle.file_hash)
         if is_hash(name):
             return await self._by_hash(name)
@@ -200,12 +200,15 @@ class Files:
 
     def entry(self, row: Any) -> Entry | None:
         """A row as users see it; None for one whose name is not this wallet's to read. Raises MetaLied."""
-        file = self.checked(row)
+        return self.entry_of(self.checked(row))
+
+    def entry_of(self, file: StoredFile) -> Entry | None:
+        """The same of a file that was checked; of another wallet's public one, whose name is made fit for a file here."""
         if file.known is None:
             return None
-        found = row.object
+        row, found = file.row, file.row.object
         return Entry(
-            path=file.known.path,
+            path=file.known.path if row.lookup_id else local_name(file.known.path, found.file_hash),
             is_folder=file.known.is_folder,
             is_public=row.is_public,
             size_bytes=0 if file.known.is_folder else file.size_bytes,
@@ -213,7 +216,8 @@ class Files:
             object_id=found.object_id.hex(),
             state=_STATES.get(found.state, "unknown"),
             made_s=row.made_ms // 1_000,
-            changed_s=row.changed_ms // 1_000,
+            # The trash tells when the path was first used; its versions differ by their objects.
+            changed_s=max(row.changed_ms, found.made_ms) // 1_000,
             ends_s=found.due_ms // 1_000,
             terms=found.terms,
             is_loose=file.known.is_loose,

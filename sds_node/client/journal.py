@@ -5,15 +5,19 @@
 
 **A key seals nothing else.** A put that goes on reads the whole file again and seals it under the same key. No segment goes out whose root is another than the
 one noted before it went out the first time: then the file was changed, the journal is dropped, and the put begins anew under a new key. A segment without a
-note never went out. The journal has the file's key and the session's, so only its owner may read it; it is worth nothing after the lease's hour.
+note never went out. One put at a time has the journal of a file and path (<id>.lock); a second one goes without. The
+journal has the session's key, which is worth nothing after the lease's hour, and the file's, which opens what is stored under it for as long as that is
+there: only its owner may read it. It goes when the put is done, and at the next use of the home after two hours.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 from base64 import b64decode, b64encode
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +29,7 @@ from chain.crypto import address as bech32
 from chain.crypto.keys import PrivateKey
 from sds_node import asking
 from sds_node.cipher import KEY_BYTES
+from sds_node.client import locks
 from sds_node.client.commits import from_kept, kept
 from sds_node.client.errors import SourceChanged, StorageError
 from sds_node.client.leases import LEAST_LIFE_S, Lease
@@ -128,18 +133,39 @@ class Journals:
     def __init__(self, folder: Path, wallet: PrivateKey, chain_id: str, clock: Any) -> None:
         self._folder, self._wallet, self._chain_id, self._clock = folder, wallet, chain_id, clock
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for old in folder.glob("*.put"):
-            if old.stat().st_mtime < clock() - OLD_S:
-                old.unlink(missing_ok=True)
+        for old in [*folder.glob("*.put"), *folder.glob("*.new"), *folder.glob("*.lock")]:
+            # Another process may clean up, too.
+            with contextlib.suppress(OSError):
+                if old.stat().st_mtime < clock() - OLD_S and (old.suffix != ".lock" or _is_free(old)):
+                    old.unlink()
 
     def _path(self, source: Source, path: str, is_public: bool) -> Path:
         said = json.dumps([self._chain_id, self._wallet.public_key.raw.hex(), path, is_public, source.identity], sort_keys=True)
         return self._folder / f"{sha256(said.encode()).hexdigest()[:40]}.put"
 
+    @contextlib.contextmanager
+    def held(self, source: Source, path: str, is_public: bool) -> Iterator[bool]:
+        """Have the journal of a put for oneself: whether it is, and not another call's. Raises StorageError."""
+        if source.identity is None:
+            yield False
+            return
+        try:
+            lock = locks.opened(self._path(source, path, is_public).with_suffix(".lock"), 0o600)
+        except OSError as error:
+            raise StorageError(f"what is known of earlier puts in {self._folder} cannot be used ({error.strerror}): make room there") from None
+        if lock is None:
+            yield False
+            return
+        with lock:
+            try:
+                yield True
+            finally:
+                self._path(source, path, is_public).with_suffix(".lock").unlink(missing_ok=True)
+
     def begin(
         self, source: Source, path: str, is_public: bool, size_bytes: int, scheme: Scheme, session: Session, lease: Lease, counter: int, key: bytes
     ) -> Journal | None:
-        """The journal of a new put; None for one that is not worth it, or whose content cannot be read again."""
+        """The journal of a new put that has it ``held``; None for one that is not worth it, or whose content cannot be read again."""
         if source.identity is None or size_bytes < LEAST_BYTES:
             return None
         target = self._path(source, path, is_public)
@@ -204,3 +230,11 @@ class Journals:
                 made.done[int(said["segment"])] = b64decode(said["stored"])
         os.truncate(target, whole)  # the last line may be torn, and others follow
         return made
+
+
+def _is_free(lock: Path) -> bool:
+    """Whether no put holds it."""
+    found = locks.opened(lock, 0o600)
+    if found is not None:
+        found.close()
+    return found is not None

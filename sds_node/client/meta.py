@@ -10,6 +10,8 @@ limits are compared with what was asked (leases.py, issuing.py), content with ro
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +37,9 @@ log = structlog.get_logger("client")
 MAX_METAS: Final = 100
 MAX_PEERS: Final = 1_000
 MAX_ENDPOINT_CHARACTERS: Final = 128
+_LABEL: Final = r"[0-9A-Za-z_](?:[0-9A-Za-z_-]{0,61}[0-9A-Za-z_])?"
+_HOST: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+"""A host as resolvers take it: labels of 1 to 63 characters. Others make them raise what nobody expects."""
 ASK_S: Final = 120.0
 """A meta node that has not answered by then is away."""
 ROUNDS: Final = 3
@@ -59,11 +64,21 @@ class MetaAddress:
         return f"{p2p.format_address(self.address)}@{host}:{self.port}"
 
 
+def _is_ipv6(host: str) -> bool:
+    """Whether it is an IPv6 address, without brackets."""
+    try:
+        return ipaddress.ip_address(host).version == 6
+    except ValueError:
+        return False
+
+
 def parse_endpoint(text: str) -> tuple[str, int]:
     """(host, port) of ``host:port``, an IPv6 address in brackets. Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if len(text) > MAX_ENDPOINT_CHARACTERS or not colon or not host or not port.isascii() or not port.isdigit() or not 1 <= int(port) <= 65_535:
+    host, _, port = text.rpartition(":") if len(text) <= MAX_ENDPOINT_CHARACTERS else ("", "", "")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if is_bracketed else host
+    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65_535
+    if not is_port or not (_is_ipv6(host) if is_bracketed else _HOST.fullmatch(host)):
         raise ValueError(f"an endpoint is <host>:<port>, an IPv6 address in brackets, got {text[:MAX_ENDPOINT_CHARACTERS]!a}")
     return host, int(port)
 

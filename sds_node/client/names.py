@@ -108,5 +108,14 @@ class Names:
         return Known(path, is_folder, is_loose=not is_ours)
 
 
+def local_name(name: str, otherwise: str) -> str:
+    """A name that somebody else chose as the name of a file here: its last part, without what could leave the folder."""
+    last = name.replace("\\", "/").rpartition("/")[2].replace(":", "_").strip()
+    kept = "".join(one for one in last if one.isprintable())
+    while len(kept.encode(errors="ignore")) > 200:
+        kept = kept[:-1]
+    return otherwise if kept in ("", ".", "..") or kept.startswith("-") else kept
+
+
 def _shown(path: str, is_folder: bool) -> str:
     return f"{path}/" if is_folder else path

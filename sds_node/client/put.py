@@ -14,6 +14,8 @@ from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import structlog
+
 from sds_node import transfers
 from sds_node.client.placing import ChainOnly, Issuer, NodeFailed, NotStored, Place, PutWanted, Settings, TransferFailed, WrongSource, of_node
 from sds_node.client.session import Receipts, Session
@@ -22,7 +24,9 @@ from sds_node.documents import ShareManifest, SignedDocument, SignedManifest, ch
 from sds_node.merkle import Buffer, LeafHasher, object_root, segment_path, segment_root
 from sds_node.schemes import Scheme, segment_count, segment_size, share_bytes
 from sds_node.transfers import RECEIPT_BYTES, head_bytes, receive_record, record
-from sds_node.wire.errors import ConnectionFailed
+from sds_node.wire.errors import ConnectionFailed, Refused
+
+log = structlog.get_logger("client")
 
 # --- one share in ----------------------------------------------------------------------------------------------------------------------
 
@@ -44,7 +48,7 @@ class ShareToPut:
 async def put_share(session: Session, place: Place, share: ShareToPut, data: Buffer, settings: Settings | None = None) -> Any:
     """Send a share to a node → its StoreAck (SignedDocument), checked. The final receipt goes with the bytes.
 
-    ``data`` may not change until it returns. When only the answer was lost it is asked for once more. Raises NodeFailed, NodeLied.
+    ``data`` may not change until it returns. When only the answer was lost, now or by an earlier call, it is asked for once more. Raises NodeFailed, NodeLied.
     """
     stall_s = (settings or Settings()).stall_s
     view = memoryview(data).cast("B")
@@ -87,8 +91,9 @@ async def put_share(session: Session, place: Place, share: ShareToPut, data: Buf
                 async with asyncio.timeout(stall_s):
                     answer = await receive_record(stream, transfers.MAX_ACK_BYTES)
                     await stream.result()
-        except ConnectionFailed:
-            if not is_sent:
+        except (ConnectionFailed, Refused) as error:
+            # The answer was lost now, or when an earlier put of the same was interrupted: the limit is used, and the share may be there.
+            if not (is_sent if isinstance(error, ConnectionFailed) else error.code == transfers.LIMIT_USED):
                 raise
             head.again = True
             async with asyncio.timeout(stall_s), await place.peer.call(transfers.PUT, head_bytes(head), ended=True) as stream:
@@ -270,29 +275,56 @@ async def _put_segment(
     acknowledged: dict[int, tuple[Place, Any]] = {}
     failures: dict[int, str] = {}
 
-    async def store(index: int) -> None:
+    async def store(index: int, place: Place | None) -> None:
         share = ShareToPut(object_id, segment, len(data), index, scheme, roots[index], root, segment_path(roots, index))
-        place: Place | None = places[index]
         tried: set[bytes] = set()
         for _ in range(patience.attempts):
             assert place is not None
             tried.add(place.peer.address)
             try:
-                acknowledged[index] = place, await put_share(session, place, share, shares[index], patience)
+                ack = await put_share(session, place, share, shares[index], patience)
+                if index not in acknowledged:
+                    acknowledged[index] = place, ack
                 failures.pop(index, None)
                 return
             except NodeFailed as error:
-                failures[index] = str(error)
+                if index not in acknowledged:
+                    failures[index] = str(error)
             if len(tried) == patience.attempts or (place := await issuer.another(wanted, index, tried | _in_use(places, acknowledged))) is None:
                 return
 
-    tasks = {asyncio.create_task(store(index)) for index in range(scheme.n)}
+    async def elsewhere(index: int) -> None:
+        try:
+            place = await issuer.another(wanted, index, _in_use(places, acknowledged))
+        except Exception as error:  # its first node may still do it
+            log.info("a slow share has no other place", segment=segment, index=index, why=str(error))
+            return
+        if place is not None:
+            await store(index, place)
+
+    loop = asyncio.get_running_loop()
+    tasks = {asyncio.create_task(store(index, places[index])): index for index in range(scheme.n)}
+    slow: set[int] = set()
     try:
-        waiting = tasks
+        waiting, begun, last = set(tasks), loop.time(), loop.time()
         while waiting and len(acknowledged) < scheme.confirmed_at:
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            # As long again as the others took: then it is the node that is slow, and not the own line.
+            patient_s = max(patience.hedge_s, last - begun) if acknowledged else None
+            done, waiting = await asyncio.wait(waiting, timeout=patient_s, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()  # what the issuer raises ends the put
+            if done:
+                last = loop.time()
+                continue
+            late = sorted({tasks[task] for task in waiting} - slow - acknowledged.keys())
+            for index in late[: scheme.confirmed_at - len(acknowledged) - len(slow - acknowledged.keys())]:
+                slow.add(index)
+                task = asyncio.create_task(elsewhere(index))
+                tasks[task] = index
+                waiting.add(task)
+            last = loop.time()
+        # Whoever is slower with a share that another node has is not waited for.
+        waiting = {task for task in waiting if tasks[task] not in acknowledged}
         if waiting:
             done, waiting = await asyncio.wait(waiting, timeout=patience.straggler_s)
     finally:

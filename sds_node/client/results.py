@@ -1,20 +1,27 @@
 """What puts with an idempotency key gave: the same key gives the first result again, in this process and, with a file, in later ones.
 
-put(key) ─► known ─► its result          unknown ─► the put, once for all who call with it now ─► kept, the oldest of 10,000 goes
+put(key) ─► known ─► its result          unknown ─► the put, once for all who call with it now, in all processes ─► kept, the oldest of 10,000 goes
+
+A process that is killed between the put's commit and its note leaves none: the same call again stores the content once more, as a newer version.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+from sds_node.client import locks
 from sds_node.client.errors import StorageError
 
 MAX_RESULTS: Final = 10_000
+LOOK_S: Final = 0.1
+"""So often it is looked whether another process is done with a key."""
 MAX_KEY_CHARACTERS: Final = 200
 
 
@@ -22,7 +29,7 @@ class Results:
     """Results by key, in a SQLite file, or in memory. Close it."""
 
     def __init__(self, path: Path | None, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self._clock, self._path = clock, path
         try:
             if path is not None:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -43,21 +50,43 @@ class Results:
         while key in self._running:
             # Who waits sees the result below; if that put failed, it makes its own.
             await asyncio.wait([self._running[key]])
+        future = self._running[key] = asyncio.get_running_loop().create_future()
+        try:
+            async with self._claimed(key):
+                return await self._once(key, said, work)
+        finally:
+            del self._running[key]
+            future.set_result({})
+
+    @contextlib.asynccontextmanager
+    async def _claimed(self, key: str) -> AsyncIterator[None]:
+        """Have a key for oneself, also among processes. A process that ends, however, gives it up."""
+        if self._path is None:
+            yield
+            return
+        path = self._path.with_name(f"{sha256(key.encode(errors='surrogatepass')).hexdigest()[:40]}.key")
+        try:
+            while (held := locks.opened(path, 0o600)) is None:  # noqa: ASYNC110 - another process does not tell
+                await asyncio.sleep(LOOK_S)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be used ({error.strerror}): make room there") from None
+        with held:
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+
+    async def _once(self, key: str, said: str, work: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
         row = self._rows.execute("SELECT asked, given FROM result WHERE key = ?", (key,)).fetchone()
         if row is not None:
             if row[0] != said:
                 raise StorageError(f"the idempotency key {key!a} was used for another put: choose another key")
             given: dict[str, Any] = json.loads(row[1])
             return given
-        future = self._running[key] = asyncio.get_running_loop().create_future()
-        try:
-            result = await work()
-            self._rows.execute("INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?)", (key, said, json.dumps(result), self._clock()))
-            self._rows.execute("DELETE FROM result WHERE key IN (SELECT key FROM result ORDER BY made DESC, key LIMIT -1 OFFSET ?)", (MAX_RESULTS,))
-            return result
-        finally:
-            del self._running[key]
-            future.set_result({})
+        result = await work()
+        self._rows.execute("INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?)", (key, said, json.dumps(result), self._clock()))
+        self._rows.execute("DELETE FROM result WHERE key IN (SELECT key FROM result ORDER BY made DESC, key LIMIT -1 OFFSET ?)", (MAX_RESULTS,))
+        return result
 
     def close(self) -> None:
         """Close the file."""

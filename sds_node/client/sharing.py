@@ -29,6 +29,7 @@ from sds_node import asking, cipher
 from sds_node.client.errors import BadName, MetaLied, StorageError, WrongPassword
 from sds_node.client.files import Files, StoredFile
 from sds_node.client.meta import MetaClient
+from sds_node.client.names import local_name
 from sds_node.handles import SHARE_PREFIX, HandleError, parse_share_link
 
 MAX_WRAPPED_BYTES: Final = 512
@@ -39,6 +40,7 @@ _ID_BYTES: Final = cipher.LOOKUP_ID_BYTES
 _SECRET_CHARACTERS: Final = 43
 _CHECK_INFO: Final = b"stratos/link-check/v1"
 _NAME_INFO: Final = b"stratos/link-name/v1"
+_NEEDED: Final = "this link has a password: give it"
 _SALT: Final = b"stratos/link-check-salt/v1"
 
 
@@ -134,7 +136,7 @@ def opened_by(link: Link, wrapped: bytes, password: str | None) -> tuple[bytes, 
     try:
         key = cipher.unwrap_for_link(link.secret, link.share_id.encode(), wrapped[:cut], password)
     except cipher.PasswordNeeded:
-        raise WrongPassword("this link has a password: give it") from None
+        raise WrongPassword(_NEEDED) from None
     except cipher.CipherError as error:
         raise StorageError(str(error)) from None
     sealed = wrapped[cut:]
@@ -148,15 +150,6 @@ def opened_by(link: Link, wrapped: bytes, password: str | None) -> tuple[bytes, 
 
 def _name_key(file_key: bytes) -> bytes:
     return HKDF(SHA256(), cipher.KEY_BYTES, None, _NAME_INFO).derive(file_key)
-
-
-def local_name(name: str, otherwise: str) -> str:
-    """A name that somebody else chose as the name of a file here: its last part, without what could leave the folder."""
-    last = name.replace("\\", "/").rpartition("/")[2].replace(":", "_").strip()
-    kept = "".join(one for one in last if one.isprintable())
-    while len(kept.encode(errors="ignore")) > 200:
-        kept = kept[:-1]
-    return otherwise if kept in ("", ".", "..") or kept.startswith("-") else kept
 
 
 async def share_rows(client: MetaClient) -> AsyncIterator[Any]:
@@ -180,7 +173,12 @@ async def open_link(client: MetaClient, files: Files, text: str, password: str |
     password = password if password is not None else in_link or None
     check = await asyncio.to_thread(password_check, link, password)
     head = asking.ShareOpenHead(share_id=link.share_id, password_check=check)
-    opened = await client.ask(asking.SHARE_OPEN, head, asking.OpenedShare)
+    try:
+        opened = await client.ask(asking.SHARE_OPEN, head, asking.OpenedShare)
+    except WrongPassword:
+        if password is None:
+            raise WrongPassword(_NEEDED) from None
+        raise
     if opened.share.share_id != link.share_id or opened.share.object_id != opened.file.object.object_id:
         raise MetaLied(f"expected share {link.share_id} from the meta node, got another one")
     file = files.checked(opened.file, is_own=False)
@@ -189,6 +187,6 @@ async def open_link(client: MetaClient, files: Files, text: str, password: str |
         name = bytes(opened.file.name).decode(errors="replace")
         return SharedFile(file, local_name(name, file.row.object.file_hash), owner, None)
     if opened.share.has_password and password is None:
-        raise WrongPassword("this link has a password: give it")
+        raise WrongPassword(_NEEDED)
     key, name = await asyncio.to_thread(opened_by, link, bytes(opened.share.wrapped_key), password)
     return SharedFile(file, local_name(name, file.row.object.file_hash), owner, key)

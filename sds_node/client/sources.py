@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,19 @@ class Source:
     def pieces(self) -> AsyncGenerator[Buffer, None]:
         """The content from its beginning. Raises SourceChanged when it has not the length that was said, StorageError when it cannot be read."""
         raise NotImplementedError
+
+    async def digest(self) -> str:
+        """SHA-256 of the content, which tells it from another one; empty for what is read once. Raises SourceChanged, StorageError."""
+        if not self.can_repeat:
+            return ""
+        hasher = sha256()
+        async with contextlib.aclosing(self.pieces()) as pieces:
+            async for piece in pieces:
+                if len(piece) <= INLINE_BYTES:
+                    hasher.update(piece)
+                else:
+                    await asyncio.to_thread(hasher.update, piece)
+        return hasher.hexdigest()
 
 
 class BytesSource(Source):

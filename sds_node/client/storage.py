@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ LEAST_ROOM_BYTES: Final = 64 << 10
 SOON_S: Final = 30 * 86_400
 """A file whose term ends within this is warned about."""
 FEW_NODES: Final = 3
+WENT_TOGETHER_S: Final = 3_600
+"""What went into the trash so long before its folder went with it: large ones take a while."""
+_IS_OBJECT_ID: Final = re.compile(r"[0-9a-f]{64}").fullmatch
 _SECRET_INFO: Final = b"stratos/link-secret/v1"
 
 
@@ -74,6 +78,20 @@ class Balance:
     shares: int
     open_leases: int
     height: int
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What came out of the trash: a path, how many files and folders with it, and why others did not, by path."""
+
+    path: str
+    count: int
+    failed: dict[str, str]
+
+
+def _age(entry: Entry) -> tuple[int, int]:
+    """Of the versions of a path the newest has the greatest: the last in the trash, or the last that was made."""
+    return entry.ends_s, entry.changed_s
 
 
 class Storage:
@@ -147,7 +165,7 @@ class Storage:
     ) -> PutResult:
         """Store a file (path), bytes or a stream of ``size_bytes`` under a name; what was there becomes an older version, in the trash.
 
-        With an ``idempotency_key`` the same call again gives the first result. Raises StorageError, TransferFailed.
+        With an ``idempotency_key`` the same call again gives the first result; content that can be read twice is hashed for it before. Raises StorageError, TransferFailed.
         """
         path, found = file_path(name), source_of(source, size_bytes)
         if idempotency_key is None:
@@ -156,7 +174,7 @@ class Storage:
         async def once() -> dict[str, Any]:
             return (await self._put(found, path, public, progress)).as_json()
 
-        asked = {"name": path, "public": public, "size_bytes": found.size_bytes}
+        asked = {"name": path, "public": public, "size_bytes": found.size_bytes, "sha256": await found.digest()}
         return PutResult(**await self._results.once(idempotency_key, asked, once))
 
     async def _put(self, source: Source, path: str, public: bool, progress: Progress | None) -> PutResult:
@@ -194,7 +212,7 @@ class Storage:
             raise StorageError(f"the file's key cannot be opened: {error}") from None
 
     def _entry(self, file: StoredFile) -> Entry:
-        found = self.files.entry(file.row)
+        found = self.files.entry_of(file)
         if found is None:
             raise StorageError("the name of this file is not this wallet's to read")
         return found
@@ -263,19 +281,61 @@ class Storage:
         async for entry in self.files.everything(is_trash=True):
             yield entry
 
-    async def restore(self, name: str) -> Entry:
-        """The newest version of a path in the trash, or an object by its id, → where it was. Raises NotFound, AlreadyThere."""
+    async def restore(self, name: str, *, recursive: bool = False) -> Restored:
+        """The newest version of a path in the trash, or an object by its id, → where it was; a folder with all in it that went with it.
+
+        ``recursive``: with all that was ever in it. What cannot be restored, since another file has its place, is told. Raises NotFound, AlreadyThere.
+        """
+        path = "" if _IS_OBJECT_ID(name) else clean(name)
         newest: Entry | None = None
+        below = dict[tuple[str, bool], Entry]()
         async for entry in self.trash():
-            is_it = entry.object_id == name or (len(name) != 64 and entry.path == clean(name))
-            if is_it and (newest is None or entry.ends_s >= newest.ends_s):
-                newest = entry
-        if newest is None:
+            if entry.object_id == name or (path and entry.path == path and (entry.is_folder or not name.endswith("/"))):
+                newest = entry if newest is None or _age(entry) >= _age(newest) else newest
+            elif path and not entry.is_loose and entry.path.startswith(f"{path}/"):
+                key = entry.path, entry.is_folder
+                below[key] = entry if key not in below or _age(entry) >= _age(below[key]) else below[key]
+        if newest is None and not (below and await self.files.is_folder(path)):
             raise NotFound(f"there is no {name} in the trash")
-        await send_order(self._client, restore={"object_ids": [bytes.fromhex(newest.object_id)]})
-        if not newest.is_loose:
-            await self._uploads.ensure_folder(newest.path.rpartition("/")[0])
-        return newest
+        if newest is not None and not newest.is_folder:
+            await self._restore([newest])
+            if not newest.is_loose:
+                await self._uploads.ensure_folder(newest.path.rpartition("/")[0])
+            return Restored(newest.path, 1, {})
+        # A folder by its id is a folder. One that is there again takes back what went last.
+        path = newest.path if newest is not None else path
+        went_s = newest.ends_s if newest is not None else max(one.ends_s for one in below.values())
+        with_it = [one for one in below.values() if recursive or one.ends_s >= went_s - WENT_TOGETHER_S]
+        self._uploads.forget_folder(path)
+        await self._uploads.ensure_folder(path.rpartition("/")[0])
+        folders = sorted([one for one in [newest, *with_it] if one is not None and one.is_folder], key=lambda one: one.path)
+        # Folders first: what an interrupted call restored can be reached, and the next one goes on.
+        failed = await self._restore_many(folders)
+        failed |= await self._restore_many([one for one in with_it if not one.is_folder])
+        return Restored(path, len(folders) + sum(not one.is_folder for one in with_it) - len(failed), failed)
+
+    async def _restore(self, entries: Sequence[Entry]) -> None:
+        await send_order(self._client, restore={"object_ids": sorted(bytes.fromhex(one.object_id) for one in entries)})
+
+    async def _restore_many(self, entries: Sequence[Entry]) -> dict[str, str]:
+        """Restore in orders of 100, and what one of those cannot one by one. Why not, by path; a folder that is there again is as good."""
+        failed = dict[str, str]()
+        for start in range(0, len(entries), MAX_FILES):
+            part = entries[start : start + MAX_FILES]
+            try:
+                await self._restore(part)
+                continue
+            except (AlreadyThere, NotFound):
+                pass
+            for one in part:
+                try:
+                    await self._restore([one])
+                except AlreadyThere as error:
+                    if not one.is_folder:
+                        failed[one.path] = str(error)
+                except NotFound as error:
+                    failed[one.path] = str(error)
+        return failed
 
     async def rename(self, old: str, new: str) -> int:
         """A file or folder under another path. How many records moved. A folder's files move one by one: an interrupted call is made again.

@@ -24,7 +24,7 @@ from sds_node.client.files import Files
 from sds_node.client.issuing import Places, PutIssuer
 from sds_node.client.journal import Journal, Journals
 from sds_node.client.leases import Lease, Leases, object_id
-from sds_node.client.meta import MetaClient
+from sds_node.client.meta import MetaAddress, MetaClient
 from sds_node.client.names import Names, parent_of
 from sds_node.client.placing import Settings
 from sds_node.client.sources import Progress, Resealer, Source, stored_stream
@@ -42,6 +42,10 @@ FileRecord: Final = message_class(f"{PACKAGE}.FileRecord")
 ATTEMPTS: Final = 3
 SCHEME_S: Final = 30.0
 """So long what the meta node said of the network's schemes is taken for true."""
+FEW_COPIES: Final = 3
+OTHERS_ASKED: Final = 2
+"""So many other meta nodes are asked for the scheme, too, for so long."""
+OTHERS_S: Final = 5.0
 MARGIN_NOZ: Final = 64 << 10
 MAX_KNOWN_FOLDERS: Final = 10_000
 
@@ -91,6 +95,12 @@ class _Put:
     path: str
     is_public: bool
     progress: Progress | None
+    journals: Journals | None
+    """None for a put that has no journal, since another one of the same file has it."""
+
+    def journal(self) -> Journal | None:
+        """What an earlier put of the same left."""
+        return self.journals.find(self.source, self.path, self.is_public) if self.journals is not None else None
 
     @property
     def stored_bytes(self) -> int:
@@ -120,8 +130,11 @@ class Uploads:
         Raises StorageError, TransferFailed.
         """
         await self.ensure_folder(parent_of(path))
-        put = _Put(source, path, is_public, progress)
-        journal = self._journals.find(source, path, is_public) if self._journals is not None else None
+        with self._journals.held(source, path, is_public) if self._journals is not None else contextlib.nullcontext(False) as is_held:
+            return await self._put(_Put(source, path, is_public, progress, self._journals if is_held else None))
+
+    async def _put(self, put: _Put) -> PutResult:
+        source, path, journal = put.source, put.path, put.journal()
         if journal is not None and all(one.address != journal.meta for one in self._ways.client.metas):
             journal.drop()
             journal = None
@@ -147,7 +160,7 @@ class Uploads:
 
     def _may_go_on(self, put: _Put) -> bool:
         """Whether something of a put that failed is stored, and known."""
-        found = self._journals.find(put.source, put.path, put.is_public) if self._journals is not None else None
+        found = put.journal()
         return found is not None and bool(found.done)
 
     async def _anew(self, put: _Put) -> PutResult:
@@ -160,9 +173,9 @@ class Uploads:
         try:
             sealer = None if put.is_public else cipher.Encryptor()
             counter = hold.lease.next_counter()
-            if self._journals is not None:
+            if put.journals is not None:
                 key = sealer.key if sealer is not None else b""
-                journal = self._journals.begin(put.source, put.path, put.is_public, size, scheme, ways.client.session, hold.lease, counter, key)
+                journal = put.journals.begin(put.source, put.path, put.is_public, size, scheme, ways.client.session, hold.lease, counter, key)
             return await self._stored(put, ways, hold.lease, counter, scheme, sealer, journal, warning)
         except MetaUnreachable:
             ways.leases.lost(hold.lease)
@@ -251,9 +264,30 @@ class Uploads:
         # On top of it comes the governed share for repair, and a noz for what cannot be halved.
         if not bill <= plan.bill_noz <= 2 * bill + MARGIN_NOZ:
             raise MetaLied(f"expected a bill of {bill} noz and a little more from the meta node, got {plan.bill_noz}: ask another one")
-        warning = "".join(one for one in plan.warning[:500] if one.isprintable())
+        warnings = ["".join(one for one in plan.warning[:500] if one.isprintable()), await self._doubts(size_bytes, scheme)]
+        if scheme.n < FEW_COPIES:
+            # Whatever the meta node says of it.
+            warnings.insert(0, f"the network has few nodes: each part of the file is kept in {scheme.n} places only")
+        warning = "; ".join(one for one in warnings if one)
         self._schemes[is_small] = now_s, scheme, warning
         return scheme, warning
+
+    async def _doubts(self, size_bytes: int, scheme: Scheme) -> str:
+        """A sentence when other meta nodes name a scheme of more shares; those that do not answer soon say nothing. One that lies alone is seen."""
+        client = self._ways.client
+        others = client.metas[1 : 1 + OTHERS_ASKED]
+
+        async def asked(one: MetaAddress) -> int:
+            async with asyncio.timeout(OTHERS_S):
+                plan = await client.ask(asking.OBJECT_PLAN, asking.PlanHead(size_bytes=size_bytes), asking.Plan, meta=one.address)
+                return scheme_of(plan.data_shares, plan.total_shares).n
+
+        found = await asyncio.gather(*(asked(one) for one in others), return_exceptions=True)
+        more = [(count, one) for count, one in zip(found, others, strict=True) if isinstance(count, int) and count > scheme.n]
+        if not more:
+            return ""
+        count, one = max(more, key=lambda each: each[0])
+        return f"meta node {one} knows nodes for {count} shares of it, the one that was asked for {scheme.n} only: name the former first"
 
     # ---- folders
 

@@ -3,6 +3,11 @@
     certificate ─ once per lease ─► lease          what is taken of a lease: disjoint ranges [from, to)
     limit + grant ─ every limit ──► Accepted       a second limit for a range that is taken is evidence against its meta node
 
+Prices are floors: a node moves no byte for less than the network's price, whoever asks, since it is paid by the limit's max_noz and nothing else.
+
+    GET   a noz a byte            PUT   the receipt's part of a noz a byte (half, by the default of the governed escrow ratio), at least 1
+    REPAIR   a share that comes in: as PUT; one that goes out: 1, since a node that leaves hands its shares over for a noz each
+
 The rules by which a limit is judged are settlement's, so what a node takes can be paid. Time is an argument, never read.
 Sources: storage-protocol.md 2 (lease) and 4; storage-interfaces.md 4.3.
 """
@@ -16,18 +21,23 @@ from typing import Any, Final
 
 from sortedcontainers import SortedDict
 
+from chain.codec.canonical import encode, known
 from chain.codec.registry import message_class
 from chain.crypto import address as bech32
 from modules.settlement.commitment import node_of
 from modules.settlement.documents import OrderLimit
-from modules.settlement.leaves import faults_of_authority, faults_of_limit
-from sds_node.documents import Authority, Refused, check_lease, check_signature, opened
+from modules.settlement.leaves import GET, faults_of_authority, faults_of_limit
+from modules.settlement.leaves import PUT as WRITES
+from sds_node.documents import Authority, Lease, Refused, SignedDocument, check_lease, check_signature, opened
+from sds_node.schemes import ESCROW_RATIO_E18, RATIO_ONE
 
 TrafficEvidence: Final = message_class("stratos.settlement.v1.TrafficEvidence")
 CLOCK_SKEW_S: Final = 60
 """How far the clocks of a meta node and of a node may be apart."""
 MAX_LEASES: Final = 100_000
 MAX_LIMITS_OF_A_LEASE: Final = 100_000
+MAX_LIMITS: Final = 1_000_000
+"""Of all leases together: about a kilobyte of memory each, until their lease expires."""
 
 
 class Overlap(Refused):
@@ -40,7 +50,7 @@ class Overlap(Refused):
 
 @dataclass(slots=True)
 class _Taken:
-    """A lease in use. ``ranges`` maps from_noz to the SignedDocument of the limit that begins there."""
+    """A lease in use. ``ranges`` maps from_noz to the bytes of the SignedDocument of the limit that begins there."""
 
     lease: Any
     ranges: SortedDict = field(default_factory=SortedDict)
@@ -49,20 +59,21 @@ class _Taken:
 class Limits:
     """What one node has accepted. Not safe for several threads at once.
 
-    ``node`` is its network address, ``beneficiary`` the account (20 bytes as text) that its traffic is paid to.
+    ``node`` is its network address, ``beneficiary`` the account (20 bytes as text) that its traffic is paid to, ``escrow_ratio_e18`` the part of an upload's
+    price, in units of 10^-18, that its receipt does not pay.
     """
 
-    def __init__(self, authority: Authority, node: bytes, beneficiary: str) -> None:
-        self._authority = authority
+    def __init__(self, authority: Authority, node: bytes, beneficiary: str, escrow_ratio_e18: int = ESCROW_RATIO_E18) -> None:
+        self._authority, self._escrow_ratio_e18 = authority, escrow_ratio_e18
         self._node, self._beneficiary = bech32.encode(node, bech32.NODE), beneficiary
         self._leases: dict[bytes, _Taken] = {}
-        self._serials: dict[bytes, bytes] = {}
+        self._serials: dict[bytes, tuple[bytes, int]] = {}  # serial → its lease and where its range begins
         self._expiries: list[tuple[int, bytes]] = []
 
-    def accept(self, certificate: Any, evidence: Any, now_s: int) -> Any:
+    def accept(self, certificate: Any, evidence: Any, now_s: int, *, is_put: bool | None = None) -> Any:
         """The OrderLimit of a TrafficEvidence (whose receipt is not looked at) under a LeaseCertificate; from now on its range is taken.
 
-        The same limit again is refused, as nothing is moved twice under one serial. Raises Overlap, and Refused with the reason.
+        ``is_put`` says what a limit for repair is used for; None: what its action says. The same limit again is refused, as nothing is moved twice under one serial. Raises Overlap, and Refused with the reason.
         """
         self.expire(now_s)
         limit = self._judged(evidence)
@@ -70,6 +81,9 @@ class Limits:
             raise Refused(f"expected an order limit for {self._node}, paid to {self._beneficiary}, got {limit.node} and {limit.beneficiary}")
         if not limit.created_s - CLOCK_SKEW_S <= now_s < limit.expires_s:
             raise Refused(f"the order limit holds from {limit.created_s} to {limit.expires_s} s: it is {now_s} s")
+        floor_noz = self.floor_noz(limit, limit.action == WRITES if is_put is None else is_put)
+        if limit.max_noz < floor_noz:
+            raise Refused(f"the order limit pays {limit.max_noz} noz for {limit.max_bytes} bytes: the price is {floor_noz} noz")
         taken = self._leases.get(limit.lease_id) or self._opened(certificate, limit, now_s)
         self._check_lease(taken.lease, limit)
         if limit.serial in self._serials:
@@ -77,24 +91,32 @@ class Limits:
         self._take(taken, evidence.order_limit, limit)
         return limit
 
+    def floor_noz(self, limit: Any, is_put: bool) -> int:
+        """The least noz for which a node moves the bytes of an OrderLimit."""
+        if is_put:
+            return max(1, int(limit.max_bytes) * (RATIO_ONE - self._escrow_ratio_e18) // RATIO_ONE)
+        return int(limit.max_bytes) if limit.action == GET else 1
+
     def restore(self, accepted: Iterable[tuple[Any, Any]], now_s: int) -> None:
         """Take again what was accepted before a restart: (LeaseCertificate, SignedDocument of the limit). Those that have expired are left out.
 
-        Raises Refused for a limit that is no document.
+        They were judged then and are not judged again: who may sign today, and whether the chain answers, changes nothing. Raises Refused for a limit or a
+        lease that is no document.
         """
         for certificate, signed in accepted:
-            limit = self._signed(signed)
+            limit = opened(OrderLimit, signed.body)
             if now_s >= limit.expires_s or limit.serial in self._serials:
                 continue
-            self._take(self._leases.get(limit.lease_id) or self._opened(certificate, limit, now_s), signed, limit)
+            taken = self._leases.get(limit.lease_id)
+            self._take(taken or self._used(limit.lease_id, opened(Lease, certificate.body)), signed, limit)
 
     def expire(self, now_s: int) -> None:
         """Forget leases that have expired, with all that was taken of them."""
         while self._expiries and self._expiries[0][0] <= now_s - CLOCK_SKEW_S:
             _, lease_id = heappop(self._expiries)
             taken = self._leases.pop(lease_id)
-            for signed in taken.ranges.values():
-                self._serials.pop(OrderLimit.FromString(signed.body).serial, None)
+            for data in taken.ranges.values():
+                self._serials.pop(OrderLimit.FromString(SignedDocument.FromString(data).body).serial, None)
 
     @property
     def leases(self) -> int:
@@ -129,8 +151,11 @@ class Limits:
             raise Refused(f"the lease expired at {lease.expires_s} s: it is {now_s} s")
         if len(self._leases) >= MAX_LEASES:
             raise Refused(f"{MAX_LEASES} leases are in use here: try another node")
-        self._leases[lease.lease_id] = taken = _Taken(lease)
-        heappush(self._expiries, (lease.expires_s, lease.lease_id))
+        return self._used(lease.lease_id, lease)
+
+    def _used(self, lease_id: bytes, lease: Any) -> _Taken:
+        self._leases[lease_id] = taken = _Taken(lease)
+        heappush(self._expiries, (lease.expires_s, lease_id))
         return taken
 
     @staticmethod
@@ -143,7 +168,8 @@ class Limits:
             raise Refused(f"the order limit holds to {limit.expires_s} s, its lease to {lease.expires_s} s")
 
     def _repeated(self, taken: _Taken, signed: Any, limit: Any) -> Refused:
-        if self._serials[limit.serial] == signed.body:
+        lease_id, from_noz = self._serials[limit.serial]
+        if SignedDocument.FromString(self._leases[lease_id].ranges[from_noz]).body == signed.body:
             return Refused(f"order limit {limit.serial.hex()} was used already")
         other = self._overlapping(taken, limit)
         return Overlap(other, signed) if other is not None else Refused(f"serial {limit.serial.hex()} is another order limit's")
@@ -154,8 +180,10 @@ class Limits:
             raise Overlap(other, signed)
         if len(taken.ranges) >= MAX_LIMITS_OF_A_LEASE:
             raise Refused(f"{MAX_LIMITS_OF_A_LEASE} order limits of this lease were used here: take a new lease")
-        taken.ranges[limit.from_noz] = signed
-        self._serials[limit.serial] = signed.body
+        if len(self._serials) >= MAX_LIMITS:
+            raise Refused(f"{MAX_LIMITS} order limits are in use here: try another node")
+        taken.ranges[limit.from_noz] = encode(known(signed))
+        self._serials[limit.serial] = limit.lease_id, limit.from_noz
 
     @staticmethod
     def _overlapping(taken: _Taken, limit: Any) -> Any | None:
@@ -163,7 +191,7 @@ class Limits:
         at = taken.ranges.bisect_right(limit.from_noz)
         for index in (at - 1, at):
             if 0 <= index < len(taken.ranges):
-                _, signed = taken.ranges.peekitem(index)
+                signed = SignedDocument.FromString(taken.ranges.peekitem(index)[1])
                 other = OrderLimit.FromString(signed.body)
                 if max(other.from_noz, limit.from_noz) < min(other.to_noz, limit.to_noz):
                     return signed

@@ -8,7 +8,8 @@
 
 An accepted limit is with the system before its first byte is moved, so a killed process does not take it twice; a final receipt is on the disk before
 it is acknowledged. SQLite's write-ahead log is the append-only log: a torn tail is cut off by its checksums. Each row has a check of its own, so a row
-that rotted is told (``damaged``) and not believed, and the others are still paid. In memory are only receipts that came within the window.
+that rotted is told (``damaged``) and not believed, and the others are still paid. In memory are only receipts that
+no commit has yet: those of the window, and of the windows before while the disk refuses.
 Source: storage-interfaces.md 4.4 (4 and 8); storage-protocol.md 2 and 4.
 """
 
@@ -138,6 +139,9 @@ class ReceiptLog:
         self.damaged: list[str] = []
         """Rows that are not what was written, at most 100 of them, in words."""
         self._noted: dict[bytes, bytes] = {}
+        """The last receipts that are in no committed transaction yet."""
+        self._written: dict[bytes, bytes] = {}
+        """Of these, what the transaction under way writes; the record's own thread has it."""
         self._lock = threading.Lock()
         self._queue: queue.Queue[_Work | None] = queue.Queue(MAX_WAITING)
         self._is_closed = False
@@ -187,9 +191,11 @@ class ReceiptLog:
         data = encode(known(receipt))
 
         def make(database: sqlite3.Connection) -> None:
-            with self._lock:
-                self._noted.pop(serial, None)
             self._set_receipt(database, serial, data, Progress.FINAL)
+            with self._lock:
+                noted = self._noted.get(serial)
+            if noted is not None:
+                self._written[serial] = noted
 
         return self._do(make, is_durable=True)
 
@@ -397,9 +403,9 @@ class ReceiptLog:
             is_due = unsynced_since is not None and time.monotonic() >= unsynced_since + self.window_s
             is_durable = is_over or is_due or any(work.is_durable for work in batch)
             is_done = self._commit(database, batch, is_durable=is_durable)
-            if is_durable and is_done:
+            if is_durable and is_done and not self._noted:
                 unsynced_since = None
-            elif unsynced_since is None or is_due:
+            elif unsynced_since is None or is_due or is_durable:
                 unsynced_since = time.monotonic()
         with contextlib.suppress(sqlite3.Error):
             database.close()
@@ -418,17 +424,23 @@ class ReceiptLog:
                     results.append((work, work.make(database), None))
                 except (ReceiptsError, ValueError) as error:
                     database.execute("ROLLBACK TO work")
+                    self._written.clear()  # some may be undone; they are written once more
                     results.append((work, None, error))
                 database.execute("RELEASE work")
             if is_durable:
                 self._write_noted(database)
                 database.execute(f"PRAGMA user_version={_SCHEMA_VERSION}")  # a page changes, so there is something to sync
             database.execute("COMMIT")
+            with self._lock:
+                for serial, data in self._written.items():
+                    if self._noted.get(serial) == data:
+                        del self._noted[serial]
         except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
                 database.execute("ROLLBACK")
             failure = self._told(error)
             log.error("receipts are not written", why=str(failure))
+        self._written.clear()
         for work in batch if failure is not None else ():
             work.future.set_exception(failure)
         for work, result, failed in results if failure is None else ():
@@ -446,15 +458,13 @@ class ReceiptLog:
         return error
 
     def _write_noted(self, database: sqlite3.Connection) -> None:
+        """Write what is noted. It stays in memory until the transaction is committed."""
         with self._lock:
-            noted = dict(self._noted)
-        for serial, data in noted.items():
+            noted = [(serial, data) for serial, data in self._noted.items() if self._written.get(serial) != data]
+        for serial, data in noted:
             with contextlib.suppress(UnknownSerial, ReceiptsDamaged):
                 self._set_receipt(database, serial, data, Progress.OPEN)
-        with self._lock:
-            for serial, data in noted.items():
-                if self._noted.get(serial) == data:
-                    del self._noted[serial]
+            self._written[serial] = data
 
     def _set_receipt(self, database: sqlite3.Connection, serial: bytes, data: bytes, progress: Progress) -> None:
         row = database.execute(f"SELECT {_COLUMNS} FROM serials WHERE serial = ?", (serial,)).fetchone()

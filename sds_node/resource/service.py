@@ -5,6 +5,9 @@
                                                   │                   are too many for a new limit, three that expired close the session
                                                   └── two limits of one range: kept as a fraud proof
 
+    final receipts that leave more unpaid than a reader who ends early loses count as ones that did not come
+    one wallet: an eighth of the transfers; a get that is not read or acknowledged at a least rate ends
+
     bytes sent and not in a receipt:  ≤ 4 MiB for a stream, ≤ 64 MiB for a wallet over all of its streams, those that ended badly included
 
 Only who holds a session's key can use its limits: it is the key of his end of the connection. Time comes from ``clock``; waits are the event loop's. Disk
@@ -15,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,11 +28,12 @@ from typing import Any, Final, TypeVar
 
 import nacl.signing
 import structlog
+from google.protobuf.message import DecodeError
 
 from chain.codec.canonical import encode, known
 from chain.crypto import address as bech32
 from modules.settlement.commitment import node_of
-from modules.settlement.documents import OrderLimit, SessionGrant, signed_by_key
+from modules.settlement.documents import OrderLimit, Receipt, SessionGrant, decoded, signed_by_key
 from modules.settlement.leaves import GET as READS
 from modules.settlement.leaves import HASH_BYTES, REPAIR, SERIAL_BYTES
 from modules.settlement.leaves import PUT as WRITES
@@ -39,7 +44,8 @@ from sds_node.p2p import address_of
 from sds_node.resource import store as shares
 from sds_node.resource.limits import Limits, Overlap
 from sds_node.resource.receipts import AlreadyUsed, Entry, Progress, ReceiptLog, ReceiptsError
-from sds_node.schemes import SchemeError, scheme_of, share_bytes
+from sds_node.resource.votes import Votes
+from sds_node.schemes import ESCROW_RATIO_E18, SchemeError, scheme_of, share_bytes
 from sds_node.transfers import (
     STREAM_WINDOW_BYTES,
     WALLET_WINDOW_BYTES,
@@ -61,7 +67,13 @@ log = structlog.get_logger("resource")
 
 MAX_FROZEN: Final = 10_000
 MAX_LAPSED: Final = 100_000
+LEAST_BYTES: Final = 64 << 10
+"""As many bytes have to be acknowledged in ``receipt_s`` by who is waited for."""
+UNPAID_PART: Final = 4
+"""Final receipts of a session may leave two windows of a stream unpaid, and a fourth of what they pay: readers end early, connections break."""
 PIECE_LEAVES: Final = transfers.RECEIPT_BYTES // LEAF_BYTES
+MAX_CHUNKS: Final = 64
+"""Received pieces that wait to be written together."""
 
 T = TypeVar("T")
 
@@ -73,6 +85,8 @@ class Settings:
     transfers_most: int = 512
     """Puts and gets at a time, of all sessions."""
     transfers_of_session: int = 64
+    transfers_of_wallet: int = 64
+    """The same over all sessions of a wallet."""
     missing_most: int = 3
     """With as many serials without their final receipt a session gets no further one; when as many have expired so, it is closed while its grant lasts."""
     stream_window_bytes: int = STREAM_WINDOW_BYTES
@@ -81,15 +95,22 @@ class Settings:
     """How long a receipt may take when nothing can be sent without it."""
     mebibyte_s: float = 60.0
     """How long a MiB of a share that comes in may take, or what is left of it."""
+    sent_s: float = 240.0
+    """The same for one that goes out: until the peer has taken it, at the rate that this node sends."""
+    escrow_ratio_e18: int = ESCROW_RATIO_E18
+    """The governed escrow ratio, in units of 10^-18: what an upload's receipt does not pay of its price. A put for less than the rest is refused."""
     audits: int = 2
     """Audit answers in the making."""
     threads: int = 8
 
     def __post_init__(self) -> None:
-        for name in ("transfers_most", "transfers_of_session", "missing_most", "audits", "threads"):
+        for name in ("transfers_most", "transfers_of_session", "transfers_of_wallet", "missing_most", "audits", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected 1 or more")
-        if not transfers.RECEIPT_BYTES <= self.stream_window_bytes <= self.wallet_window_bytes or not min(self.receipt_s, self.mebibyte_s) > 0:
+        if (
+            not transfers.RECEIPT_BYTES <= self.stream_window_bytes <= self.wallet_window_bytes
+            or not min(self.receipt_s, self.mebibyte_s, self.sent_s) > 0
+        ):
             raise ValueError("expected a stream's window of at least 1 MiB, a wallet's not below it, and times above 0")
 
 
@@ -98,10 +119,15 @@ class _Wallet:
     """Bytes that a wallet got and that no receipt covers, and who waits for them to become fewer."""
 
     ahead_bytes: int = 0
+    less_bytes: int = 0
+    """How many became fewer since this record was made."""
+    open: int = 0
+    """Transfers under way."""
     waiting: set[asyncio.Future[None]] = field(default_factory=set)
 
     def less(self, size_bytes: int) -> None:
         self.ahead_bytes -= size_bytes
+        self.less_bytes += size_bytes
         for waiter in self.waiting:
             if not waiter.done():
                 waiter.set_result(None)
@@ -141,6 +167,8 @@ class _Transfer:
     """Bytes were moved, so a final receipt is owed."""
     is_blameless: bool = False
     """It failed by a fault of this node."""
+    is_counted: bool = False
+    """It is among its wallet's."""
 
     @property
     def serial(self) -> bytes:
@@ -172,12 +200,14 @@ class Service:
         self._authority, self._key, self._store, self._receipts, self._clock = authority, key, store, receipts, clock
         address = address_of(bytes(key.verify_key))
         self.address = bech32.encode(address, bech32.NODE)
-        self.limits = Limits(authority, address, beneficiary)
+        self.limits = Limits(authority, address, beneficiary, self.settings.escrow_ratio_e18)
         self._pool = ThreadPoolExecutor(self.settings.threads, "resource")
         self._active: dict[bytes, _Transfer] = {}
         self._wallets: dict[str, _Wallet] = {}
         self._sessions: dict[bytes, _Session] = {}
         self._lapsed: dict[bytes, tuple[int, int]] = {}  # session → how many serials expired without their final receipt; when its grant ends
+        self._unpaid: OrderedDict[bytes, tuple[int, int]] = OrderedDict()  # session → bytes that its final receipts pay, bytes sent that they do not
+        self._votes = Votes()
         self._is_stopping = False
         self._frozen: dict[bytes, _Frozen] = {}
         self._thaws: list[tuple[int, bytes]] = []
@@ -190,7 +220,7 @@ class Service:
             transfers.GET: self.get,
             transfers.AUDIT: self.audit,
             transfers.CONFIRM: self._changes(self._store.confirm),
-            transfers.DROP: self._changes(self._store.trash),
+            transfers.DROP: self._changes(self._store.trash, is_drop=True),
             transfers.RESTORE: self._changes(self._store.restore),
             transfers.INVENTORY: self.inventory,
             transfers.STATUS: self.status,
@@ -206,7 +236,7 @@ class Service:
                 try:
                     self.limits.restore([one], now_s)
                 except Refused as error:
-                    # Its lease cannot be opened by a new limit either, and the record refuses its serial.
+                    # The record itself still refuses its serial.
                     refused += 1
                     log.warning("an accepted limit is not taken again", why=str(error))
             return refused
@@ -233,7 +263,7 @@ class Service:
             if head.again:
                 await self._acknowledge_again(stream, connection, head, manifest)
                 return
-            async with self._admitted(connection, head, (WRITES, REPAIR)) as transfer:
+            async with self._admitted(connection, head, WRITES) as transfer:
                 await self._take_share(stream, transfer, manifest, kept)
                 await self._acknowledge(stream, manifest)
 
@@ -269,7 +299,8 @@ class Service:
 
     async def _take_share(self, stream: Stream, transfer: _Transfer, manifest: Any, kept: bytes) -> None:
         with self._blaming_the_disk(transfer):
-            writer = await self._in_pool(self._store.begin, bytes(manifest.share_root), manifest.size_bytes, transfer.serial, kept)
+            arguments = bytes(manifest.share_root), manifest.size_bytes, transfer.serial, kept
+            writer = await self._in_pool(self._store.begin, *arguments, undo=shares.Writer.abort)
             transfer.is_due = True
             try:
                 await self._take_bytes(stream, writer, manifest.size_bytes)
@@ -280,18 +311,20 @@ class Service:
                 await self._in_pool(writer.finish)
                 await self._finish(transfer, given, receipt)
             finally:
-                await self._in_pool(writer.abort)
+                # Cancelled once more it is done all the same.
+                await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, writer.abort))
 
     async def _take_bytes(self, stream: Stream, writer: shares.Writer, size_bytes: int) -> None:
-        """What comes is written while the next is received; at most two pieces are in memory."""
+        """What comes is written, up to a MiB at a time, while the next is received; at most two MiB are in memory."""
         loop = asyncio.get_running_loop()
         left, writing = size_bytes, None
+        chunks, gathered_bytes = list[memoryview](), 0
         mark, due_s = left, loop.time() + self.settings.mebibyte_s
         try:
             while left:
                 try:
                     async with asyncio.timeout_at(due_s):
-                        chunk = await stream.receive(min(left, transfers.RECEIPT_BYTES))
+                        chunk = await stream.receive(min(left, transfers.RECEIPT_BYTES - gathered_bytes))
                 except TimeoutError:
                     raise Refused(f"expected a MiB of the share in {self.settings.mebibyte_s:g} s, got {mark - left} bytes") from None
                 if not chunk:
@@ -299,9 +332,15 @@ class Service:
                 left -= len(chunk)
                 if mark - left >= transfers.RECEIPT_BYTES:
                     mark, due_s = left, loop.time() + self.settings.mebibyte_s
+                chunks.append(chunk)
+                gathered_bytes += len(chunk)
+                # A turn of a thread costs as much as hashing 100 KiB. A peer that sends byte by byte may not have them gathered one by one.
+                if left and gathered_bytes < transfers.RECEIPT_BYTES and len(chunks) < MAX_CHUNKS:
+                    continue
                 if writing is not None:
                     await writing
-                writing = asyncio.ensure_future(self._in_pool(writer.write, chunk))
+                writing = asyncio.ensure_future(self._in_pool(_written, writer, chunks))
+                chunks, gathered_bytes = [], 0
         finally:
             if writing is not None:
                 await writing
@@ -334,12 +373,12 @@ class Service:
         """Leaves of a share go out, no further ahead of the receipts than the windows. A get that broke goes on under its limit with its last receipt."""
         head = parsed(transfers.GetHead, stream.head)
         with _told():
-            async with self._admitted(connection, head, (READS, REPAIR)) as transfer:
+            async with self._admitted(connection, head, READS) as transfer:
                 if transfer.is_final:
                     return
                 self._refuse_closed(transfer.session)
                 with self._blaming_the_disk(transfer):
-                    reader = await self._in_pool(self._store.open_share, bytes(transfer.limit.share_root))
+                    reader = await self._in_pool(self._store.open_share, bytes(transfer.limit.share_root), undo=shares.Reader.close)
                 with reader:
                     runs = runs_of(head.runs, reader.size_bytes)
                     wanted_bytes = transfer.moved.bytes + runs_bytes(runs, reader.size_bytes)
@@ -360,11 +399,15 @@ class Service:
         receipts = asyncio.create_task(self._take_receipts(stream, transfer))
         try:
             await self._pour(stream, transfer, reader, runs, receipts)
-            acked_bytes = -1
-            while not receipts.done() and (await self._waited({receipts}) or transfer.moved.acked_bytes > acked_bytes):
+            acked_bytes = -LEAST_BYTES
+            while not receipts.done() and transfer.moved.acked_bytes >= acked_bytes + LEAST_BYTES:
                 acked_bytes = transfer.moved.acked_bytes
+                await asyncio.wait({receipts}, timeout=self.settings.receipt_s)
             if not receipts.done():
-                raise WrongReceipt(f"the final receipt did not come within {self.settings.receipt_s:g} s")
+                raise WrongReceipt(
+                    f"expected the final receipt, or {LEAST_BYTES} bytes to be acknowledged, within {self.settings.receipt_s:g} s, "
+                    f"got {transfer.moved.acked_bytes - acked_bytes}"
+                )
             await receipts
         finally:
             receipts.cancel()
@@ -398,7 +441,11 @@ class Service:
                     transfer.is_due = True
                     transfer.moved.leaf(index, leaf_size(reader.size_bytes, index), leaf_hash)
                 self._wallet(transfer.limit.wallet).ahead_bytes += len(data)
-                await stream.send(data)
+                try:
+                    async with asyncio.timeout(self.settings.sent_s):
+                        await stream.send(data)
+                except TimeoutError:
+                    raise WrongReceipt(f"expected {len(data)} bytes to be taken within {self.settings.sent_s:g} s") from None
         finally:
             if reading is not None:
                 await asyncio.gather(reading, return_exceptions=True)
@@ -411,27 +458,29 @@ class Service:
 
     async def _room(self, transfer: _Transfer, size_bytes: int, receipts: asyncio.Task[None]) -> None:
         """Wait until so many bytes may be sent ahead of the receipts."""
+        loop, settings, moved = asyncio.get_running_loop(), self.settings, transfer.moved
+        wallet = self._wallet(transfer.limit.wallet)
+        marks, due_s = (moved.acked_bytes, wallet.less_bytes), loop.time() + settings.receipt_s
         while not receipts.done():
             self._thaw()
-            wallet = self._wallet(transfer.limit.wallet)
-            is_own = transfer.moved.bytes - transfer.moved.acked_bytes + size_bytes > self.settings.stream_window_bytes
-            if not is_own and wallet.ahead_bytes + size_bytes <= self.settings.wallet_window_bytes:
+            is_own = moved.bytes - moved.acked_bytes + size_bytes > settings.stream_window_bytes
+            if not is_own and wallet.ahead_bytes + size_bytes <= settings.wallet_window_bytes:
                 return
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            waiter: asyncio.Future[None] = loop.create_future()
             wallet.waiting.add(waiter)
             try:
-                if not await self._waited({receipts, waiter}):
-                    if is_own:
-                        raise WrongReceipt(f"no receipt came within {self.settings.receipt_s:g} s")
-                    raise wire_errors.Busy(f"{wallet.ahead_bytes} bytes of this wallet have no receipt: send those first, or wait until they expire")
+                done, _ = await asyncio.wait({receipts, waiter}, timeout=max(due_s - loop.time(), 0.0), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 wallet.waiting.discard(waiter)
+            more = moved.acked_bytes - marks[0] if is_own else wallet.less_bytes - marks[1]
+            if more >= LEAST_BYTES:
+                marks, due_s = (moved.acked_bytes, wallet.less_bytes), loop.time() + settings.receipt_s
+            elif not done:
+                if is_own:
+                    raise WrongReceipt(f"expected {LEAST_BYTES} bytes to be acknowledged within {settings.receipt_s:g} s, got {more}")
+                raise wire_errors.Busy(f"{wallet.ahead_bytes} bytes of this wallet have no receipt: send those first, or wait until they expire")
         if not transfer.is_final:
             await receipts  # raises what was wrong
-
-    async def _waited(self, these: set[Any]) -> bool:
-        done, _ = await asyncio.wait(these, timeout=self.settings.receipt_s, return_when=asyncio.FIRST_COMPLETED)
-        return bool(done)
 
     async def _take_receipts(self, stream: Stream, transfer: _Transfer) -> None:
         """Judge receipts as they come, until the final one, which is on the disk when this returns."""
@@ -470,8 +519,9 @@ class Service:
     # --- who may, and what stays behind -------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def _admitted(self, connection: Connection, head: Any, actions: tuple[int, ...]) -> AsyncIterator[_Transfer]:
+    async def _admitted(self, connection: Connection, head: Any, action: int) -> AsyncIterator[_Transfer]:
         """Take the order limit of a head, or go on with one that broke; what is left of it at the end is frozen and counted."""
+        actions = (action, REPAIR)
         self._thaw()
         given = opened(OrderLimit, head.evidence.order_limit.body)
         serial, session_key = bytes(given.serial), bytes(given.session_pubkey)
@@ -479,9 +529,12 @@ class Service:
         if given.action not in actions:
             raise Refused(f"expected an order limit for action {' or '.join(map(str, actions))}, got one for {given.action}")
         session = self._sessions.get(session_key)
-        if len(self._active) >= self.settings.transfers_most or (session is not None and session.open >= self.settings.transfers_of_session):
-            raise wire_errors.Busy(f"{len(self._active)} transfers are under way here: end some first, or ask another node")
         is_resumed = bool(head.evidence.receipt.body)
+        is_handed_in = is_resumed and _hands_in(head)
+        if not is_handed_in:
+            if len(self._active) >= self.settings.transfers_most or (session is not None and session.open >= self.settings.transfers_of_session):
+                raise wire_errors.Busy(f"{len(self._active)} transfers are under way here: end some first, or ask another node")
+            self._refuse_many(given.wallet)
         if is_resumed:
             await self._end_before(serial)
         if serial in self._active:
@@ -490,7 +543,7 @@ class Service:
         if not is_resumed:
             self._refuse_closed(session_key)
             self._refuse_owing(session)
-            limit = self._accepted(head)
+            limit = self._accepted(head, is_put=action == WRITES)
         else:
             limit = given
         transfer = _Transfer(limit, Moved(bytes(limit.share_root)), _grant_expires_s(head.evidence, limit), asyncio.current_task())
@@ -501,7 +554,12 @@ class Service:
             try:
                 if is_resumed:
                     await self._resume(transfer, head.evidence)
+                    if not is_handed_in:
+                        # Only now it is known to be that wallet's.
+                        self._refuse_many(limit.wallet)
+                        self._count(transfer)
                 else:
+                    self._count(transfer)
                     await asyncio.shield(asyncio.wrap_future(self._receipts.accept(head.certificate, head.evidence, limit)))
             except BaseException:
                 transfer.is_blameless = True
@@ -514,8 +572,19 @@ class Service:
         finally:
             del self._active[serial]
             session.open -= 1
+            if transfer.is_counted:
+                self._wallet(limit.wallet).open -= 1
             transfer.over.set()
             self._left(transfer, session)
+
+    def _refuse_many(self, wallet: str) -> None:
+        held = self._wallets.get(wallet)
+        if held is not None and held.open >= self.settings.transfers_of_wallet:
+            raise wire_errors.Busy(f"{held.open} transfers of this wallet are under way here: end some first, or ask another node")
+
+    def _count(self, transfer: _Transfer) -> None:
+        self._wallet(transfer.limit.wallet).open += 1
+        transfer.is_counted = True
 
     async def _end_before(self, serial: bytes) -> None:
         """The session goes on with a serial on another connection: what still waits on the one that it has lost ends now."""
@@ -539,7 +608,8 @@ class Service:
             self._lapsed.pop(session_key, None)
         elif lapsed >= self.settings.missing_most:
             raise wire_errors.Refused(
-                transfers.SESSION_CLOSED, f"final receipts of this session did not come: it is closed here until {until_s} s; open another one"
+                transfers.SESSION_CLOSED,
+                f"final receipts of this session did not come, or did not pay: it is closed here until {until_s} s; open another one",
             )
 
     def _refuse_owing(self, session: _Session | None) -> None:
@@ -549,9 +619,9 @@ class Service:
                 f"{len(session.missing)} final receipts of this session are due here: send them in, as the receipt of a get without runs",
             )
 
-    def _accepted(self, head: Any) -> Any:
+    def _accepted(self, head: Any, *, is_put: bool) -> Any:
         try:
-            return self.limits.accept(head.certificate, head.evidence, self._now_s())
+            return self.limits.accept(head.certificate, head.evidence, self._now_s(), is_put=is_put)
         except Overlap as overlap:
             self._receipts.keep_proof(overlap.first, overlap.second)
             log.warning("a meta node used a lease twice", meta_node=opened(OrderLimit, overlap.first.body).meta_node)
@@ -590,6 +660,9 @@ class Service:
         serial, key = transfer.serial, transfer.session
         ahead_bytes = transfer.moved.bytes - transfer.moved.acked_bytes
         before = self._frozen.get(serial)
+        if transfer.is_final and transfer.limit.action != WRITES:
+            unpaid_bytes = ahead_bytes + (before.moved.bytes - before.moved.acked_bytes if before is not None else 0)
+            self._weigh(key, transfer.grant_expires_s, transfer.moved.acked_bytes, unpaid_bytes)
         is_missing = transfer.is_due and not (transfer.is_final or transfer.is_blameless or self._is_stopping)
         if before is not None:
             # The bytes that an earlier stream lost stay with those of this one.
@@ -617,20 +690,34 @@ class Service:
         self._wallet(frozen.wallet).less(frozen.moved.bytes - frozen.moved.acked_bytes)
         if key in self._sessions and serial in self._sessions[key].missing:
             self._sessions[key].missing.discard(serial)
-            lapsed, until_s = self._lapsed.pop(key, (0, 0))[0] + 1, frozen.grant_expires_s
-            if len(self._lapsed) >= MAX_LAPSED:
-                del self._lapsed[next(iter(self._lapsed))]
-            self._lapsed[key] = lapsed, until_s
-            if lapsed == self.settings.missing_most:
-                self._receipts.close_session(key, until_s)
-                log.info("a session is closed: final receipts did not come", session=key.hex(), until_s=until_s)
+            self._lapse(key, frozen.grant_expires_s)
         self._tidy(key, frozen.wallet)
+
+    def _weigh(self, key: bytes, until_s: int, paid_bytes: int, unpaid_bytes: int) -> None:
+        """A final receipt pays so much of what was sent to its session, and leaves so much unpaid."""
+        paid, unpaid = self._unpaid.pop(key, (0, 0))
+        paid, unpaid = paid + paid_bytes, unpaid + unpaid_bytes
+        if len(self._unpaid) >= MAX_LAPSED:
+            self._unpaid.popitem(last=False)
+        self._unpaid[key] = paid, unpaid
+        if unpaid_bytes and unpaid > 2 * self.settings.stream_window_bytes + paid // UNPAID_PART:
+            self._lapse(key, until_s)
+
+    def _lapse(self, key: bytes, until_s: int) -> None:
+        """A session did not give the final receipt that it owed."""
+        lapsed = self._lapsed.pop(key, (0, 0))[0] + 1
+        if len(self._lapsed) >= MAX_LAPSED:
+            del self._lapsed[next(iter(self._lapsed))]
+        self._lapsed[key] = lapsed, until_s
+        if lapsed == self.settings.missing_most:
+            self._receipts.close_session(key, until_s)
+            log.info("a session is closed: final receipts did not come, or did not pay what was sent", session=key.hex(), until_s=until_s)
 
     def _tidy(self, session_key: bytes, wallet: str) -> None:
         session, held = self._sessions.get(session_key), self._wallets.get(wallet)
         if session is not None and not session.open and not session.missing:
             del self._sessions[session_key]
-        if held is not None and held.ahead_bytes == 0 and not held.waiting:
+        if held is not None and held.ahead_bytes == 0 and not held.waiting and not held.open:
             del self._wallets[wallet]
 
     def _wallet(self, wallet: str) -> _Wallet:
@@ -681,8 +768,10 @@ class Service:
             log.warning("an audit finds nothing to prove", share_root=root.hex(), why=type(error).__name__)
             return b"", []
 
-    def _changes(self, change: Callable[[list[shares.Key]], list[shares.Key]]) -> Handler:
-        """A handler: CopyList → the CopyList of those that were not in a state for it."""
+    def _changes(self, change: Callable[[list[shares.Key]], list[shares.Key]], *, is_drop: bool = False) -> Handler:
+        """A handler: CopyList → the CopyList of those that were not in a state for it. A confirmed copy is dropped when enough meta nodes have asked for
+        it (votes.py); until then it is not among them, and nothing happens to it.
+        """
 
         async def handler(stream: Stream, connection: Connection) -> None:
             with _told():
@@ -690,11 +779,28 @@ class Service:
                 asked = parsed(transfers.CopyList, await stream.receive_all(transfers.MAX_PAGE_BYTES))
                 if len(asked.copies) > transfers.MAX_COPIES_ASKED:
                     raise Refused(f"expected at most {transfers.MAX_COPIES_ASKED} copies, got {len(asked.copies)}")
-                missing = await self._in_pool(change, [(bytes(one.share_root), bytes(one.serial)) for one in asked.copies])
+                wanted = [(bytes(one.share_root), bytes(one.serial)) for one in asked.copies]
+                if is_drop:
+                    wanted = await self._decided(connection.remote.address, wanted)
+                missing = await self._in_pool(change, wanted) if wanted else []
                 answer = transfers.CopyList(copies=[transfers.CopyKey(share_root=root, serial=serial) for root, serial in missing])
                 await stream.send(encode(answer))
 
         return handler
+
+    async def _decided(self, meta_node: bytes, wanted: list[shares.Key]) -> list[shares.Key]:
+        """Of the copies that a meta node wants dropped those that may be: not confirmed ones, and those that enough meta nodes want dropped."""
+
+        def confirmed() -> set[shares.Key]:
+            found = (self._store.index.get(key) for key in wanted if (len(key[0]), len(key[1])) == (HASH_BYTES, SERIAL_BYTES))
+            return {copy.key for copy in found if copy is not None and copy.state is shares.State.CONFIRMED}
+
+        asked = await self._in_pool(confirmed)
+        active = set(self._authority.active_meta_nodes())
+        decided = set(self._votes.cast(meta_node, asked, active, self._now_s()))
+        if len(decided) < len(asked):
+            log.info("confirmed copies wait for the word of more meta nodes before they are dropped", copies=len(asked) - len(decided))
+        return [key for key in wanted if key not in asked or key in decided]
 
     async def inventory(self, stream: Stream, connection: Connection) -> None:
         """InventoryHead → InventoryPage: copies in order, those that follow ``after``."""
@@ -754,13 +860,25 @@ class Service:
     def _now_s(self) -> int:
         return int(self._clock())
 
-    async def _in_pool(self, work: Callable[..., T], *arguments: Any) -> T:
-        """Run something that blocks. Cancelled, it waits for the end of what runs, since files may not be closed under it."""
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
+    async def _in_pool(self, work: Callable[..., T], *arguments: Any, undo: Callable[[T], None] | None = None) -> T:
+        """Run something that blocks. Cancelled, it waits for the end of what runs, since files may not be closed under it.
+
+        ``undo`` gets a result that the caller does not, since it was cancelled: what was opened is closed.
+        """
+        running = self._pool.submit(work, *arguments)
+        future = asyncio.wrap_future(running)
+
+        def give_back(done: asyncio.Future[T]) -> None:
+            if undo is not None and not done.cancelled() and done.exception() is None:
+                undo(done.result())
+
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
-            if not future.cancel():
+            # The pool's own future: asyncio's would say that it is cancelled while the work goes on in its thread.
+            if not running.cancel():
+                # Called at its end even if this waiting is cancelled, too.
+                future.add_done_callback(give_back)
                 await asyncio.wait({future})
             raise
 
@@ -802,6 +920,26 @@ def _told() -> Iterator[None]:
     except (shares.StoreError, ReceiptsError) as error:
         log.error("the disk of this node fails", why=str(error))
         raise wire_errors.InternalFailure("the disk of this node fails: ask another one") from None
+
+
+def hands_in(method: str, head: bytes) -> bool:
+    """Whether a request only hands a final receipt in: a get without runs. It moves nothing, so it may be served when no transfer is. Any bytes may come."""
+    if method != transfers.GET:
+        return False
+    try:
+        return _hands_in(transfers.GetHead.FromString(head))
+    except DecodeError:
+        return False
+
+
+def _hands_in(head: Any) -> bool:
+    receipt = decoded(Receipt, head.evidence.receipt.body)
+    return receipt is not None and receipt.is_final and not head.runs
+
+
+def _written(writer: shares.Writer, chunks: list[memoryview]) -> None:
+    for chunk in chunks:
+        writer.write(chunk)
 
 
 def _pieces(runs: list[Run]) -> Iterator[Run]:

@@ -5,7 +5,8 @@
             await storage.put(b"hello", "greetings/hello.txt")
         await network.until(lambda: network.meta.reporter.reported > 0)
 
-Node i listens at 127.0.i.1, so that each has a network prefix of its own, and has an owner of its own. Epochs are short; time is the machine's.
+Node i listens at 127.0.i.1, so that each has a network prefix of its own, and has an owner of its own. Epochs are short; time is the machine's, unless a clock
+is given. ``stop_meta`` and ``start_meta``, ``stop_resource`` and ``start_resource`` stop a node as its operator does and start it again at the same place.
 """
 
 from __future__ import annotations
@@ -68,28 +69,36 @@ class RunningResource:
 class StorageNetwork:
     """Make one with ``started``."""
 
-    def __init__(self, folder: Path, wallets: tuple[str, ...], nodes: int, params: dict[str, Any]) -> None:
-        self.folder, self.clock = folder, time.time
+    def __init__(self, folder: Path, wallets: tuple[str, ...], nodes: int, params: dict[str, Any], clock: Callable[[], float] = time.time) -> None:
+        self.folder, self.clock = folder, clock
         self.meta_keys = MetaKeys.new()
         self.meta_owner = key_of("meta owner")
         operator = key_of("operator")
         names = ["operator", "meta owner", *wallets, *(f"owner {number}" for number in range(1, nodes + 1))]
         funds = {key_of(name).public_key.address: FUNDS_WEI for name in names}
-        begin_s = int(time.time()) - 60
+        begin_s = int(clock()) - 60
         self.chain = ChainInProcess(
             lambda app: genesis(app, begin_s, operator, [(self.meta_keys, self.meta_owner)], funds, {**SHORT, **params}), self.clock
         )
         self.meta: MetaNode
+        self._meta_port = 0
+        self._meta_runs = False
         self.resources: list[RunningResource] = []
         self._stack = contextlib.AsyncExitStack()
 
     @classmethod
     @contextlib.asynccontextmanager
     async def started(
-        cls, folder: Path, *, nodes: int = 3, wallets: tuple[str, ...] = ("alice", "bob"), params: dict[str, Any] | None = None
+        cls,
+        folder: Path,
+        *,
+        nodes: int = 3,
+        wallets: tuple[str, ...] = ("alice", "bob"),
+        params: dict[str, Any] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> AsyncIterator[StorageNetwork]:
-        """A network whose nodes are all at work."""
-        network = cls(folder, wallets, nodes, params or {})
+        """A network whose nodes are all at work. ``clock`` tells Unix seconds to all of it."""
+        network = cls(folder, wallets, nodes, params or {}, clock)
         async with network._stack:
             await network._start(nodes)
             yield network
@@ -97,6 +106,7 @@ class StorageNetwork:
     async def _start(self, nodes: int) -> None:
         blocks = asyncio.get_running_loop().create_task(self.chain.run())
         self._stack.push_async_callback(_ended, blocks)
+        self._stack.push_async_callback(self.stop_meta)
         await self.start_meta()
         for number in range(1, nodes + 1):
             await self.add_resource(number)
@@ -107,10 +117,12 @@ class StorageNetwork:
         return DrivenChain(self.chain)
 
     async def start_meta(self) -> None:
-        """The meta node, at 127.0.0.1."""
+        """Start the meta node, at 127.0.0.1; again at the same port."""
         root = self.folder / "meta"
         settings = meta_home.Settings(
-            network=meta_home.Network(port=0), metrics=meta_home.Metrics(port=0), times=meta_home.Times(hello_s=1, status_s=2, window_s=1)
+            network=meta_home.Network(port=self._meta_port),
+            metrics=meta_home.Metrics(port=0),
+            times=meta_home.Times(hello_s=1, status_s=2, window_s=1),
         )
         home = meta_home.Home(root, settings)
         if not (root / "config.toml").exists():
@@ -119,8 +131,14 @@ class StorageNetwork:
         sender = Sender(chain, self.meta_owner, clock=self.clock)
         self.meta = MetaNode(home, self.meta_keys, self.meta_owner.public_key.address, chain, sender, CHAIN_ID, self.clock)
         await self.meta.start()
-        meta = self.meta
-        self._stack.push_async_callback(meta.stop)
+        self._meta_runs = True
+        self._meta_port = self.meta_address.port
+
+    async def stop_meta(self) -> None:
+        """Stop the meta node as its operator does; nothing, when it does not run."""
+        if self._meta_runs:
+            self._meta_runs = False
+            await self.meta.stop()
 
     @property
     def meta_address(self) -> MetaAddress:

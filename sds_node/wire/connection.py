@@ -188,6 +188,11 @@ class Connection:
         """Calls of ours that are open or wait for a free stream."""
         return self._ours + len(self._waiters)
 
+    @property
+    def unused_since_s(self) -> float | None:
+        """Since when, by the event loop's time, no stream is open here; None while one is."""
+        return None if self._streams or self._tasks or self._waiters else self._used_at
+
     async def call(self, method: str, head: bytes = b"", *, ended: bool = False, idle_s: float | None = None) -> Stream:
         """Opens a stream; waits while the peer has as many of ours as it takes. ``ended``: no data will follow the head.
 
@@ -772,6 +777,15 @@ class Connection:
             return
         if self._blocked():
             return
+        try:
+            self._send_some()
+        except Exception:
+            # A frame may be half out: what followed it would be read as something else, so nothing does.
+            log.exception("fault in a connection")
+            self._end(Lost("a fault of ours ended the connection"), None)
+
+    def _send_some(self) -> None:
+        """What may go out in one turn."""
         stage = bytearray()
         left = TURN_BYTES
         while self._control and left > 0:
@@ -839,10 +853,12 @@ class Connection:
         return size + HEADER.size
 
     def _write(self, data: bytearray | memoryview) -> None:
-        """Encrypts."""
-        view = memoryview(data)
-        while view:
-            view = view[self._tls.write(view) :]
+        """Encrypts. Its views end with it, whoever holds its frame (a profiler, a debugger): the caller empties ``data`` afterwards."""
+        at = 0
+        with memoryview(data) as view:
+            while at < len(view):
+                with view[at:] as rest:
+                    at += self._tls.write(rest)
 
     def _flush(self) -> None:
         """Gives the link what TLS has made."""

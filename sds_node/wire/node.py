@@ -28,6 +28,8 @@ BUFFER_BYTES: Final = 128 << 10
 HIGH_WATER_BYTES: Final = 1 << 20
 LOW_WATER_BYTES: Final = 256 << 10
 BACKLOG: Final = 512
+SPARED_S: Final = 1.0
+"""A connection that was unused for less keeps its place: its first call may be on the way."""
 
 
 @dataclass
@@ -81,6 +83,7 @@ class Node:
         self.budget = Budget(bounds.buffered_bytes)
         self.up, self.down = byte_bucket(self.rates.up_bytes_per_s, 0.0), byte_bucket(self.rates.down_bytes_per_s, 0.0)
         self.connections: set[Connection] = set()
+        self._leaving: set[TcpLink] = set()  # of the links, those whose place a newcomer has
         self.links: set[TcpLink] = set()  # sockets, those included that only wait for the peer to take our last words
         self.accounts: dict[bytes, Account] = {}
         self.relays: Counter[bytes] = Counter()  # whose relayed calls are taken
@@ -124,10 +127,39 @@ class Node:
         arriving = (
             sum(1 for one in self.connections if not one.dialed and one.phase < Phase.OPEN) if len(self.connections) >= limits.handshakes else 0
         )
-        if self._hosts.total() >= limits.connections or self._hosts[host] >= limits.connections_per_host or arriving >= limits.handshakes:
+        if self._hosts[host] >= limits.connections_per_host or arriving >= limits.handshakes:
+            return False
+        if self._hosts.total() - len(self._leaving) >= limits.connections and not self._make_room():
             return False
         self._hosts[host] += 1
         return True
+
+    def _make_room(self) -> bool:
+        """The table is full: the accepted connection that was without a stream for longest goes, and a newcomer gets its place. False if there is none.
+
+        Its last words may take a moment, so at most ``handshakes`` sockets are there beyond ``connections``.
+        """
+        if len(self._leaving) >= self.limits.handshakes:
+            return False
+        longest, since_s = None, asyncio.get_running_loop().time() - SPARED_S
+        for link in self.links - self._leaving:
+            one = link.connection
+            if one is None or one.dialed or one.phase is not Phase.OPEN or self.keeps(one):
+                continue
+            unused_since_s = one.unused_since_s
+            if unused_since_s is not None and unused_since_s < since_s:
+                longest, since_s = link, unused_since_s
+        if longest is None or longest.connection is None:
+            return False
+        log.info("as many connections as are taken: the one that is unused for longest ends", address=longest.connection.remote.address.hex())
+        self._leaving.add(longest)
+        # As for one that was unused for too long: a call that crosses it is told that it was not begun with, and is made elsewhere.
+        self.run(longest.connection.drain(self.limits.flush_s))
+        return True
+
+    def forget(self, link: TcpLink) -> None:
+        """A link is gone that may have given its place away."""
+        self._leaving.discard(link)
 
     def leave(self, host: str) -> None:
         self._hosts[host] -= 1
@@ -235,6 +267,7 @@ class TcpLink(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._node.links.discard(self)
+        self._node.forget(self)
         self.gone.set()
         if self._entered:
             self._entered = False
@@ -296,6 +329,9 @@ async def dial(node: Node, host: str, port: int, address: bytes, source_host: st
         raise HandshakeFailed(f"no TCP connection to {host}:{port} in {node.limits.handshake_s:g} s") from None
     except OSError as error:
         raise HandshakeFailed(f"no TCP connection to {host}:{port}: {error}") from None
+    except (ValueError, OverflowError):
+        # What the resolver raises for a name with a label of 64 letters or a NUL, and for a port beyond 65,535.
+        raise HandshakeFailed(f"no TCP connection to {host[:256]!a}:{port}: expected a host's name or IP address, and a port of 1 to 65535") from None
     assert link.connection is not None
     return await opened(link.connection)
 

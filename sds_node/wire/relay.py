@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Any, Final
 
 from sds_node.p2p import ADDRESS_BYTES
 from sds_node.wire.connection import Connection
 from sds_node.wire.errors import BadRequest, Busy, TooMuch, Unreachable, WireError
-from sds_node.wire.limits import byte_bucket
+from sds_node.wire.limits import Bucket, byte_bucket
 from sds_node.wire.node import HIGH_WATER_BYTES, LOW_WATER_BYTES, Node, opened
 from sds_node.wire.stream import Stream
 
@@ -33,8 +34,10 @@ class RelayLimits:
     streams: int = 256
     streams_per_target: int = 32
     streams_per_caller: int = 8
+    streams_per_host: int = 64  # from one IP address, whoever calls: addresses of callers cost nothing
     stream_bytes: int = 64 << 30  # both ways together
     stream_bytes_per_s: float | None = None  # each way
+    bytes_per_s: float | None = None  # all streams, both ways together
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -124,39 +127,54 @@ class StreamLink:
         self._stream.cancel("the connection on it ended")
 
 
-def serve(node: Node, limits: RelayLimits | None = None) -> None:
-    """Makes a node a relay: it carries streams to peers that are connected to it and have the capability ``reach``."""
+def anybody(target: bytes) -> bool:
+    """``may_reach`` of a relay for all who ask it."""
+    return True
+
+
+def serve(node: Node, limits: RelayLimits | None = None, may_reach: Callable[[bytes], bool] = anybody) -> None:
+    """Makes a node a relay: it carries streams to peers that are connected to it and have the capability ``reach``. ``may_reach`` says of a peer's address
+    whether others are carried there at all."""
     bounds = limits or RelayLimits()
     targets: Counter[bytes] = Counter()
     callers: Counter[bytes] = Counter()
+    hosts: Counter[str] = Counter()
+    whole: list[Bucket] = []
 
     async def relay(stream: Stream, connection: Connection) -> None:
-        target, caller = stream.head, connection.remote.address
+        target, caller, host = stream.head, connection.remote.address, connection.remote.host
         if len(target) != ADDRESS_BYTES:
             raise BadRequest(f"expected the address of the node to reach, {ADDRESS_BYTES} bytes, got {len(target)}")
         if connection.relayed_by is not None:
             raise BadRequest("this call came through a relay: one is all that is carried")
+        if not may_reach(target):
+            raise Unreachable(f"this relay carries nothing to {target.hex()}: it is no node that it relays for")
         ways = [one for one in node.connections_of(target) if one.usable and one.relayed_by is None and REACH in one.remote.hello.capabilities]
         if not ways:
             raise Unreachable(f"the node {target.hex()} holds no connection to this relay")
         if targets.total() >= bounds.streams or targets[target] >= bounds.streams_per_target or callers[caller] >= bounds.streams_per_caller:
             raise Busy("this relay carries as many streams as it may: try another one")
-        targets[target] += 1
-        callers[caller] += 1
+        if hosts[host] >= bounds.streams_per_host:
+            raise Busy("this relay carries as many streams from your host as it may: end some, or try another one")
+        if not whole:
+            whole.append(byte_bucket(bounds.bytes_per_s, asyncio.get_running_loop().time()))
+        counted: tuple[tuple[Counter[Any], Any], ...] = ((targets, target), (callers, caller), (hosts, host))
+        for count, key in counted:
+            count[key] += 1
         try:
             async with await min(ways, key=lambda one: one.calls).call(RELAYED, caller) as other:
-                await _carry(stream, other, bounds)
+                await _carry(stream, other, bounds, whole[0])
         finally:
-            for counter, key in ((targets, target), (callers, caller)):
-                counter[key] -= 1
-                if not counter[key]:
-                    del counter[key]
+            for count, key in counted:
+                count[key] -= 1
+                if not count[key]:
+                    del count[key]
 
     node.handlers[RELAY] = relay
     node.relaying = True
 
 
-async def _carry(stream: Stream, other: Stream, bounds: RelayLimits) -> None:
+async def _carry(stream: Stream, other: Stream, bounds: RelayLimits, whole: Bucket) -> None:
     """Both ways, until the target's side ends or one of them fails."""
     loop = asyncio.get_running_loop()
     left_bytes = bounds.stream_bytes
@@ -168,7 +186,7 @@ async def _carry(stream: Stream, other: Stream, bounds: RelayLimits) -> None:
             left_bytes -= len(chunk)
             if left_bytes < 0:
                 raise TooMuch(f"this relay carries {bounds.stream_bytes} bytes for one stream")
-            wait_s = bucket.take(len(chunk), loop.time())
+            wait_s = max(bucket.take(len(chunk), loop.time()), whole.take(len(chunk), loop.time()))
             if wait_s > 0:
                 await asyncio.sleep(wait_s)
             await to.send(chunk)

@@ -130,6 +130,7 @@ def test_leases_are_forgotten_when_they_have_expired_and_their_limits_stay_refus
 def test_what_was_accepted_before_a_restart_is_not_accepted_again() -> None:
     first = limits()
     accepted = []
+    nobody = Limits(Chain(metas=0), NODE, BENEFICIARY)  # what a node knows when the chain does not answer
     for number in (1, 2, 5):
         made = evidence(number)
         first.accept(certificate(), made, NOW_S)
@@ -140,6 +141,54 @@ def test_what_was_accepted_before_a_restart_is_not_accepted_again() -> None:
         with pytest.raises(Refused, match="was used already"):
             second.accept(certificate(), evidence(number), NOW_S)
     second.accept(certificate(), evidence(3), NOW_S)
+    nobody.restore(accepted, NOW_S + 1)
+    assert nobody.leases == 1
+    nobody._authority = Chain()
+    for number in (1, 2, 5):
+        with pytest.raises(Refused, match="was used already"):
+            nobody.accept(certificate(), evidence(number), NOW_S)
+    with pytest.raises(Overlap):
+        nobody.accept(certificate(), evidence(9, from_noz=5_500, to_noz=6_500), NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("action", "is_put", "max_bytes", "least_noz"),
+    [
+        (1, None, 1_000, 1_000), (1, None, 1, 1), (1, False, 8 << 20, 8 << 20), (2, None, 1_000, 500), (2, True, 1_001, 500), (2, None, 1, 1),
+        (3, True, 1_000, 500), (3, False, 1_000, 1), (3, None, 1_000, 1), (4, None, 1_000, 1),
+    ],
+)  # fmt: skip
+def test_no_byte_is_moved_below_the_price(action: int, is_put: bool | None, max_bytes: int, least_noz: int) -> None:
+    node = limits()
+    grant: dict[str, Any] = {"actions": [1, 2, 3, 4]}
+    for number, noz in ((1, least_noz - 1), (2, 1)):
+        if 0 < noz < least_noz:
+            made = evidence(number, grant_changes=grant, action=action, max_bytes=max_bytes, max_noz=noz, from_noz=0, to_noz=noz)
+            with pytest.raises(Refused, match=f"pays {noz} noz for {max_bytes} bytes: the price is {least_noz} noz"):
+                node.accept(certificate(noz=10**9), made, NOW_S, is_put=is_put)
+    made = evidence(3, grant_changes=grant, action=action, max_bytes=max_bytes, max_noz=least_noz, from_noz=0, to_noz=least_noz)
+    assert node.accept(certificate(noz=10**9), made, NOW_S, is_put=is_put).max_noz == least_noz
+
+
+def test_the_price_of_a_put_follows_the_escrows_ratio() -> None:
+    for ratio_e18, noz, is_taken in ((0, 999, False), (0, 1_000, True), (3 * 10**17, 699, False), (3 * 10**17, 700, True), (10**18, 1, True)):
+        node, made = Limits(Chain(), NODE, BENEFICIARY, ratio_e18), evidence(7, max_noz=noz, to_noz=7_000 + noz)
+        if is_taken:
+            node.accept(certificate(), made, NOW_S)
+        else:
+            with pytest.raises(Refused, match="the price is"):
+                node.accept(certificate(), made, NOW_S)
+
+
+def test_limits_in_memory_are_bounded_over_all_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sds_node.resource.limits.MAX_LIMITS", 2)
+    node = limits()
+    node.accept(certificate(), evidence(1), NOW_S)
+    node.accept(certificate(lease_id=b"M" * 32), evidence(2, lease_id=b"M" * 32), NOW_S)
+    with pytest.raises(Refused, match="try another node"):
+        node.accept(certificate(), evidence(3), NOW_S)
+    node.expire(NOW_S + 3_600 + CLOCK_SKEW_S)
+    assert node.leases == 0
 
 
 @settings(max_examples=30, deadline=None)
@@ -148,7 +197,7 @@ def test_ranges_that_are_taken_never_share_a_noz(wanted: list[tuple[int, int]]) 
     node, taken = limits(), set[int]()
     for number, (start, length) in enumerate(wanted):
         noz = set(range(start, start + length))
-        made = evidence(number, from_noz=start, to_noz=start + length, max_noz=length)
+        made = evidence(number, from_noz=start, to_noz=start + length, max_noz=length, max_bytes=1)
         try:
             node.accept(certificate(), made, NOW_S)
         except Overlap:

@@ -35,6 +35,7 @@ from sds_node.meta.rules.call import state_of
 from sds_node.meta.rules.objects import STORED, scheme
 from sds_node.meta.rules.places import Entry, entries_of, held_of, nodes_of
 from sds_node.meta.rules.wire import MAX_RELEASED_SHARES, MAX_RESULTS, MAX_SEGMENT
+from sds_node.meta.users.roots import RootsError
 from sds_node.schemes import segment_size, share_bytes
 from sds_node.transfers import AUDIT, MAX_AUDIT_BYTES, serial_at
 from sds_node.wire import errors as wire_errors
@@ -54,6 +55,8 @@ FAILED_SCORE: Final = -50
 PASSED_SCORE: Final = 5
 MOST_FAILED: Final = 10
 """More failed shares than these cost no more score in one audit."""
+AGAIN_S: Final = 60
+"""Audits for which something failed here are tried again after so long."""
 
 
 class Calls(Protocol):
@@ -118,18 +121,21 @@ class Auditor:
         self._secret = sha256(b"stratos/audit-time/v1\0" + bytes(key)).digest()
         self._audited: dict[int, int] = {}
         self._seconds: dict[int, _Second] = {}
+        self._again: dict[int, float] = {}
+        """Nodes whose audit could not be made → when it is tried again."""
 
     async def run(self, every_s: float = 10.0) -> None:
         """Audit whoever is due, until cancelled."""
         while True:
             try:
                 await self.step()
-            except (LedgerError, LedgerRefused, BooksError) as error:
+            except (LedgerError, LedgerRefused, BooksError, RootsError) as error:
                 log.error("audits are not settled: they are made again tomorrow", why=str(error))
             await asyncio.sleep(every_s)
 
     async def step(self) -> int:
-        """Audit the nodes that are due now and propose what came of it. How many nodes were decided. Raises LedgerError, LedgerRefused, BooksError."""
+        """Audit the nodes that are due now and propose what came of it. How many nodes were decided. A node for which something fails here is left for
+        later; the others are not. Raises LedgerError, LedgerRefused, BooksError, RootsError when nothing at all can be settled."""
         await self._registry.refresh()
         now_s = self._clock()
         due = [row for number, row in sorted(self._registry.rows().items()) if self._is_due(row, now_s)]
@@ -139,7 +145,11 @@ class Auditor:
 
         async def one(row: tables.Node) -> _Verdict | None:
             async with gate:
-                return await self._audit(row)
+                try:
+                    return await self._audit(row)
+                except (LedgerError, BooksError, RootsError) as error:
+                    self._put_off(row.number, error)
+                    return None
 
         verdicts = [verdict for verdict in await asyncio.gather(*(one(row) for row in due)) if verdict is not None]
         if verdicts:
@@ -156,11 +166,17 @@ class Auditor:
         seen = self._registry.seen_of(row.number)
         if max(seen.maintenance_until_s if seen is not None else 0, row.maintenance_until_ms // 1_000) > now_s:
             return False
+        if self._again.get(row.number, float("-inf")) > now_s:
+            return False
         second = self._seconds.get(row.number)
         if second is not None:
             return now_s >= second.at_s
         day = int(now_s // self.audit_day_s)
         return self._audited.get(row.number) != day and now_s >= self.due_s(row.address, day)
+
+    def _put_off(self, number: int, error: Exception) -> None:
+        self._again[number] = self._clock() + AGAIN_S
+        log.error("a node cannot be audited now: it is tried again", node=number, why=str(error))
 
     # --- one node -----------------------------------------------------------------------------------------------------------
 
@@ -170,19 +186,24 @@ class Auditor:
         day = int(now_s // self.audit_day_s)
         state: tables.State = await self._ledger.query(state_of)
         seed = seed_of(state.block_hash, row.address, day)
-        second = self._seconds.pop(row.number, None)
+        second = self._seconds.get(row.number)
         if second is None:
-            self._audited[row.number] = day
             items = await self._drawn_items(row, seed, state.audits_per_day)
-            if not items:
-                return None
         else:
             items = await self._still_held(row, second.items)
             seed = sha256(seed + b"second").digest()
+        failed: list[Item] = []
+        records: list[bytes] = []
+        is_silent = False
+        if items:
+            failed, records, is_silent = await self._ask(row, with_leaves(items, seed), state)
+        # From here on nothing fails: an audit that did not come to its end is made again.
+        self._seconds.pop(row.number, None)
+        self._again.pop(row.number, None)
+        if second is None:
+            self._audited[row.number] = day
             if not items:
-                return _Verdict(row, second.records)
-        items = with_leaves(items, seed)
-        failed, records, is_silent = await self._ask(row, items, state)
+                return None
         verdict = _Verdict(row, [*(second.records if second is not None else ()), *records], failed, is_silent)
         if failed and second is None:
             self._seconds[row.number] = _Second(now_s + self.audit_day_s / SECOND_PARTS, failed, records)
@@ -257,7 +278,12 @@ class Auditor:
         waiting: list[Any] = []
         shares = 0
         for verdict in verdicts:
-            async for result, size in self._results(verdict):
+            try:
+                results = [found async for found in self._results(verdict)]
+            except (LedgerError, RootsError) as error:
+                log.error("an audit of a node is not settled: it is made again tomorrow", node=verdict.row.number, why=str(error))
+                continue
+            for result, size in results:
                 if waiting and (shares + size > MAX_RELEASED_SHARES or len(waiting) == MAX_RESULTS):
                     await self._releases.release(waiting, root, len(records), batch_hash)
                     waiting, shares = [], 0

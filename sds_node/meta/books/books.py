@@ -12,7 +12,8 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -38,6 +39,7 @@ __all__ = [
     "Books",
     "BooksDamaged",
     "BooksError",
+    "BooksFull",
     "BooksLocked",
     "BooksUnusable",
     "EpochRow",
@@ -55,6 +57,16 @@ MAX_REASON: Final = 300
 MAX_TELLS: Final = 1_000_000
 MAX_TELLS_OF_A_NODE: Final = 10_000
 MAX_TELL_BYTES: Final = 1 << 20
+
+
+MERGED_S: Final = 60
+"""Maintenance that begins so soon after another is one with it."""
+NEVER_MS: Final = (1 << 62) - 1
+"""``settles_ms`` of leaves that no lease pays."""
+
+
+class BooksFull(BooksError):
+    """So many messages wait for a node that no more are kept."""
 
 
 class State(IntEnum):
@@ -149,14 +161,14 @@ class Answer(NamedTuple):
 
 
 class Books(BooksFile):
-    """Open books; ``open_books`` makes them, ``close`` ends them. ``boot`` counts how often they were opened: serials begin with it.
+    """Open books; ``open_books`` makes them, ``close`` ends them. ``boot`` is another number at each opening, and a larger one: serials begin with it.
 
     ``do`` gives other files of this package the database; everything that it is given runs in the one thread that has it, and is on the disk when it
     returns.
     """
 
-    def __init__(self, path: Path, lock: int) -> None:
-        super().__init__(path, lock)
+    def __init__(self, path: Path, lock: int, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(path, lock, clock)
         self.numbering = asyncio.Lock()
         """Held from choosing a window's number until the ledger has it: windows and releases share numbers."""
 
@@ -190,27 +202,24 @@ class Books(BooksFile):
 
         return await self.do(make)
 
-    async def known(self, ids: Sequence[bytes]) -> dict[bytes, tuple[int, int, str]]:
-        """(state, bytes acknowledged, reason) of the leaves that are here."""
+    async def known(self, ids: Sequence[bytes]) -> dict[bytes, LeafRow]:
+        """The leaves that are here."""
+        return await self.do(lambda database: {row.id: row for key in set(ids) if (row := self._leaf(database, key)) is not None})
 
-        def make(database: sqlite3.Connection) -> dict[bytes, tuple[int, int, str]]:
-            rows = [row for key in set(ids) if (row := self._leaf(database, key)) is not None]
-            return {row.id: (row.state, row.acked_bytes, row.reason) for row in rows}
+    async def held_of_leases(self, limit: int) -> list[LeafRow]:
+        """At most so many leaves that wait for a window and that a lease pays: those first whose lease has to be settled first."""
+        query = f"SELECT {LEAF}, check32 FROM leaves WHERE state = 1 AND settles_ms < {NEVER_MS} ORDER BY settles_ms, id LIMIT ?"
+        return await self.do(lambda database: self._leaves(database.execute(query, (limit,))))
 
-        return await self.do(make)
+    async def held_of_repair(self, limit: int, after: bytes) -> list[LeafRow]:
+        """At most so many leaves that wait for a window and that repair funds pay, in order of their ids, after one."""
+        query = f"SELECT {LEAF}, check32 FROM leaves WHERE state = 1 AND settles_ms = {NEVER_MS} AND id > ? ORDER BY id LIMIT ?"
+        return await self.do(lambda database: self._leaves(database.execute(query, (after, limit))))
 
-    async def held(self, limit: int, urgent_before_ms: int) -> list[LeafRow]:
-        """At most so many leaves that wait for a window: those first whose lease is over before that time, then in order of their ids."""
-
-        def make(database: sqlite3.Connection) -> list[LeafRow]:
-            query = f"SELECT {LEAF}, check32 FROM leaves WHERE state = 1 AND settles_ms < ? ORDER BY settles_ms, id LIMIT ?"
-            rows = self._leaves(database.execute(query, (urgent_before_ms, limit)))
-            query = f"SELECT {LEAF}, check32 FROM leaves WHERE state = 1 AND settles_ms >= ? ORDER BY id LIMIT ?"
-            if len(rows) < limit:
-                rows += self._leaves(database.execute(query, (urgent_before_ms, limit - len(rows))))
-            return rows
-
-        return await self.do(make)
+    async def has_leaves(self, lease_id: bytes) -> bool:
+        """Whether leaves that a lease pays are in no window on the ledger yet: it must not be settled before they are."""
+        query = "SELECT 1 FROM leaves WHERE lease = ? AND state < 3 LIMIT 1"
+        return await self.do(lambda database: database.execute(query, (lease_id,)).fetchone() is not None)
 
     async def held_noz(self, beneficiary: bytes) -> int:
         """The noz of a beneficiary's leaves that are in no window on the ledger."""
@@ -223,11 +232,13 @@ class Books(BooksFile):
         return await self.do(make)
 
     async def refuse(self, reasons: Sequence[tuple[bytes, str]]) -> None:
-        """These leaves will never be paid, and why."""
+        """These leaves will never be paid, and why. From now on they are as old as those of a lease that is settled now, if they are of none."""
+        now_ms = int(self._clock() * 1_000)
 
         def make(database: sqlite3.Connection) -> None:
             for key, reason in reasons:
-                change(database, "state = 4, reason = ?", "id = ? AND state = 1", (reason[:MAX_REASON], key))
+                changes = f"state = 4, reason = ?, settles_ms = CASE settles_ms WHEN {NEVER_MS} THEN ? ELSE settles_ms END"
+                change(database, changes, "id = ? AND state = 1", (reason[:MAX_REASON], now_ms, key))
 
         await self.do(make)
 
@@ -293,7 +304,7 @@ class Books(BooksFile):
     # --- what nodes are yet to be told, and their maintenance ---------------------------------------------------------------
 
     async def tell_later(self, node: int, method: str, body: bytes) -> int:
-        """Queue a message for a node; on the disk when it returns. Gives its number. Raises BooksError when too many wait."""
+        """Queue a message for a node; on the disk when it returns. Gives its number. Raises BooksFull when too many wait."""
 
         if len(body) > MAX_TELL_BYTES:
             raise BooksError(f"a message to a node has at most {MAX_TELL_BYTES} bytes, not {len(body)}")
@@ -301,7 +312,7 @@ class Books(BooksFile):
         def make(database: sqlite3.Connection) -> int:
             of_node = database.execute("SELECT count(*) FROM tells WHERE node = ?", (node,)).fetchone()[0]
             if of_node >= MAX_TELLS_OF_A_NODE or database.execute("SELECT count(*) FROM tells").fetchone()[0] >= MAX_TELLS:
-                raise BooksError(f"{of_node} messages wait for node {node}: no more are kept until it takes some")
+                raise BooksFull(f"{of_node} messages wait for node {node}: no more are kept until it takes some")
             number = database.execute("INSERT INTO tells (node, method, body, check32) VALUES (?, ?, ?, 0)", (node, method, body)).lastrowid or 0
             database.execute("UPDATE tells SET check32 = ? WHERE number = ?", (checksum(number, node, method, body), number))
             return number
@@ -318,16 +329,25 @@ class Books(BooksFile):
         wanted = [(number,) for number in numbers]
         await self.do(lambda database: database.executemany("DELETE FROM tells WHERE number = ?", wanted) and None)
 
-    async def nodes_to_tell(self) -> list[int]:
-        """Nodes for which messages wait."""
-        return await self.do(lambda database: [row[0] for row in database.execute("SELECT DISTINCT node FROM tells ORDER BY node")])
+    async def nodes_to_tell(self) -> dict[int, int]:
+        """Nodes for which messages wait, and how many."""
+        return await self.do(lambda database: dict(database.execute("SELECT node, count(*) FROM tells GROUP BY node ORDER BY node").fetchall()))
 
-    async def note_maintenance(self, node: int, from_s: int, until_s: int, forget_before_s: int) -> None:
-        """A node's maintenance from then to then; those that ended before a time are forgotten."""
+    async def note_maintenance(self, node: int, from_s: int, until_s: int, forget_before_s: int, *, is_over: bool = False) -> None:
+        """A node's maintenance from then to then; those that ended before a time are forgotten. ``is_over``: it has ended, and is one with the one before,
+        if that ended less than MERGED_S earlier."""
 
         def make(database: sqlite3.Connection) -> None:
             database.execute("DELETE FROM maintenance WHERE node = ? AND until_s < ?", (node, forget_before_s))
-            put(database, "maintenance", "node, from_s, until_s", (node, from_s, until_s))
+            begin_s = from_s
+            if is_over:
+                near = (node, from_s, from_s - MERGED_S)
+                query = "SELECT from_s FROM maintenance WHERE node = ? AND from_s < ? AND until_s >= ? ORDER BY from_s LIMIT 1"
+                before = database.execute(query, near).fetchone()
+                if before is not None:
+                    begin_s = before[0]
+                    database.execute("DELETE FROM maintenance WHERE node = ? AND from_s > ? AND from_s <= ?", (node, begin_s, from_s))
+            put(database, "maintenance", "node, from_s, until_s", (node, begin_s, until_s))
 
         await self.do(make)
 
@@ -391,8 +411,9 @@ class Books(BooksFile):
         self.close()
 
 
-def open_books(path: Path) -> Books:
-    """Open the books at ``path``, or make them; ``boot`` is one more than at the last time, on the disk. Blocks.
+def open_books(path: Path, clock: Callable[[], float] = time.time) -> Books:
+    """Open the books at ``path``, or make them; ``clock`` tells Unix seconds. ``boot`` is on the disk: those seconds, or one more than at the last time if
+    that is more. So it does not come twice either when an old copy of the file, or a new one, takes its place. Blocks.
 
     Raises BooksLocked, BooksUnusable, BooksDamaged.
     """
@@ -402,7 +423,7 @@ def open_books(path: Path) -> Books:
         raise BooksUnusable(f"the books {path} cannot be opened ({error.strerror}): see that their folder is there and writable") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        made = Books(path, lock)
+        made = Books(path, lock, clock)
         made.start()
     except BlockingIOError:
         os.close(lock)

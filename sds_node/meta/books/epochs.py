@@ -38,7 +38,7 @@ from sds_node.meta.books.wallets import Before, records_of, trees_of
 from sds_node.meta.books.windows import Windows
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.ledger.errors import LedgerError
-from sds_node.meta.relay.reporter import EpochData
+from sds_node.meta.relay.reporter import EpochData, UnevenBooks
 from sds_node.meta.rules.tables import EPOCH, MATURE
 from sds_node.proofs import (
     BALANCE_BYTES,
@@ -87,7 +87,8 @@ class EpochBooks:
     async def epoch(self, number: int, closed_ms: int, lines: Sequence[Line]) -> EpochData:
         """The data of epoch ``number``, which the ledger closed at ``closed_ms`` (its time) with these lines, in their order. Asked again it is the same.
 
-        Raises BooksError when the leaves do not add up to the lines: nothing may be reported then. Raises LedgerError.
+        Raises BooksError: nothing may be reported then; UnevenBooks when the leaves do not add up to the lines of some wallets, which it names. Raises
+        LedgerError.
         """
         if not 1 <= number <= MAX_EPOCH:
             raise BooksError(f"expected an epoch from 1 to 2^63 - 1, got {number}")
@@ -137,8 +138,8 @@ class EpochBooks:
         await self._books.do(make)
 
     async def forget(self, most: int = 5_000) -> int:
-        """One bounded step: leaves of epochs that the ledger says are mature go, a week after they came, and refused ones a week after their lease. How many
-        went; 0 when there is no more to do. Mature epochs are beyond dispute, so nobody asks for them."""
+        """One bounded step: leaves of epochs that the ledger says are mature go, a week after they came, and refused ones a week after their lease, or after
+        they were refused where they are of none. How many went; 0 when there is no more to do. Mature epochs are beyond dispute, so nobody asks for them."""
         now_ms = int(self._clock() * 1_000)
         numbers: list[int] = await self._books.do(_reported_with_leaves)
 
@@ -238,6 +239,8 @@ class EpochBooks:
             if row is not None:
                 self._books.put_epoch(database, row._replace(state=EpochState.REPORTED))
         self._books.change_leaves(database, "epoch = 0", "epoch = ? AND state = 3", (number,))
+        # Damaged ones are left out of every change, so that they stay known as such; in this epoch they must not be.
+        database.execute("UPDATE leaves SET epoch = 0 WHERE epoch = ? AND state = 3", (number,))
         database.execute("CREATE TEMP TABLE IF NOT EXISTS wanted (wallet BLOB PRIMARY KEY) WITHOUT ROWID")
         database.execute("DELETE FROM wanted")
         database.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", [(line.wallet,) for line in lines])
@@ -251,20 +254,27 @@ class EpochBooks:
             if found == expected:
                 chosen = "state = 3 AND epoch = 0 AND window <= ? AND beneficiary IN (SELECT wallet FROM wanted)"
                 self._books.change_leaves(database, "epoch = ?", chosen, (number, last))
+                whole = self._sums_where(database, "epoch = ?", (number,))
+                if whole != expected:
+                    raise UnevenBooks(f"{_difference(number, expected, whole)}; some are damaged", _uneven(expected, whole))
                 return int(last)
-        raise BooksError(_difference(number, expected, sums[0]))
+        wallets = min((_uneven(expected, found) for found in sums), key=len)
+        raise UnevenBooks(_difference(number, expected, sums[0]), wallets)
 
     def _sums(self, database: sqlite3.Connection, last_window: int) -> dict[Key, int]:
+        return self._sums_where(database, "epoch = 0 AND window <= ? AND beneficiary IN (SELECT wallet FROM wanted)", (last_window,))
+
+    def _sums_where(self, database: sqlite3.Connection, where: str, values: tuple[int, ...]) -> dict[Key, int]:
         query = (
             "SELECT beneficiary, fund, class, sum(noz >> 32), sum(noz & 4294967295) FROM leaves "
-            "WHERE state = 3 AND epoch = 0 AND window <= ? AND beneficiary IN (SELECT wallet FROM wanted) GROUP BY beneficiary, fund, class"
+            f"WHERE state = 3 AND {where} GROUP BY beneficiary, fund, class"
         )
-        return {(wallet, fund, kind): (high << 32) + low for wallet, fund, kind, high, low in database.execute(query, (last_window,))}
+        return {(wallet, fund, kind): (high << 32) + low for wallet, fund, kind, high, low in database.execute(query, values)}
 
     # --- making -------------------------------------------------------------------------------------------------------------
 
     def _make(self, number: int, totals_root: bytes, last_window: int, closed_ms: int) -> EpochData:
-        """The data of an epoch whose leaves are chosen. Runs in a thread."""
+        """The data of an epoch whose leaves are chosen. Runs in a thread. Raises BooksError."""
         hashes: list[tuple[bytes, int]] = []
         debits: dict[bytes, list[int]] = {}
         digest = sha256()
@@ -381,6 +391,11 @@ def _last_files(database: sqlite3.Connection) -> Before | None:
     )
     row = database.execute(query, (FILES, SEQUENCE)).fetchone()
     return None if row is None else Before(int.from_bytes(row[1], "big"), bytes(row[0]))
+
+
+def _uneven(expected: Mapping[Key, int], found: Mapping[Key, int]) -> list[bytes]:
+    """Wallets whose lines are not what their leaves add up to, ascending."""
+    return sorted({key[0] for key in expected.keys() | found.keys() if expected.get(key, 0) != found.get(key, 0)})
 
 
 def _difference(number: int, expected: Mapping[Key, int], found: Mapping[Key, int]) -> str:

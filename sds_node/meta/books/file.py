@@ -15,6 +15,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -86,8 +87,8 @@ class _Work(NamedTuple):
 class BooksFile:
     """An open file of books. ``do`` runs work in its thread; what a caller makes of the rows is ``Books``'s."""
 
-    def __init__(self, path: Path, lock: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, lock: int, clock: Callable[[], float] = time.time) -> None:
+        self.path, self._clock = path, clock
         self.boot = 0
         self.damaged: list[str] = []
         """Rows that are not what was written, at most 100 of them, in words."""
@@ -99,7 +100,7 @@ class BooksFile:
         self._thread = threading.Thread(target=self._run, name="books", daemon=True)
 
     def start(self) -> None:
-        """Open the file in its thread; ``boot`` is counted. Raises what opening it raises."""
+        """Open the file in its thread; ``boot`` is drawn. Raises what opening it raises."""
         self._thread.start()
         self.boot = self._started.result()
 
@@ -171,7 +172,7 @@ class BooksFile:
     def _run(self) -> None:
         try:
             database = _opened(self.path)
-            boot = _next_boot(database)
+            boot = _next_boot(database, int(self._clock()))
         except BaseException as error:
             self._started.set_exception(error)
             return
@@ -278,6 +279,7 @@ def _opened(path: Path) -> sqlite3.Connection:
             database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
         elif version != _VERSION:
             raise BooksDamaged(f"the books {path} have version {version}, expected {_VERSION}: another version made them")
+        database.execute("CREATE INDEX IF NOT EXISTS of_lease ON leaves (lease) WHERE state < 3")  # files of before have it not
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
@@ -289,14 +291,15 @@ def _opened(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _next_boot(database: sqlite3.Connection) -> int:
+def _next_boot(database: sqlite3.Connection, now_s: int) -> int:
+    """More than at any opening of this file, and than at any of a file of which it is a copy, or whose place it took: that one was opened earlier."""
     database.execute("BEGIN IMMEDIATE")
     row = database.execute("SELECT name, value, check32 FROM facts WHERE name = 'boot'").fetchone()
     if row is not None and checksum(*row[:2]) != row[2]:
         raise BooksDamaged("the counter of starts is not what was written: serials could come twice; restore the books from a copy")
-    boot = 1 if row is None else row[1] + 1
+    boot = max(1 if row is None else row[1] + 1, min(now_s, MAX_BOOT))
     if boot > MAX_BOOT:
-        raise BooksDamaged(f"the books were opened {MAX_BOOT} times: begin new ones under another meta node key")
+        raise BooksDamaged(f"the books are at start {MAX_BOOT}, the last one: begin new ones under another meta node key")
     put(database, "facts", "name, value", ("boot", boot))
     database.execute("COMMIT")
     return int(boot)

@@ -1,6 +1,6 @@
 """Whether a leaf that a node hands in will be paid: every rule of settlement's, and what only this meta node and its ledger know. Runs in threads.
 
-    leaf ─ form ─ whose limit ─ whose node ─ lease and range ─ final or over ─ noz and documents ─ signatures ─► HELD, or why not
+    leaf ─ form ─ whose limit ─ whose node ─ lease, range, time ─ final or over ─ noz and documents ─ signatures ─► HELD, or why not
                                                                                               └ a wallet's on a grant, a key's form: remembered
 
 The order is from cheap to dear. ``leaves.fault`` judges the same documents one by one; here what repeats in a batch is judged once.
@@ -45,6 +45,7 @@ from modules.settlement.leaves import (
     leaf_bytes,
 )
 from sds_node.meta.books.books import LeafRow, State
+from sds_node.meta.lateness import RECEIPTS_S, is_late
 from sds_node.meta.rules.leases import settles_ms
 from sds_node.meta.rules.tables import Lease, Meta, Node
 from sds_node.meta.rules.windows import MAX_ENTRY_NOZ
@@ -76,6 +77,8 @@ class Facts:
     node: Node
     leases: Mapping[bytes, Lease]
     metas: Mapping[bytes, Meta]
+    away_ms: tuple[int, int] = (0, 0)
+    """From when until when this meta node was away before it was started."""
 
 
 class Asked(NamedTuple):
@@ -220,6 +223,9 @@ def _by_its_rows(limit: Any, facts: Facts) -> tuple[str, bool] | None:
         return "the lease of this order limit has another meta node, wallet or fund", True
     if facts.now_ms >= settles_ms(row):
         return f"the lease ended at {row.ends_ms} ms, and its time to settle is over", True
+    if is_own and is_late(limit.expires_s, facts.now_ms, facts.away_ms):
+        # Its noz are promised to other nodes by now. What an absent meta node promised is promised no more, and could not be handed in before.
+        return f"the order limit ended at {limit.expires_s} s, and its receipt may come for {RECEIPTS_S} s after that: hand receipts in sooner", True
     if limit.to_noz > row.given_noz:
         return f"the lease has {row.given_noz} noz, the order limit is for those up to {limit.to_noz}", True
     if not is_own and wallet_of(limit.beneficiary) != facts.node.beneficiary:

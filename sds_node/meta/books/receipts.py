@@ -17,8 +17,10 @@ from typing import Any, Final
 
 import structlog
 
+from modules.settlement.commitment import node_of
+from modules.settlement.leaves import Leaf
 from sds_node import asking
-from sds_node.meta.books.books import Books, State
+from sds_node.meta.books.books import Books, LeafRow, State
 from sds_node.meta.books.judging import Asked, Facts, Judge, Verdict, read
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.nodes.handling import handler
@@ -36,6 +38,7 @@ log = structlog.get_logger("books")
 PIECE_LEAVES: Final = 250
 """Judged by one thread at a time."""
 ESCROW_FRESH_S: Final = 600
+HELD_FRESH_S: Final = 30
 ESCROW_PAGE: Final = 2_000
 MAX_ESCROWS: Final = 10_000
 SERIAL_BYTES: Final = (16, 20)
@@ -46,16 +49,27 @@ _STATES: Final = {State.HELD: HELD, State.IN_WINDOW: HELD, State.SETTLED: SETTLE
 
 
 class Receipts:
-    """The handlers for receipts of the meta node at ``address`` (20 bytes). ``clock`` tells Unix seconds; ``threads`` judge."""
+    """The handlers for receipts of the meta node at ``address`` (20 bytes). ``clock`` tells Unix seconds; ``threads`` judge; ``away_ms`` is from when until
+    when this meta node took no receipts before this start."""
 
     def __init__(
-        self, ledger: AnyLedger, books: Books, registry: Registry, chain_id: str, address: bytes, clock: Callable[[], float], *, threads: int = 2
+        self,
+        ledger: AnyLedger,
+        books: Books,
+        registry: Registry,
+        chain_id: str,
+        address: bytes,
+        clock: Callable[[], float],
+        *,
+        threads: int = 2,
+        away_ms: tuple[int, int] = (0, 0),
     ) -> None:
         self._ledger, self._books, self._registry, self._clock = ledger, books, registry, clock
-        self._chain_id, self._address = chain_id, address
+        self._chain_id, self._address, self._away_ms = chain_id, address, away_ms
         self._judge = Judge()
         self._pool = ThreadPoolExecutor(threads, "receipts")
         self._escrows: dict[int, tuple[float, int]] = {}
+        self._helds: dict[bytes, tuple[float, int]] = {}
         self._adding = asyncio.Lock()
 
     def handlers(self) -> dict[str, Handler]:
@@ -80,8 +94,10 @@ class Receipts:
         """Judge and keep leaves of a node → ReceiptAnswers, in the same order; those that say HELD are on the disk."""
         loop = asyncio.get_running_loop()
         asked: list[Asked] = await loop.run_in_executor(self._pool, lambda: [read(leaf) for leaf in leaves])
-        known = await self._books.known([one.serial for one in asked])
-        new = [at for at, one in enumerate(asked) if one.serial not in known or _is_larger(one, *known[one.serial][:2])]
+        found = await self._books.known([one.serial for one in asked])
+        # A serial of another node's tells this one nothing: its leaf is judged, as if there were none.
+        known = {serial: leaf for serial, leaf in found.items() if _is_of(leaf, row)}
+        new = [at for at, one in enumerate(asked) if one.serial not in known or _is_larger(one, known[one.serial])]
         facts = await self._facts({bytes(asked[at].limit.lease_id) for at in new if asked[at].limit is not None}, row)
         pieces = [new[begin : begin + PIECE_LEAVES] for begin in range(0, len(new), PIECE_LEAVES)]
         judged = await asyncio.gather(*(loop.run_in_executor(self._pool, self._judged, [asked[at] for at in piece], facts) for piece in pieces))
@@ -96,7 +112,7 @@ class Receipts:
                 state, reason = (REFUSED if verdicts[at].is_final else UNSPECIFIED), verdicts[at].reason
             else:
                 before = known[one.serial]
-                state, reason = _STATES[State(before[0])], before[2]
+                state, reason = _STATES[State(before.state)], before.reason
             answers.answers.add(serial=one.serial, state=state, reason=reason)
         refused = [verdict.reason for verdict in verdicts.values() if verdict.row is None and verdict.is_final]
         if refused:
@@ -114,18 +130,20 @@ class Receipts:
             return leases, {meta.address: meta for meta in view.scan(META, limit=10_000)}
 
         leases, metas = await self._ledger.query(ask)
-        return Facts(self._chain_id, self._address, self._books.boot, int(self._clock() * 1_000), row, leases, metas)
+        return Facts(self._chain_id, self._address, self._books.boot, int(self._clock() * 1_000), row, leases, metas, self._away_ms)
 
     async def _settled(self, asked: Any, row: Node, connection: Connection) -> Any:
         serials = [bytes(one) for one in asked.serials]
         if len(serials) > asking.MAX_LEAVES or any(len(one) not in SERIAL_BYTES for one in serials):
             raise wire_errors.Refused(asking.BAD_ASK, f"expected at most {asking.MAX_LEAVES} serials of 16 bytes, got {len(serials)} or others")
         answers = asking.ReceiptAnswers()
-        for serial, found in zip(serials, await self._books.answers(serials), strict=True):
-            if found is None:
+        known = await self._books.known(serials)
+        for serial in serials:
+            found = known.get(serial)
+            if found is None or not _is_of(found, row):
                 answers.answers.add(serial=serial, reason="no receipt of this serial is here: hand it in")
             else:
-                answers.answers.add(serial=serial, state=_STATES[found.state], reason=found.reason)
+                answers.answers.add(serial=serial, state=_STATES[State(found.state)], reason=found.reason)
         return answers
 
     # --- what a node earns --------------------------------------------------------------------------------------------------
@@ -137,15 +155,27 @@ class Receipts:
             return sum(one.noz for one in view.scan(EARNED, (row.beneficiary,), limit=16))
 
         earned_noz = await self._ledger.query(ask)
-        held_noz = await self._books.held_noz(row.beneficiary)
+        held_noz = await self._held(row.beneficiary)
         escrow_noz = await self._escrow(row)
         return asking.NodeEarningsReply(escrow_noz=str(escrow_noz), earned_noz=str(earned_noz), held_noz=str(held_noz), shares=row.shares)
+
+    async def _held(self, beneficiary: bytes) -> int:
+        """What a beneficiary's receipts bring that are in no window, as of at most 30 s ago. One is added up at a time."""
+        async with self._adding:
+            before = self._helds.get(beneficiary)
+            if before is not None and 0 <= self._clock() - before[0] < HELD_FRESH_S:
+                return before[1]
+            if len(self._helds) >= MAX_ESCROWS:
+                self._helds.clear()
+            noz = await self._books.held_noz(beneficiary)
+            self._helds[beneficiary] = (self._clock(), noz)
+            return noz
 
     async def _escrow(self, row: Node) -> int:
         """What the escrows of a node's shares have left for it, as of at most ten minutes ago. One node is added up at a time, in pages."""
         async with self._adding:
             before = self._escrows.get(row.number)
-            if before is not None and self._clock() - before[0] < ESCROW_FRESH_S:
+            if before is not None and 0 <= self._clock() - before[0] < ESCROW_FRESH_S:
                 return before[1]
             first, total = 0, 0
             while True:
@@ -161,9 +191,17 @@ class Receipts:
             return total
 
 
-def _is_larger(asked: Asked, state: int, acked_bytes: int) -> bool:
+def _is_larger(asked: Asked, row: LeafRow) -> bool:
     """Whether a leaf may replace the one of the same serial that is here."""
-    return state == State.HELD and asked.receipt is not None and asked.receipt.bytes_acked > acked_bytes
+    return row.state == State.HELD and asked.receipt is not None and asked.receipt.bytes_acked > row.acked_bytes
+
+
+def _is_of(leaf: LeafRow, row: Node) -> bool:
+    """Whether a leaf that is here is a node's: it pays the same account, or its order limit names the node."""
+    if leaf.beneficiary == row.beneficiary:
+        return True
+    asked = read(Leaf.FromString(leaf.leaf))
+    return asked.limit is not None and node_of(asked.limit.node) == row.address
 
 
 def _escrow_page(view: ReadView, node: int, first: int) -> tuple[int, int, int]:

@@ -1,10 +1,11 @@
 """Windows: every minute what a meta node's receipts move is proposed to the ledger; the receipts stay in the books.
 
-    held leaves ─ leases that end soon first, then by serial ─► what each lease and repair fund can pay ─► intent, synced ─► window ─► settled, on_done
-                                                    └─ never fits: refused, and an error in the log        │
+    held leaves of leases ─ which end first ─┐
+    held leaves of repair ─ by serial ───────┴─► what each lease and repair fund can pay ─► intent, synced ─► window ─► settled, on_done
+                                                    └─ never fits: refused, and an error in the log  │
     after a crash, or an answer that was lost: is that window on the ledger? ─ yes: settled ── no: the same one is proposed again
 
-A window that may still be on its way is never replaced by another one of its number: the same is proposed until the ledger has it or refuses it.
+Repair that no fund can pay waits, and nothing waits for it. A window that may still be on its way is never replaced by another one of its number: the same is proposed until the ledger has it or refuses it.
 Sources: rules/windows.py; storage-protocol.md 2, 3.6.
 """
 
@@ -41,8 +42,8 @@ Credit: Final = message_class(f"{PACKAGE}.Credit")
 
 MAX_LEAVES: Final = 20_000
 """In one window; what is left goes into the next one at once."""
-URGENT_S: Final = 300
-"""Leaves of leases that must be settled within so long come first."""
+REPAIR_PAGES: Final = 10
+"""Pages of held leaves of repair that are looked at in one round; the next round goes on behind them."""
 
 Done = Callable[[bytes, bytes, int], None]
 """(lease id, serial, noz): a receipt is on the ledger; with 0 noz, it never will be."""
@@ -102,6 +103,7 @@ class Windows:
         self.window_s, self.on_done, self._most_leaves = window_s, on_done, most_leaves
         self.finish_release: Callable[[WindowRow], Awaitable[None]] | None = None
         """Finishes a release whose intent is in the books (releases.py)."""
+        self._repair_after = b""
         self.settled_leaves = self.settled_noz = 0
         """Since this meta node runs."""
 
@@ -120,14 +122,28 @@ class Windows:
         async with self._books.numbering:
             settled += await self.finish_intended()
             while True:
-                rows = await self._books.held(self._most_leaves, int((self._clock() + URGENT_S) * 1_000))
-                chosen: _Chosen = await self._ledger.query(partial(self._choose, rows=rows)) if rows else _Chosen()
-                await self._refuse(chosen.refused)
-                if not chosen.rows:
-                    return settled
-                settled += await self._propose(chosen)
-                if len(rows) < self._most_leaves and not chosen.waiting:
-                    return settled
+                rows = await self._books.held_of_leases(self._most_leaves)
+                count, is_waiting = await self._window_of(rows)
+                settled += count
+                if not count or (len(rows) < self._most_leaves and not is_waiting):
+                    break
+            for _ in range(REPAIR_PAGES):
+                rows = await self._books.held_of_repair(self._most_leaves, self._repair_after)
+                count, _ = await self._window_of(rows)
+                settled += count
+                is_last = len(rows) < self._most_leaves
+                self._repair_after = b"" if is_last else rows[-1].id
+                if is_last:
+                    break
+        return settled
+
+    async def _window_of(self, rows: Sequence[LeafRow]) -> tuple[int, bool]:
+        """Put of some held leaves what fits into one window. (How many were settled, whether others wait.)"""
+        if not rows:
+            return 0, False
+        chosen: _Chosen = await self._ledger.query(partial(self._choose, rows=rows))
+        await self._refuse(chosen.refused)
+        return (await self._propose(chosen) if chosen.rows else 0), chosen.waiting > 0
 
     # --- one window ---------------------------------------------------------------------------------------------------------
 

@@ -16,9 +16,10 @@ import structlog
 from chain.codec.registry import message_class
 from chain.crypto import address as bech32
 from sds_node.meta.ledger.engine import ReadView
+from sds_node.meta.ledger.errors import LedgerError
 from sds_node.meta.operations import AnyLedger
 from sds_node.meta.rules.tables import GONE, LEAVING, NODE
-from sds_node.value_chain.client import ChainUnavailable, QueryFailed, TxRefused, ValueChain
+from sds_node.value_chain.client import TxRefused, ValueChain, ValueChainError
 from sds_node.value_chain.sender import Sender
 from sds_node.value_chain.views import resource_node
 
@@ -55,7 +56,7 @@ class Activation:
         while True:
             try:
                 await self.step()
-            except (ChainUnavailable, QueryFailed) as error:
+            except (LedgerError, ValueChainError) as error:
                 log.warning("deposits could not be looked at", why=str(error))
             await asyncio.sleep(self._every_s)
 

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import fcntl
+import ipaddress
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Final
 
 from chain.metakeys import FILE_NAME
 from sds_node import settings
+from sds_node.meta.lateness import FREE_S, RECEIPTS_S
 from sds_node.settings import value
 
 DEFAULT: Final = Path("~/.spd")
@@ -40,11 +42,13 @@ class Network:
     endpoint: str = value("", "What others are told, as host:port; empty: host and port above.")
     peers: tuple[str, ...] = value((), "The other meta nodes, each as stsdspub1…@host:port.")
     is_relay: bool = value(True, "Whether connections to resource nodes behind NAT are relayed.")
+    relay_bytes_per_s: int = value(64 << 20, "What is relayed for all of them together, bytes per second.", least=1 << 16, most=1 << 40)
 
 
 @dataclass(frozen=True)
 class LedgerPart:
     url: str = value("", "Database of the ledger, as postgresql://…; empty: SQLite in data/ledger.db.")
+    keep_days: int = value(30, "How many days the ledger's log is kept; what it led to stays.", least=1, most=36_500)
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,10 @@ class Keys:
 class Times:
     hello_s: int = value(60, "How often resource nodes say hello.", least=1, most=600)
     status_s: int = value(300, "How often what was seen of nodes enters the ledger.", least=1, most=3_600)
-    window_s: int = value(60, "How often receipts are settled.", least=1, most=3_600)
+    window_s: int = value(60, "How often receipts are settled.", least=1, most=FREE_S - RECEIPTS_S - 60)
+    lost_s: int = value(
+        86_400, "A resource node of which nothing was heard for so long is lost: its shares are made again.", least=60, most=2_592_000
+    )
     audit_day_s: int = value(86_400, "In so long every resource node is audited once.", least=1, most=86_400)
 
 
@@ -103,6 +110,18 @@ class Home:
     def within(self, path: str) -> Path:
         """A path of the settings: relative ones are in the home."""
         return self.root / Path(path).expanduser()
+
+    def check(self) -> None:
+        """Raises HomeError for settings that name no place where others can reach the node."""
+        network = self.settings.network
+        try:
+            is_everywhere = ipaddress.ip_address(network.host).is_unspecified
+        except ValueError:
+            is_everywhere = False
+        if is_everywhere and not network.endpoint:
+            raise HomeError(
+                f"network.host is {network.host}, which is nowhere that others can dial: `spd config set network.endpoint meta.example.org:{network.port}`"
+            )
 
     @property
     def meta_keys(self) -> Path:

@@ -4,14 +4,17 @@
                                                         ▲
     users, resource nodes ─ wire ─► Info, Users, Hellos, Receipts ──┘         relay ─► nodes behind NAT
 
-Start: ledger (founded, if it is new), what a crash left is looked up, then the wire listens. Stop: the wire first, the ledger last. A loop that ends by itself
-ends the node, which says why. Source: docs/adr/0009; storage-protocol.md 2.
+Start: ledger (founded, if it is new), what a crash left is looked up, then the wire listens; receipts that wait get into windows before leases are settled.
+Stop: the wire first, the ledger last. A loop that ends by itself ends the node, which says why. The loops read the ledger by a path that waits for its turn
+(patience.py), so strangers who keep its readers busy end none. All of it goes by a time that the chain's blocks do not contradict (timekeeping.py). Source:
+docs/adr/0009; storage-protocol.md 2.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final
 
@@ -25,37 +28,48 @@ from sds_node.meta.books.books import Books, open_books
 from sds_node.meta.books.epochs import EpochBooks
 from sds_node.meta.books.receipts import Receipts
 from sds_node.meta.books.releases import Releases
+from sds_node.meta.books.serving import EpochServing
 from sds_node.meta.books.windows import Windows
 from sds_node.meta.daemon.activation import Activation
 from sds_node.meta.daemon.home import Home
 from sds_node.meta.daemon.info import Info
+from sds_node.meta.daemon.patience import OwnProposer, PatientLedger
 from sds_node.meta.daemon.ticker import Ticker
 from sds_node.meta.daemon.web import Monitor
 from sds_node.meta.ledger.engine import Ledger
+from sds_node.meta.ledger.pruning import Pruner
+from sds_node.meta.legacy import Legacy
 from sds_node.meta.nodes.calls import NodeCalls
 from sds_node.meta.nodes.hello import Hellos
-from sds_node.meta.nodes.registry import Registry
+from sds_node.meta.nodes.registry import Registry, prefix_of
 from sds_node.meta.nodes.statuses import Statuses
 from sds_node.meta.operations import Proposer
+from sds_node.meta.relay.answering import Answers
 from sds_node.meta.relay.founding import found_message, founding_height
 from sds_node.meta.relay.observer import Observer, nobody
 from sds_node.meta.relay.reporter import Reporter
+from sds_node.meta.repair import Repair
+from sds_node.meta.repair import Settings as RepairSettings
 from sds_node.meta.rules.apply import rules
 from sds_node.meta.rules.call import STATE_KEY
 from sds_node.meta.rules.tables import STATE
+from sds_node.meta.timekeeping import Timekeeper
 from sds_node.meta.users import Users
 from sds_node.meta.users.roots import ShareRoots, open_roots
 from sds_node.monitoring import Values
-from sds_node.value_chain.client import ValueChain
+from sds_node.requests import UsedStrings
+from sds_node.value_chain.client import ChainUnavailable, ValueChain
 from sds_node.value_chain.sender import Sender
 from sds_node.wire.identity import Identity
 from sds_node.wire.node import Node, Server
-from sds_node.wire.relay import serve
+from sds_node.wire.relay import RelayLimits, serve
 
 log = structlog.get_logger("spd")
 
 SOFTWARE: Final = "stratos-spd/1"
 ACTIVATE_S: Final = 3.0
+RELAYED_PART: Final = 4
+"""One stream has at most so large a part of what is relayed."""
 
 
 class MetaNode:
@@ -69,32 +83,41 @@ class MetaNode:
     ) -> None:
         self.home, self.settings, self.keys, self.chain_id = home, home.settings, keys, chain_id
         self._owner, self._chain, self._sender, self._clock = owner, chain, sender, clock
+        self.time = Timekeeper(clock)
         self._key = nacl.signing.SigningKey(keys.ledger_seed)
         self.listening: tuple[str, int] | None = None
         self.failed: asyncio.Future[None] | None = None
+        self._is_new = False
+        """The ledger was founded in this run: no string that a wallet signed can have been used before."""
         self._tasks: list[asyncio.Task[None]] = []
         self.ledger: Ledger
         self.books: Books
         self.roots: ShareRoots
 
     async def start(self) -> None:
-        """Raises LedgerError, BooksError, RootsError, ValueChainError, ObservingError, OSError for a port that is taken."""
+        """Raises HomeError, LedgerError, BooksError, RootsError, ValueChainError, ObservingError, OSError for a port that is taken."""
+        self.home.check()
         self.failed = asyncio.get_running_loop().create_future()
         async with contextlib.AsyncExitStack() as undo:
-            self.ledger = await asyncio.to_thread(
-                Ledger.open, self.home.ledger_url, rules(self.chain_id), self.chain_id, now_ms=lambda: int(self._clock() * 1_000)
-            )
+            self.ledger = await asyncio.to_thread(Ledger.open, self.home.ledger_url, rules(self.chain_id), self.chain_id, now_ms=self.time.now_ms)
             undo.push_async_callback(asyncio.to_thread, self.ledger.close)
-            self.books = await asyncio.to_thread(open_books, self.home.books)
+            if self.ledger.head.sequence:
+                self.time.opened(self.ledger.head.time_ms / 1_000)
+            await self._hear_chain()
+            self._away_ms = self.ledger.head.time_ms, self.time.now_ms()
+            self._patient = PatientLedger(self.ledger)
+            self.books = await asyncio.to_thread(open_books, self.home.books, self.time.now_s)
             undo.push_async_callback(asyncio.to_thread, self.books.close)
             self.roots = open_roots(self.home.root / "data" / "roots.db")
             undo.callback(self.roots.close)
-            self.proposer = Proposer(self.ledger, self.chain_id, self.keys.address, self._key, self._clock)
+            self.proposer = Proposer(self.ledger, self.chain_id, self.keys.address, self._key, self.time.now_s, self.time.check)
             await self.proposer.start()
             await self._found()
             self._build()
             await self.registry.refresh()
             await self.users.start()
+            await self.repair.start()
+            undo.push_async_callback(self.repair.close)
             self.listening = await self.server.listen(self.settings.network.host, self.settings.network.port)
             undo.push_async_callback(self.server.close)
             self._own.endpoint = self.settings.network.endpoint or endpoint_text(*self.listening)
@@ -105,24 +128,41 @@ class MetaNode:
             undo.pop_all()
         log.info("meta node runs", node=self.keys.network_address, listens=self._own.endpoint, sequence=self.ledger.head.sequence)
 
+    async def _hear_chain(self) -> None:
+        """What time it is by the chain's last block. Without that nothing is known of a ledger that is older than some minutes."""
+        try:
+            status = await self._chain.status()
+        except ChainUnavailable as error:
+            log.warning("the value chain does not answer: the ledger waits for it", reason=str(error))
+        else:
+            if status.height:
+                self.time.heard(status.time_s)
+
     async def _found(self) -> None:
         if await self.ledger.query(lambda view: view.get(STATE, STATE_KEY)) is not None:
             return
+        self._is_new = True
         height = await founding_height(self._chain)
         await self.proposer.propose("found", await found_message(self._chain, height))
         log.info("ledger founded", chain_id=self.chain_id, height=height)
 
     def _build(self) -> None:
-        times, clock = self.settings.times, self._clock
+        times, clock, ledger = self.settings.times, self.time.now_s, self._patient
+        own = OwnProposer(self.proposer, ledger)
         self._own = asking.MetaContact(p2p_key=self.keys.network_key.raw)
         self.wire = Node(Identity(self.keys.network_seed), self.chain_id, software=SOFTWARE)
         self.registry = Registry(
-            self.ledger, clock, hello_s=times.hello_s, own=self._own, is_connected=lambda address: bool(self.wire.connections_of(address))
+            ledger,
+            clock,
+            hello_s=times.hello_s,
+            own=self._own,
+            is_connected=lambda address: bool(self.wire.connections_of(address)),
+            monotonic=time.monotonic,
         )
         self.calls = NodeCalls(self.wire, self.registry, self.books, clock)
         self.hellos = Hellos(self.registry, self.books, self.wire, clock, lambda: [self._own])
-        self.statuses = Statuses(self.registry, self.proposer, clock, status_s=times.status_s)
-        self.receipts = Receipts(self.ledger, self.books, self.registry, self.chain_id, self.keys.address, clock)
+        self.statuses = Statuses(self.registry, own, clock, status_s=times.status_s)
+        self.receipts = Receipts(self.ledger, self.books, self.registry, self.chain_id, self.keys.address, clock, away_ms=self._away_ms)
         self.users = Users(
             self.proposer,
             self._key,
@@ -133,14 +173,40 @@ class MetaNode:
             cosign=_nobody_else,
             tell=self.calls.tell_later,
             report_failure=self.registry.failed,
+            has_leaves=self.books.has_leaves,
+            before_lost=lambda: self.windows.settle(),
         )
-        self.windows = Windows(
-            self.ledger, self.proposer, self.books, self.keys.address, clock, window_s=times.window_s, on_done=self.users.leases.done
+        self.windows = Windows(ledger, own, self.books, self.keys.address, clock, window_s=times.window_s, on_done=self.users.leases.done)
+        self.epochs = EpochBooks(ledger, self.books, self.windows, clock)
+        self.serving = EpochServing(self.epochs, self.books)
+        self.answers = Answers(self._chain, self._sender, self.epochs, clock)
+        self.legacy = Legacy(
+            self.proposer,
+            self.users.sessions,
+            self.users.lending,
+            self.registry,
+            clock,
+            online=lambda: [self.keys.address],
+            prefix_of=prefix_of,
+            used=UsedStrings() if self._is_new else None,
         )
-        self.epochs = EpochBooks(self.ledger, self.books, self.windows)
-        self.releases = Releases(self.ledger, self.proposer, self.books, self.windows, self.keys.address, self.roots.of)
+        self.repair = Repair(
+            own,
+            self._key,
+            self.registry,
+            self.calls,
+            self.books,
+            self.roots,
+            self.home.root / "data" / "repairs.db",
+            clock,
+            boot=self.books.boot,
+            cosign=_nobody_else,
+            tell=self.calls.tell_later,
+            settings=RepairSettings(lost_s=float(times.lost_s)),
+        )
+        self.releases = Releases(ledger, own, self.books, self.windows, self.keys.address, self.roots.of)
         self.auditor = Auditor(
-            self.ledger,
+            ledger,
             self.books,
             self.releases,
             self.registry,
@@ -151,14 +217,16 @@ class MetaNode:
             self._key,
             clock,
             audit_day_s=times.audit_day_s,
+            on_lost=self.repair.share_lost,
         )
-        self.observer = Observer(self._chain, self.proposer, self._key, nobody, clock)
-        self.reporter = Reporter(self._chain, self._sender, self.proposer, self.keys, self._owner, self.epochs, _no_signatures, clock)
-        self.ticker = Ticker(self.proposer, clock)
+        self.observer = Observer(self._chain, own, self._key, nobody, clock, heard=self.time.heard)
+        self.reporter = Reporter(self._chain, self._sender, own, self.keys, self._owner, self.epochs, _no_signatures, clock)
+        self.ticker = Ticker(own, clock)
+        self.pruner = Pruner(self.ledger, clock, self.settings.ledger.keep_days)
         self.activation = Activation(
             self._chain,
             self._sender,
-            self.ledger,
+            ledger,
             self.keys.network_address,
             self.online,
             least_score=self.settings.nodes.least_score,
@@ -168,9 +236,19 @@ class MetaNode:
         self.info = Info(
             self.ledger, self.chain_id, self.keys.network_address, SOFTWARE, [self._own], self.registry.count, lambda: self.observer.is_ready, clock
         )
-        self.wire.handlers.update({asking.INFO: self.info.info, **self.users.handlers(), **self.hellos.handlers(), **self.receipts.handlers()})
+        self.wire.handlers.update(
+            {
+                asking.INFO: self.info.info,
+                **self.legacy.guarded(self.users.handlers()),
+                **self.legacy.handlers(),
+                **self.hellos.handlers(),
+                **self.receipts.handlers(),
+                **self.serving.handlers(),
+            }
+        )
         if self.settings.network.is_relay:
-            serve(self.wire)
+            whole = self.settings.network.relay_bytes_per_s
+            serve(self.wire, RelayLimits(bytes_per_s=whole, stream_bytes_per_s=whole / RELAYED_PART), self._is_relayed)
         self.server = Server(self.wire)
         self.monitor = Monitor(self.status, self.values)
 
@@ -186,10 +264,20 @@ class MetaNode:
             "users": self.users.run(),
             "ticker": self.ticker.run(),
             "calls": self.calls.run(),
+            "pruner": self.pruner.run(),
+            "answers": self.answers.run(),
+            "legacy": self.legacy.run(),
+            "repair": self.repair.run(),
         }
         if self.settings.nodes.activates:
             loops["activation"] = self.activation.run()
         return loops
+
+    def _is_relayed(self, address: bytes) -> bool:
+        """Whether a node of the chain asked to be reached through this meta node."""
+        row = self.registry.row_of(address)
+        seen = self.registry.seen_of(row.number) if row is not None else None
+        return seen is not None and seen.is_relayed
 
     def online(self) -> list[int]:
         """Numbers of the nodes that are heard of."""
@@ -200,8 +288,16 @@ class MetaNode:
         found = []
         if not self.observer.is_ready:
             found.append(f"the ledger is at height {self.observer.height}, the value chain at {self.observer.chain_height}, or it does not answer")
-        if self.reporter.last_problem:
-            found.append(self.reporter.last_problem)
+        if self.observer.problem:
+            found.append(self.observer.problem)
+        if self.time.problem():
+            found.append(self.time.problem())
+        found.extend(self.reporter.problems())
+        if self.observer.active_metas > 1:
+            found.append(
+                f"the chain has {self.observer.active_metas} active meta nodes, and this version works with one alone: nothing more is observed or reported "
+                "until the others are gone"
+            )
         if self.failed is not None and self.failed.done():
             found.append("a part of the node has ended: see its log")
         return found
@@ -255,7 +351,9 @@ class MetaNode:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.users.close()
+        await self.repair.close()
         await self.hellos.close()
+        await self.registry.close()
         await self.calls.close()
         await self.wire.close()
         await asyncio.to_thread(self._close)

@@ -18,6 +18,7 @@ from chain.crypto.keys import PrivateKey
 from chain.tx.fees import parse_amounts
 from sds_node.meta.daemon.home import Home, HomeError
 from sds_node.meta.daemon.node import MetaNode
+from sds_node.meta.relay.founding import check_alone
 from sds_node.value_chain import views
 from sds_node.value_chain.client import ValueChain, until_answered
 from sds_node.value_chain.sender import GAS_PRICE_WEI, Sender
@@ -41,6 +42,7 @@ class Running:
 
     async def run(self, begun: Begun, *, with_signals: bool = True) -> None:
         """Run until ``stop``, SIGTERM or SIGINT. Raises ConfigError, HomeError, and what ``MetaNode.start`` and its loops raise."""
+        self._home.check()
         keys = metakeys.read(self._home.meta_keys)
         if with_signals:
             for one in (signal.SIGTERM, signal.SIGINT):
@@ -67,7 +69,8 @@ class Running:
         return sum(one.amount for one in parse_amounts(text)) if text else GAS_PRICE_WEI
 
     async def _ready(self, chain: ValueChain, keys: metakeys.MetaKeys) -> str:
-        """The chain's id, once the chain has this meta node with its keys. Raises HomeError for a node of another owner."""
+        """The chain's id, once the chain has this meta node with its keys. Raises HomeError for a node of another owner, ObservingError where other meta
+        nodes are active, too."""
         is_told = False
         while not self._stop.is_set():
             status = await until_answered(chain.status)
@@ -78,6 +81,7 @@ class Running:
                     raise HomeError(f"{keys.network_address} has another owner on chain {status.chain_id}: name his wallet in keys.owner")
                 registered = (await views.meta_keys(chain)).get(keys.address)
                 if registered is not None and registered.ledger_key == keys.ledger_consensus_pubkey:
+                    await check_alone(chain)
                     return str(status.chain_id)
             if not is_told:
                 log.warning(

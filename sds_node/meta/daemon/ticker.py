@@ -19,6 +19,8 @@ log = structlog.get_logger("ticker")
 
 LOOK_S: Final = 1.0
 QUIET_S: Final = 60
+LONGEST_PAUSE_S: Final = 600.0
+"""Each tick that is refused stays in the log: after one the pause is doubled, up to this."""
 
 
 class Ticker:
@@ -29,13 +31,23 @@ class Ticker:
 
     async def run(self) -> None:
         """Until it is cancelled."""
+        pause_s = LOOK_S
         while True:
-            try:
-                while await self.step():
-                    pass
-            except (LedgerRefused, LedgerError) as error:
-                log.warning("the ledger took no tick", why=str(error))
-            await asyncio.sleep(LOOK_S)
+            pause_s = await self.look(pause_s)
+            await asyncio.sleep(pause_s)
+
+    async def look(self, pause_s: float) -> float:
+        """Tick while something is due. After how many seconds to look again; ``pause_s`` is how long it was before."""
+        try:
+            while await self.step():
+                pass
+        except LedgerRefused as error:
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            log.error("the ledger refuses a tick: what is due there waits", code=error.code, why=str(error), again_s=pause_s)
+            return pause_s
+        except LedgerError as error:
+            log.warning("the ledger took no tick", why=str(error))
+        return LOOK_S
 
     async def step(self) -> bool:
         """One look. Whether there may be more to do at once."""

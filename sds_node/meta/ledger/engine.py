@@ -20,11 +20,11 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from sds_node.meta.ledger.core import Core, Rules, check_operation
-from sds_node.meta.ledger.errors import Busy, Foreign, LedgerError, Unavailable
+from sds_node.meta.ledger.core import Core, Rules, check_operation, run_rules
+from sds_node.meta.ledger.errors import Busy, Damaged, Foreign, LedgerError, Unavailable
 from sds_node.meta.ledger.log import HEAD, LOG, Entry, Head, Result, entries, read_head
 from sds_node.meta.ledger.sql import READ_TIMEOUT_S, Session, Store, open_store
-from sds_node.meta.ledger.tables import CACHE_BYTES, View
+from sds_node.meta.ledger.tables import CACHE_BYTES, Tables, View
 
 log = structlog.get_logger("ledger")
 
@@ -77,6 +77,24 @@ class ReadView(View):
             if size > MAX_ENTRIES_BYTES:
                 break
         return found
+
+    def try_out(self, rules: Rules, operation: bytes, time_ms: int) -> tuple[int, str]:
+        """(code, reason) that an operation would get if it came next, at a time; code 0 for one that would be applied. Nothing is written. Raises BadValue for
+        what is no operation."""
+        check_operation(operation)
+        code, _, reason = run_rules(rules, operation, max(time_ms, self.head.time_ms), Tables(self._schema, self._session))
+        return code, reason
+
+    def sequence_at(self, time_ms: int) -> int:
+        """The sequence of the first entry of the log that is not older than a time; the one after the last entry when all are older."""
+        low, high = self.head.base_sequence + 1, self.head.sequence + 1
+        while low < high:
+            middle = (low + high) // 2
+            values = self._session.get(LOG, (middle,))
+            if values is None:
+                raise Damaged(f"the log has no entry {middle}: restore a backup, or import an export")
+            low, high = (middle + 1, high) if LOG.load(values).time_ms < time_ms else (low, middle)
+        return low
 
 
 @contextmanager

@@ -3,6 +3,8 @@
     ask ─► the node's own connection, else its endpoint ─► answer
     tell_later ─► books, synced ─► one worker a node, in order ─┬─ took it ─► gone from the books
                                                                └─ not reached ─► again after 1 s, 2 s … 10 min, or when it says hello
+                     └─ too many wait for it ─► it gets no new shares until it took them
+    answers ─► where users would reach it ─ node.status ─► whether it is there, whatever users say of it
 
 Source: ADR 9, "reaching nodes".
 """
@@ -16,12 +18,15 @@ from typing import Final
 
 import structlog
 
-from sds_node.meta.books.books import Books, BooksError
+from sds_node.meta.books.books import MAX_TELLS_OF_A_NODE, Books, BooksError, BooksFull
 from sds_node.meta.nodes.hello import BadEndpoint, endpoint_of
-from sds_node.meta.nodes.registry import Registry
+from sds_node.meta.nodes.registry import Contact, Registry
 from sds_node.meta.rules.tables import GONE
+from sds_node.transfers import STATUS
 from sds_node.wire import errors as wire_errors
+from sds_node.wire.connection import Connection
 from sds_node.wire.node import Node as WireNode
+from sds_node.wire.node import dial
 from sds_node.wire.peer import Direct, Peer
 
 log = structlog.get_logger("nodes")
@@ -34,6 +39,9 @@ LOOK_S: Final = 1.0
 LONGEST_WAIT_S: Final = 600.0
 IDLE_S: Final = 30.0
 """A node that moves nothing for so long has not taken a message."""
+TRY_S: Final = 15.0
+"""In so long a node of which users complain must answer."""
+STATUS_BYTES: Final = 64 << 10
 
 
 class NodeCalls:
@@ -46,6 +54,7 @@ class NodeCalls:
         self._workers: dict[int, asyncio.Task[None]] = {}
         self._closing: set[asyncio.Task[None]] = set()
         registry.on_heard.append(self.came)
+        registry.attempt = self.answers
 
     async def ask(
         self, number: int, method: str, head: bytes = b"", body: bytes = b"", *, most_bytes: int = 1 << 20, idle_s: float | None = None
@@ -61,10 +70,42 @@ class NodeCalls:
             raise wire_errors.Unreachable(f"node {number} holds no connection to this meta node and has told no endpoint")
         return await self._peer(number, contact.address, contact.endpoint).ask(method, head, body, most_bytes=most_bytes, idle_s=idle_s)
 
+    async def answers(self, number: int) -> bool:
+        """Whether a node answers where users are sent: at its endpoint, by a connection made for this, or over the one that it holds for a relay. A refusal
+        is an answer; so is that it has too much to do."""
+        contact = self._registry.contact(number)
+        if contact is None:
+            return False
+        made: Connection | None = None
+        try:
+            async with asyncio.timeout(TRY_S):
+                connection = made = await self._dialed(contact) if contact.endpoint else None
+                if connection is None:
+                    connection = next((one for one in self._wire.connections_of(contact.address) if one.usable), None)
+                if connection is None:
+                    return False
+                await connection.ask(STATUS, most_bytes=STATUS_BYTES)
+        except (wire_errors.Refused, wire_errors.Busy):
+            return True
+        except (wire_errors.WireError, BadEndpoint, TimeoutError):
+            return False
+        finally:
+            if made is not None:
+                made.close()
+        return True
+
+    async def _dialed(self, contact: Contact) -> Connection:
+        host, port = endpoint_of(contact.endpoint)
+        return await dial(self._wire, host, port, contact.address)
+
     async def tell_later(self, number: int, method: str, body: bytes) -> None:
         """A node shall hear this, whenever it can be reached; it is on the disk when this returns. Messages to one node keep their order. Raises
-        BooksError when too many wait for it."""
-        await self._books.tell_later(number, method, body)
+        BooksFull when too many wait for it, which the registry hears of, and BooksError."""
+        try:
+            await self._books.tell_later(number, method, body)
+        except BooksFull:
+            self._registry.full(number)
+            raise
         self._waits.setdefault(number, (0.0, 0.0))
 
     def came(self, number: int) -> None:
@@ -74,10 +115,10 @@ class NodeCalls:
 
     async def run(self, every_s: float = LOOK_S) -> None:
         """Tell nodes what waits for them, until cancelled."""
-        for number in await self._books.nodes_to_tell():
-            self._waits.setdefault(number, (0.0, 0.0))
+        is_remembered = False
         try:
             while True:
+                is_remembered = is_remembered or await self._remember()
                 now_s = self._clock()
                 for number, (_, until_s) in list(self._waits.items()):
                     if until_s <= now_s and number not in self._workers and len(self._workers) < MAX_WORKERS:
@@ -90,6 +131,18 @@ class NodeCalls:
             for task in workers:
                 task.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _remember(self) -> bool:
+        """Whether it was read from the books for which nodes messages wait."""
+        try:
+            for number, count in (await self._books.nodes_to_tell()).items():
+                self._waits.setdefault(number, (0.0, 0.0))
+                if count >= MAX_TELLS_OF_A_NODE:
+                    self._registry.full(number)
+        except BooksError as error:
+            log.error("it cannot be read yet what nodes are to be told", why=str(error))
+            return False
+        return True
 
     async def close(self) -> None:
         """End the connections that were dialed here."""
@@ -105,6 +158,7 @@ class NodeCalls:
                         return
                     await self._books.told([row.number])
             del self._waits[number]
+            self._registry.emptied(number)
             if await self._books.tells(number, 1):  # one came while the last was told
                 self._waits.setdefault(number, (0.0, 0.0))
         except BooksError as error:

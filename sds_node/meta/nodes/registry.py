@@ -2,18 +2,19 @@
 
     ledger, NODE rows ─ refresh ─┐
     hello (hello.py) ─ heard ────┼─► why_not(node) ─► candidates (take new shares), count (N), contact (how to reach it)
-    users' failures ─ failed ────┘
+    users' failures ─ failed ────┤ several wallets ─► this meta node tries the node itself ─ in vain ─► out for a time
+    messages it does not take ───┘ full
 
-A node is eligible that is active on chain, was heard of within three intervals, is in no maintenance, does not stop, can be reached, has room, and of which
-not several wallets complained a moment ago. Weight = min(free bytes, deposit × bytes per stos) × score. Everything runs in one event loop; time comes from
-``clock``. Source: storage-protocol.md 3.2, 3.3; ADR 9.
+A node is eligible that is active on chain, was heard of within three intervals, is in no maintenance, does not stop, can be reached, has room, takes its
+messages, and did not fail a try that several wallets' complaints began. Weight = min(free bytes, deposit × bytes per stos) × score. Everything runs in one
+event loop; time comes from ``clock``, how long ago something was from ``monotonic``, which does not jump. Source: storage-protocol.md 3.2, 3.3; ADR 9.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -31,9 +32,16 @@ LEAST_FREE_BYTES: Final = 64 << 20
 INTERVALS: Final = 3
 """A node of which nothing was heard for so many intervals is offline."""
 COMPLAINTS_OUT: Final = 3
-"""So many different wallets within COMPLAINT_S take a node out for OUT_S. One alone never does."""
+"""Once so many different wallets complained within COMPLAINT_S, this meta node tries the node itself; that alone takes it out, for OUT_S."""
 COMPLAINT_S: Final = 600
 OUT_S: Final = 300
+TRY_S: Final = 60
+"""A node is not tried again sooner."""
+MAX_TRIES: Final = 16
+"""Nodes that are tried at a time; complaints that find no room are kept."""
+FULL_SCORE: Final = -100
+"""For not taking messages until no more are kept for it; again each FULL_S."""
+FULL_S: Final = 3_600
 MAX_COMPLAINTS: Final = 64
 """Wallets whose complaints about one node are remembered."""
 MAX_PENDING_SCORE: Final = 10_000
@@ -71,9 +79,11 @@ class Contact:
 
 @dataclass(slots=True)
 class Seen:
-    """What a node said in its hellos, and what is to be told of it."""
+    """What a node said in its hellos, and what is to be told of it. ``heard_s`` is by the wall clock, for what the ledger says beside it; ``heard_at`` by
+    the monotonic one, for how long ago that was."""
 
     heard_s: float
+    heard_at: float = 0.0
     endpoint: str = ""
     prefix: bytes = b""
     capacity_bytes: int = 0
@@ -85,19 +95,23 @@ class Seen:
     """It is in maintenance beyond what it may: that counts as offline."""
     score_change: int = 0
     """Events that no status has told yet."""
-    killed_s: float = float("-inf")
-    """When an improper stop was counted last."""
+    killed_at: float = float("-inf")
+    """When an improper stop was counted last, by the monotonic clock."""
+    told_ms: int = 0
+    """The ledger's time when this meta node told last that it is online."""
 
 
 @dataclass(slots=True)
 class _Complaints:
     by_wallet: dict[bytes, float] = field(default_factory=dict)
     out_until_s: float = 0.0
+    tried_s: float = float("-inf")
+    is_tried: bool = False
 
 
 class Registry:
     """The nodes of one meta node. ``own`` is its MetaContact, told as relay of nodes behind NAT; ``is_connected`` tells of an address whether a connection
-    with it is open. ``hello_s``: seconds between a node's hellos."""
+    with it is open. ``hello_s``: seconds between a node's hellos. ``monotonic`` is the clock that does not jump; ``clock``, where there is none."""
 
     def __init__(
         self,
@@ -107,8 +121,10 @@ class Registry:
         hello_s: int = 60,
         own: Any | None = None,
         is_connected: Callable[[bytes], bool] = lambda _: False,
+        monotonic: Callable[[], float] | None = None,
     ) -> None:
         self._ledger, self._clock, self.hello_s = ledger, clock, hello_s
+        self.monotonic = monotonic or clock
         self._own, self._is_connected = own, is_connected
         self._rows: dict[int, Node] = {}
         self._numbers: dict[bytes, int] = {}
@@ -116,6 +132,10 @@ class Registry:
         self._sequence = -1
         self._seen: dict[int, Seen] = {}
         self._complaints: dict[int, _Complaints] = {}
+        self._tries: set[asyncio.Task[None]] = set()
+        self._full: dict[int, float] = {}  # nodes that do not take their messages → when that cost score last
+        self.attempt: Callable[[int], Awaitable[bool]] | None = None
+        """Tries whether a node answers (calls.py); without it complaints change nothing."""
         self._candidates: list[Candidate] = []
         self._count = 0
         self._made_s = float("-inf")
@@ -206,16 +226,17 @@ class Registry:
     def current(self, row: Node) -> Seen | None:
         """What a node said here, unless it is silent here and another meta node has heard of it since."""
         seen = self._seen.get(row.number)
-        if seen is not None and row.is_online and row.seen_ms / 1_000 > seen.heard_s + (INTERVALS + 1) * self.hello_s:
-            return None  # what this meta node told of it itself is never so much later than the hello
+        is_later = seen is not None and row.seen_ms > max(seen.told_ms, (seen.heard_s + (INTERVALS + 1) * self.hello_s) * 1_000)
+        if row.is_online and is_later:
+            return None
         return seen
 
     def is_online(self, row: Node) -> bool:
         """Whether a node was heard of: here within three intervals, or by another meta node, as the ledger says."""
-        seen, now_s = self.current(row), self._clock()
+        seen = self.current(row)
         if seen is None:
-            return row.is_online and now_s * 1_000 - row.seen_ms < SILENT_S * 1_000
-        return not seen.is_stopping and not seen.is_over_budget and now_s - seen.heard_s <= INTERVALS * self.hello_s
+            return row.is_online and self._clock() * 1_000 - row.seen_ms < SILENT_S * 1_000
+        return not seen.is_stopping and not seen.is_over_budget and self.monotonic() - seen.heard_at <= INTERVALS * self.hello_s
 
     def weight(self, row: Node) -> int:
         """min(free bytes, deposit in wei × bytes per stos ÷ 10^18) × score."""
@@ -252,18 +273,40 @@ class Registry:
             return f"it has {self._free_bytes(row)} free bytes, at least {LEAST_FREE_BYTES} are needed: make room"
         if self.weight(row) == 0:
             return "its deposit or its score is 0: raise the deposit, or wait until its score is better"
+        if number in self._full:
+            return "it does not take what this meta node has to tell it, and no more is kept for it: see that it answers"
         if complaints is not None and complaints.out_until_s > now_s:
-            return f"several users could not use it: it is left out until {int(complaints.out_until_s)} s"
+            return f"several users could not use it, and this meta node could not reach it: it is left out until {int(complaints.out_until_s)} s"
         return ""
 
     # --- what is told -------------------------------------------------------------------------------------------------------
 
     def heard(self, number: int, seen: Seen) -> None:
         """A node said hello; what it said replaces what it said before."""
+        seen.heard_at = self.monotonic()
         self._seen[number] = seen
         self._made_s = float("-inf")
         for listener in self.on_heard:
             listener(number)
+
+    def found(self) -> None:
+        """Something of what nodes said became known as true or false: the picture is made anew, and the ledger hears of it soon."""
+        self._made_s = float("-inf")
+        self.changed.set()
+
+    def full(self, number: int) -> None:
+        """No more messages are kept for a node, since it took none: it gets no new shares, and loses score."""
+        now_at = self.monotonic()
+        if now_at - self._full.get(number, float("-inf")) >= FULL_S:
+            self.score(number, FULL_SCORE)
+            self._full[number] = now_at
+            log.warning("a node does not take what it is told: it gets no new shares", node=number)
+        self._made_s = float("-inf")
+
+    def emptied(self, number: int) -> None:
+        """A node took its messages."""
+        if self._full.pop(number, None) is not None:
+            self._made_s = float("-inf")
 
     def score(self, number: int, change: int) -> None:
         """Something that a node did costs or brings score; the next round of statuses tells it. Of a node that never said hello here nothing is noted."""
@@ -272,8 +315,8 @@ class Registry:
             seen.score_change = max(-MAX_PENDING_SCORE, min(MAX_PENDING_SCORE, seen.score_change + change))
 
     def failed(self, number: int, why: str, wallet: bytes = b"") -> None:
-        """A user's session could not use a node. Only complaints of different wallets (20 bytes; none is one more) within ten minutes take it out, for
-        five minutes; each counts once."""
+        """A user's session could not use a node. After complaints of three different wallets (20 bytes; none is one more) within ten minutes the node is tried
+        by this meta node; if it does not answer, it is out for five minutes. Each complaint counts once."""
         if number not in self._rows:
             return
         now_s = self._clock()
@@ -283,9 +326,34 @@ class Registry:
             noted.by_wallet[wallet] = now_s
         log.info("a user could not use a node", node=number, why=why[:200], complaints=len(noted.by_wallet))
         if len(noted.by_wallet) >= COMPLAINTS_OUT:
-            noted.out_until_s = now_s + OUT_S
-            noted.by_wallet.clear()
+            self._try(number, noted)
+
+    def _try(self, number: int, noted: _Complaints) -> None:
+        """Begin to try a node, unless that is under way, was just done, or too many others are tried."""
+        if self.attempt is None or noted.is_tried or len(self._tries) >= MAX_TRIES or self.monotonic() - noted.tried_s < TRY_S:
+            return
+        noted.by_wallet.clear()
+        noted.is_tried = True
+        task = asyncio.get_running_loop().create_task(self._tried(number, noted, self.attempt(number)))
+        self._tries.add(task)
+        task.add_done_callback(self._tries.discard)
+
+    async def _tried(self, number: int, noted: _Complaints, attempt: Awaitable[bool]) -> None:
+        try:
+            has_answered = await attempt
+        finally:
+            noted.is_tried, noted.tried_s = False, self.monotonic()
+        if not has_answered:
+            noted.out_until_s = self._clock() + OUT_S
             self._made_s = float("-inf")
+        log.info("a node of which users complained was tried", node=number, has_answered=has_answered)
+
+    async def close(self) -> None:
+        """End the tries that are under way."""
+        tries = list(self._tries)
+        for task in tries:
+            task.cancel()
+        await asyncio.gather(*tries, return_exceptions=True)
 
     # --- making it ----------------------------------------------------------------------------------------------------------
 

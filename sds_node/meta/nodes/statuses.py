@@ -1,10 +1,10 @@
 """Node statuses: what the ledger is told of nodes, in few large operations, and only what changed.
 
-    registry ─ changed ─ 1 s ─┐                       online or not, endpoint, prefix, maintenance: at once
+    registry ─ changed ─ 1 s ─┐                       online or not, endpoint, prefix, maintenance: at once, a few times, then once a minute for a node
     every status_s ───────────┴─► what differs ─► node_statuses (≤ 2,000 nodes)        free space, score: with the next round
 
 An online node is told again before the ledger takes it for silent (``rules.nodes.SILENT_S``), once in half of that. A node loses score when it goes
-offline without a word, and gains some for each hour in which it was heard of. Source: rules/README.md; ADR 8.
+offline without a word, and gains some for each hour in which it was heard of; both by a clock that does not jump. Source: rules/README.md; ADR 8.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from sds_node.meta.rules.nodes import MAX_SCORE_CHANGE, SILENT_S
 from sds_node.meta.rules.observe import MAX_SCORE
 from sds_node.meta.rules.tables import GONE, Node
 from sds_node.meta.rules.wire import MAX_STATUSES, PACKAGE
+from sds_node.wire.limits import Bucket
 
 log = structlog.get_logger("nodes")
 
@@ -31,6 +32,10 @@ NodeSeen: Final = message_class(f"{PACKAGE}.NodeSeen")
 NodeStatuses: Final = message_class(f"{PACKAGE}.NodeStatuses")
 
 BATCH_S: Final = 1.0
+AT_ONCE: Final = 3
+"""Changes of a node that are told at once: each operation stays in the ledger's log, and a node changes as often as it likes."""
+AT_ONCE_S: Final = 60
+"""After so long it has one more of them."""
 ONLINE_SCORE: Final = 10
 """For each hour in which a node was always heard of."""
 ONLINE_S: Final = 3_600
@@ -43,7 +48,9 @@ class _Known:
     """What is watched of a node between two rounds."""
 
     is_online: bool
-    since_s: float
+    since: float
+    at_once: Bucket
+    """Changes that may be told at once."""
 
 
 class Statuses:
@@ -83,42 +90,51 @@ class Statuses:
         """Propose what changed; ``with_space``: free bytes and score, too; ``was_away``: silence of nodes costs no score, since this process did not listen.
         How many nodes were told. Raises LedgerError, LedgerRefused."""
         await self._registry.refresh()
-        now_s = self._clock()
+        now = self._registry.monotonic()
         changed: list[tuple[Any, Seen, int]] = []
         for number, row in sorted(self._registry.rows().items()):
             seen = self._registry.current(row)
             if seen is None or row.standing == GONE:
                 continue
-            self._score(number, row, seen, now_s, was_away)
+            known = self._score(number, row, seen, now, was_away)
             made = self._status(number, row, seen)
-            if self._differs(row, made, with_space):
+            is_changed = _is_changed(row, made)
+            if is_changed and not with_space and known.at_once.wait_s(now) > 0:
+                continue
+            if is_changed or self._differs(row, made, with_space):
                 changed.append((made, seen, made.score_change))
+                if is_changed:
+                    known.at_once.take(1, now)
         for at in range(0, len(changed), MAX_STATUSES):
             part = changed[at : at + MAX_STATUSES]
-            await self._proposer.propose("node_statuses", NodeStatuses(nodes=[made for made, _, _ in part]))
-            for _, seen, change in part:
+            result = await self._proposer.propose("node_statuses", NodeStatuses(nodes=[made for made, _, _ in part]))
+            for made, seen, change in part:
+                seen = self._registry.seen_of(made.node) or seen  # a hello may have come in between
                 seen.score_change -= change
+                if made.is_online:
+                    seen.told_ms = result.time_ms
         if changed:
             await self._registry.refresh()
         return len(changed)
 
-    def _score(self, number: int, row: Node, seen: Seen, now_s: float, was_away: bool) -> None:
+    def _score(self, number: int, row: Node, seen: Seen, now: float, was_away: bool) -> _Known:
         """What a node's going and staying does to its score."""
         is_online = self._registry.is_online(row)
         known = self._known.get(number)
         if known is None:
-            known = self._known[number] = _Known(row.is_online if not is_online else True, now_s)
+            known = self._known[number] = _Known(row.is_online if not is_online else True, now, Bucket(1 / AT_ONCE_S, AT_ONCE - 1, now))
         if known.is_online and not is_online:
-            if not (seen.is_stopping or was_away or seen.maintenance_until_s > now_s):
+            if not (seen.is_stopping or was_away or seen.maintenance_until_s > self._clock()):
                 seen.score_change += OFFLINE_SCORE
-            known.is_online, known.since_s = False, now_s
+            known.is_online, known.since = False, now
         elif is_online and not known.is_online:
-            known.is_online, known.since_s = True, now_s
+            known.is_online, known.since = True, now
         elif is_online:
-            hours = int((now_s - known.since_s) // ONLINE_S)
+            hours = int((now - known.since) // ONLINE_S)
             if hours > 0:
-                known.since_s += hours * ONLINE_S
+                known.since += hours * ONLINE_S
                 seen.score_change += hours * ONLINE_SCORE
+        return known
 
     def _status(self, number: int, row: Node, seen: Seen) -> Any:
         change = max(-MAX_SCORE_CHANGE, min(MAX_SCORE_CHANGE, seen.score_change))
@@ -137,9 +153,12 @@ class Statuses:
         )
 
     def _differs(self, row: Node, made: Any, with_space: bool) -> bool:
-        at_once = (made.is_online, made.endpoint, made.prefix, made.maintenance_until_s * 1_000)
-        if at_once != (row.is_online, row.endpoint, row.prefix, row.maintenance_until_ms):
-            return True
         if made.is_online and self._clock() * 1_000 - row.seen_ms >= SILENT_S * 500:
             return True
         return with_space and (made.score_change != 0 or (made.capacity_bytes, made.free_bytes) != (row.capacity_bytes, row.free_bytes))
+
+
+def _is_changed(row: Node, made: Any) -> bool:
+    """Whether something is told that the ledger shall know at once."""
+    at_once = (made.is_online, made.endpoint, made.prefix, made.maintenance_until_s * 1_000)
+    return at_once != (row.is_online, row.endpoint, row.prefix, row.maintenance_until_ms)

@@ -18,9 +18,10 @@ from typing import Any, Final
 from chain.codec.registry import message_class
 from sds_node.documents import PACKAGE
 from sds_node.meta.relay.observing import node_event, observed_meta
-from sds_node.meta.relay.reading import ChainReads, ObservingError
+from sds_node.meta.relay.reading import ChainReads, NotTold, ObservingError
 from sds_node.meta.rules.tables import ADDRESS_BYTES, ID_BYTES
 from sds_node.meta.rules.wire import MAX_METAS
+from sds_node.value_chain import views
 from sds_node.value_chain.client import HeightMissing, ValueChain
 
 Found: Final = message_class(f"{PACKAGE}.Found")
@@ -43,8 +44,19 @@ async def founding_height(chain: ValueChain) -> int:
     try:
         await chain.block(1)
         return 0 if await reads.last_report(1) is None else height
-    except (ObservingError, HeightMissing):
+    except (NotTold, ObservingError, HeightMissing):
         return height
+
+
+async def check_alone(chain: ValueChain) -> None:
+    """Raises ObservingError where the chain has more than one active meta node: each would keep a ledger of its own, which nothing brings together.
+    Raises ChainUnavailable, QueryFailed."""
+    active = [node for node in await views.bonded_meta_nodes(chain) if node.is_active]
+    if len(active) > 1:
+        raise ObservingError(
+            f"the chain has {len(active)} active meta nodes, and this version of the storage network is run by one: start it once the others are "
+            "suspended or have left"
+        )
 
 
 async def found_message(chain: ValueChain, height: int) -> Any:

@@ -5,7 +5,9 @@
     another meta node was first (WRONG_HEIGHT)  ──► go on from the ledger's height
     the ledger closed another epoch (UNKNOWN_LINES) ──► the same once more, with the lines from the report's transaction
 
-Every meta node runs one; whoever has a quorum's signatures first moves the ledger. ``countersign`` is the other side: it makes the observation from its own
+    the chain's node does not tell, or tells something odd ──► the same again, from the ledger's height; an error once it stayed so for minutes
+
+First it is seen that the chain's block at the ledger's height is the one that the ledger observed. Every meta node runs one; whoever has a quorum's signatures first moves the ledger. ``countersign`` is the other side: it makes the observation from its own
 node of the chain and signs if no byte differs. After a crash it goes on where the ledger is. Source: storage-protocol.md 2; README of sds_node/meta/rules.
 """
 
@@ -15,7 +17,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import nacl.signing
 import structlog
@@ -24,15 +26,17 @@ from google.protobuf.message import DecodeError
 from chain.codec.registry import message_class
 from sds_node.documents import PACKAGE
 from sds_node.meta.ledger.engine import ReadView
-from sds_node.meta.ledger.errors import Busy
+from sds_node.meta.ledger.errors import Busy, LedgerError
 from sds_node.meta.operations import LedgerRefused, Proposer
 from sds_node.meta.relay.founding import nodes_as_they_stood
 from sds_node.meta.relay.observing import deposit_changes_of, events_of, observations, parts_of, with_lines
-from sds_node.meta.relay.reading import ChainReads, ObservingError
+from sds_node.meta.relay.reading import ChainReads, NotTold, ObservingError
+from sds_node.meta.rules.observe import active_metas
 from sds_node.meta.rules.refusals import NO_QUORUM, OUT_OF_TIME, UNKNOWN_LINES, UNKNOWN_SENDER, USED_NONCE, WRONG_HEIGHT
 from sds_node.meta.rules.tables import STATE, State
 from sds_node.meta.rules.wire import MAX_EVENTS, MAX_LINES, MAX_SIGNATURES, Observation, sign_observation
-from sds_node.value_chain.client import BlockEvents, ChainUnavailable, HeightMissing, ValueChain, ValueChainError, until_answered
+from sds_node.meta.timekeeping import ClockWrong
+from sds_node.value_chain.client import BlockEvents, ChainUnavailable, HeightMissing, ValueChain, ValueChainError
 
 log = structlog.get_logger("observer")
 
@@ -47,13 +51,26 @@ SILENT_S: Final = 30.0
 WATCH_S: Final = 1.0
 AGAIN_S: Final = 2.0
 """Pause before an observation that too few signed is tried again."""
+PATIENCE_S: Final = 180.0
+"""What stops observing at one height for so long is for a person."""
+FIRST_PAUSE_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 10.0
+T = TypeVar("T")
 
 Gather = Callable[[bytes], Awaitable[Mapping[bytes, bytes]]]
 """From an Observation's bytes to signatures (64 bytes) of other meta nodes, by their addresses (20 bytes)."""
 
 
-class NotFounded(ObservingError):
+class Stopped(ObservingError):
+    """It cannot be observed further, however often it is tried."""
+
+
+class NotFounded(Stopped):
     """The ledger has no first operation yet."""
+
+
+def _unheard(block_time_s: float) -> None:
+    """Nobody wants to know what time it is on the chain."""
 
 
 async def nobody(observation: bytes) -> Mapping[bytes, bytes]:
@@ -83,7 +100,7 @@ class _Batch:
 
 class Observer:
     """Of one meta node, whose ledger ``proposer`` reaches and whose ledger key is ``key``. ``gather`` asks the others for signatures; ``clock`` tells Unix
-    seconds. ``batch_s``: how long, by the blocks' time, empty heights at the chain's tip may wait for each other.
+    seconds. ``batch_s``: how long, by the blocks' time, empty heights at the chain's tip may wait for each other. ``heard`` is told the times of blocks.
     """
 
     def __init__(
@@ -96,47 +113,65 @@ class Observer:
         *,
         poll_s: float = 0.5,
         batch_s: float = 1.0,
+        heard: Callable[[float], None] = _unheard,
     ) -> None:
         self._chain, self._proposer, self._key, self._gather, self._clock = chain, proposer, key, gather, clock
         self._reads = ChainReads(chain)
-        self._poll_s, self._batch_s = poll_s, batch_s
+        self._poll_s, self._batch_s, self._heard = poll_s, batch_s, heard
         self._answered_s = float("-inf")
         self._as_they_stood: list[Any] | None = None
+        self._is_same_chain = False
+        """Whether the chain's node was seen to have the block that the ledger observed last."""
+        self._is_catching_up = False
+        self._failing: tuple[int, float] | None = None
+        """At which height nothing goes on, and since when."""
         self.height = 0
         """The last height that the ledger has, or that is known to be empty."""
         self.ledger_height = 0
         self.chain_height = 0
         self.observed = 0
         """Observations of this meta node that the ledger took."""
+        self.active_metas = 0
+        """How many active meta nodes the ledger knows."""
+        self.problem = ""
+        """Why nothing is observed at the moment."""
 
     @property
     def is_ready(self) -> bool:
         """Whether the ledger knows what the chain did, but for its last three blocks, and the chain answers."""
         is_heard = self._clock() - self._answered_s <= SILENT_S
-        return self.height > 0 and is_heard and self.chain_height - self.height <= READY_BLOCKS
+        is_near = self.height > 0 and abs(self.chain_height - self.height) <= READY_BLOCKS
+        return is_near and is_heard and self._is_same_chain and not self._is_catching_up
 
     async def run(self) -> None:
-        """Observe until cancelled. Raises NotFounded, and ObservingError with what a person has to do; then nothing more is observed."""
+        """Observe until cancelled. Raises ObservingError, of which NotFounded, with what a person has to do, and LedgerError when the ledger has been of no
+        use for minutes; then nothing more is observed."""
         watcher = asyncio.create_task(self._watch())
         try:
             while True:
-                state = await self._state()
-                self.ledger_height = self.height = state.height
                 try:
+                    state = await self._state()
+                    self.ledger_height = self.height = state.height
+                    await self._see_same_chain(state)
                     await self._observe_from(state)
                 except LedgerRefused as error:
                     await self._refused(error)
-                except Busy as error:
-                    log.warning("the ledger has no room for an observation", height=self.height, reason=str(error))
-                    await asyncio.sleep(AGAIN_S)
-                except ChainUnavailable as error:
-                    log.warning("the value chain does not answer", height=self.height, reason=str(error))
-                    await asyncio.sleep(AGAIN_S)
-        except (ObservingError, HeightMissing) as error:
+                    continue
+                except HeightMissing as error:
+                    # Of several nodes behind one address, the one that was asked may be a block behind.
+                    if await self._is_gone(self.height + 1):
+                        self._fail(ObservingError(str(error)))
+                    self._wait("the value chain's node does not tell", error)
+                except Stopped:
+                    raise
+                except (Busy, ClockWrong, ValueChainError) as error:
+                    self._wait("the value chain is not observed now", error)
+                except (ObservingError, LedgerError) as error:
+                    self._fail(error)
+                await asyncio.sleep(AGAIN_S)
+        except (ObservingError, LedgerError) as error:
             log.error("the value chain is observed no further", height=self.height, reason=str(error))
-            if isinstance(error, ObservingError):
-                raise
-            raise ObservingError(str(error)) from None
+            raise
         finally:
             watcher.cancel()
             await asyncio.gather(watcher, return_exceptions=True)
@@ -172,12 +207,14 @@ class Observer:
     # --- following ------------------------------------------------------------------------------------------------------------------------
 
     async def _observe_from(self, state: State) -> None:
-        """Follow from the ledger's height on. Raises LedgerRefused, ChainUnavailable, HeightMissing, ObservingError."""
-        batch = _Batch(state.deposit_changes, events=await until_answered(lambda: self._first_events(state)))
+        """Follow from the ledger's height on. Raises LedgerRefused, LedgerError, ChainUnavailable, HeightMissing, ObservingError."""
+        batch = _Batch(state.deposit_changes, events=await self._told(lambda: self._first_events(state)))
         part, last_s = state.part, state.block_time_s
         async with aclosing(self._chain.follow(state.height, poll_s=self._poll_s)) as blocks:
             async for block in blocks:
-                events = await until_answered(lambda block=block: events_of(block, self._reads))  # type: ignore[misc]
+                events = await self._told(lambda block=block: events_of(block, self._reads))  # type: ignore[misc]
+                self._heard(block.time_s)
+                self.problem = ""
                 batch.add(block, events)
                 self.chain_height = max(self.chain_height, block.height)
                 is_waited = block.height >= self._chain.tip and block.time_s - last_s >= self._batch_s
@@ -196,7 +233,7 @@ class Observer:
             empty = _Batch(batch.deposit_changes - batch.changes_of_last, batch.first_height, batch.blocks[:-1])
             await self._flush(empty, part)
             batch = _Batch(batch.deposit_changes, last.height, [last], batch.events, batch.changes_of_last)
-        made = await until_answered(lambda: self._made(batch, parts))
+        made = await self._told(lambda: self._made(batch, parts))
         for one in made[part:]:
             await self._propose(one)
         self.ledger_height = self.height = last.height
@@ -208,7 +245,7 @@ class Observer:
             if error.code != UNKNOWN_LINES:
                 raise
             log.info("the chain reported another epoch than this ledger closed", reason=str(error))
-            await self._proposed(await until_answered(lambda: self._with_lines(observation)))
+            await self._proposed(await self._told(lambda: self._with_lines(observation)))
 
     async def _proposed(self, observation: bytes) -> None:
         """Raises LedgerRefused, also, before anybody is asked to sign, where the ledger is further already."""
@@ -222,13 +259,74 @@ class Observer:
         self.observed += 1
 
     async def _refused(self, error: LedgerRefused) -> None:
-        """Raises ObservingError for a refusal that would come again."""
+        """Raises Stopped for a refusal that would come again."""
         if error.code == WRONG_HEIGHT:
             return
         if error.code not in (NO_QUORUM, OUT_OF_TIME, USED_NONCE, UNKNOWN_SENDER):
-            raise ObservingError(f"the ledger refuses what the chain did after height {self.ledger_height}: {error} (code {error.code})")
+            raise Stopped(f"the ledger refuses what the chain did after height {self.ledger_height}: {error} (code {error.code})")
+        self.problem = f"an observation was refused: {error}"
         log.warning("an observation was refused", height=self.ledger_height, code=error.code, reason=str(error))
         await asyncio.sleep(AGAIN_S)
+
+    def _wait(self, what: str, error: Exception) -> None:
+        """Nothing goes on now, and will by itself."""
+        if str(error) != self.problem:
+            log.warning(what, height=self.height, reason=str(error))
+        self.problem = str(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Raises the error when nothing has gone on at this height for minutes."""
+        now_s = asyncio.get_running_loop().time()
+        if self._failing is None or self.height != self._failing[0]:
+            self._failing = self.height, now_s
+        elif now_s - self._failing[1] >= PATIENCE_S:
+            raise error
+        self._wait("the value chain is not observed now, and tried again", error)
+
+    async def _see_same_chain(self, state: State) -> None:
+        """Raises Stopped where the chain's node has another block at the ledger's height; ChainUnavailable where it has none yet; HeightMissing."""
+        if self._is_same_chain or state.height == 0:
+            self._is_same_chain = True
+            return
+        tip = await self._chain.committed_height()
+        if tip < state.height:
+            raise ChainUnavailable(f"the chain's node is at height {tip}, and the ledger has observed {state.height}: it has to catch up first")
+        try:
+            block = await self._chain.block(state.height)
+        except HeightMissing as error:
+            if not await self._is_gone(state.height):
+                raise
+            log.warning("the chain's node has forgotten the ledger's height: whether it is of the same chain is not seen", reason=str(error))
+        else:
+            if block.block_hash != state.block_hash:
+                raise Stopped(
+                    f"the chain's node has block {block.block_hash.hex()} at height {state.height}, where this ledger observed {state.block_hash.hex()}: "
+                    "it follows another chain than before; name a node of the right one"
+                )
+        self._is_same_chain = True
+
+    async def _is_gone(self, height: int) -> bool:
+        """Whether the chain's node begins above a height."""
+        try:
+            return (await self._chain.status()).earliest_height > height
+        except ValueChainError:
+            return False
+
+    async def _told(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What ``ask`` gives, asked again while the chain does not answer, or does not tell of the height. Raises ObservingError when its node has forgotten
+        it."""
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await ask()
+            except NotTold as error:
+                if await self._is_gone(error.height):
+                    raise ObservingError(str(error)) from None
+                self._wait("the value chain's node does not tell", error)
+            except ChainUnavailable as error:
+                self._wait("the value chain does not answer", error)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     # --- making ---------------------------------------------------------------------------------------------------------------------------
 
@@ -262,22 +360,25 @@ class Observer:
             raise ObservingError(str(error)) from None
 
     async def _state(self) -> State:
-        row = await self._proposer.ledger.query(_read_state)
+        row, self.active_metas = await self._proposer.ledger.query(_read_state)
         if row is None:
             raise NotFounded("the ledger is not founded: propose `found` first")
         state: State = row
         return state
 
     async def _watch(self) -> None:
-        """Look how far the chain is, for ``is_ready``."""
+        """Look how far the chain is, for ``is_ready``, and what time it is there."""
         while True:
             try:
-                self.chain_height = max(self.chain_height, await self._chain.committed_height())
+                self.chain_height, status = await self._chain.committed_height(), await self._chain.status()
+                self._is_catching_up = status.is_catching_up
+                if status.height:
+                    self._heard(status.time_s)
                 self._answered_s = self._clock()
             except ValueChainError:
                 pass  # what follows the chain tells of it
             await asyncio.sleep(WATCH_S)
 
 
-def _read_state(view: ReadView) -> State | None:
-    return view.get(STATE, (1,))
+def _read_state(view: ReadView) -> tuple[State | None, int]:
+    return view.get(STATE, (1,)), len(active_metas(view))

@@ -2,7 +2,8 @@
 
     observing ── node, keys, parameters, epoch, ozone at height h ──► views ──► chain
 
-Every read names its height: what two meta nodes make of a height is the same in every byte. A node of the chain that has forgotten a height cannot be used.
+Every read names its height: what two meta nodes make of a height is the same in every byte. A node of the chain that has forgotten a height cannot be used;
+one that does not tell it now may do so in a moment, as behind a load balancer where another node is a block behind.
 """
 
 from __future__ import annotations
@@ -15,13 +16,21 @@ from chain.tx.decode import decode_tx
 from modules.settlement.commitment import Line, all_lines, line_bytes, read_lines, wallet_of
 from modules.settlement.trees import plain_root
 from sds_node.value_chain import views
-from sds_node.value_chain.client import HeightMissing, QueryFailed, ValueChain, tx_hash
+from sds_node.value_chain.client import ChainUnavailable, HeightMissing, QueryFailed, ValueChain, tx_hash
 
 T = TypeVar("T")
 
 
 class ObservingError(Exception):
     """The chain cannot be observed further: the text says at which height, why, and what to do."""
+
+
+class NotTold(ChainUnavailable):
+    """The chain's node does not tell of ``height`` now. Whether it ever will, its earliest height says."""
+
+    def __init__(self, height: int, text: str) -> None:
+        self.height = height
+        super().__init__(text)
 
 
 class Reads(Protocol):
@@ -39,7 +48,7 @@ class Reads(Protocol):
 
 
 class ChainReads:
-    """``Reads`` of a chain, and what else observing takes. All raise ChainUnavailable, and ObservingError where the height is forgotten."""
+    """``Reads`` of a chain, and what else observing takes. All raise ChainUnavailable; of that NotTold where the node has not, or no longer, that height."""
 
     def __init__(self, chain: ValueChain) -> None:
         self._chain = chain
@@ -99,11 +108,12 @@ class ChainReads:
         try:
             return await asked
         except HeightMissing as error:
-            raise ObservingError(str(error)) from None
+            raise NotTold(height, str(error)) from None
         except QueryFailed as error:
-            raise ObservingError(
-                f"the chain's node does not tell its state at height {height}: {error}; use one that keeps old states (pruning = nothing), until the "
-                "ledger has caught up"
+            raise NotTold(
+                height,
+                f"the chain's node does not tell its state at height {height}: {error}; if that stays so, use one that keeps old states "
+                "(pruning = nothing), until the ledger has caught up",
             ) from None
 
 

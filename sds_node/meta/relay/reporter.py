@@ -1,7 +1,8 @@
 """Reports an epoch to the value chain: closed in the ledger, its data from the books, signed by a quorum of meta nodes, sent as one transaction.
 
     time is over, my turn ─► close_epoch ─► lines ─► books ─► commitment, report ─► BLS signatures ─► MsgCommitEpoch, MsgVolumeReport ─► observed
-            ▲                     └ closed already: the same lines          refused: the reason is logged, again after the epoch's length ┘
+            ▲          ▲          └ closed already: the same lines          refused: the reason is logged, again after the epoch's length ┘
+            │          └─ leaves of some wallets do not add up: after the pause the same without them, until this process ends; ``problems`` names them
             └────── the chain has its report already: nothing to do until the ledger has observed it
 
 Turns go by the epoch's number over the active meta nodes in order of their addresses; every 60 s the next one may. Nothing is kept: what is to be done follows
@@ -30,8 +31,9 @@ from modules.settlement.commitment import PAID, STORAGE, CommitLine, Line
 from sds_node.documents import PACKAGE
 from sds_node.meta.books.books import BooksError
 from sds_node.meta.ledger.engine import ReadView
-from sds_node.meta.ledger.errors import Busy
+from sds_node.meta.ledger.errors import LedgerError
 from sds_node.meta.operations import LedgerRefused, Proposer
+from sds_node.meta.rules.epochs import MAX_LEFT_OUT
 from sds_node.meta.rules.observe import active_metas
 from sds_node.meta.rules.refusals import TOO_EARLY, WRONG_EPOCH
 from sds_node.meta.rules.tables import CLOSED, EPOCH, EPOCH_LINE, STATE, VOID, Epoch, State
@@ -57,8 +59,18 @@ LONGEST_LOOK_S: Final = 10.0
 TOLD_AGAIN: Final = 100
 """Reported epochs of which the books are told once more after a start."""
 MAX_VOID: Final = 1_000
+MAX_NAMED: Final = 5
+"""Wallets that a problem names."""
 _EARLY: Final = re.compile(r"is reported (-?[0-9]{1,12}) s after the last one: expected ([0-9]{1,12}) s")
 _REPORTED_ALREADY: Final = "is not above the last distributed epoch"
+
+
+class UnevenBooks(BooksError):
+    """The leaves of some wallets do not add up to the ledger's lines, or cannot be read: ``wallets`` (20 bytes each), ascending."""
+
+    def __init__(self, text: str, wallets: Sequence[bytes]) -> None:
+        self.wallets = tuple(wallets)
+        super().__init__(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +91,8 @@ class EpochBooks(Protocol):
     """What a meta node keeps of its epochs. All of it may be asked again."""
 
     async def epoch(self, number: int, closed_ms: int, lines: Sequence[Line]) -> EpochData:
-        """An epoch that the ledger closed at that time with these lines. Raises BooksError when leaves do not add up to the lines."""
+        """An epoch that the ledger closed at that time with these lines. Raises BooksError; UnevenBooks when leaves of some wallets do not add up to the
+        lines."""
         ...
 
     async def reported(self, number: int) -> None:
@@ -180,6 +193,8 @@ class Reporter:
         """The epoch that was refused as it was closed."""
         self._told = -1
         self._told_void: set[int] = set()
+        self._left_out: dict[bytes, int] = {}
+        """Wallet → the first epoch that is reported without it."""
         self.reported = 0
         """Reports of this meta node that the chain took."""
         self.last_problem = ""
@@ -189,13 +204,14 @@ class Reporter:
         while True:
             try:
                 pause_s = await self.step()
-            except (ValueChainError, Busy) as error:
+            except (ValueChainError, LedgerError, BooksError) as error:
                 self._problem("an epoch could not be reported yet", error)
                 pause_s = LONGEST_LOOK_S
             await asyncio.sleep(pause_s)
 
     async def step(self) -> float:
-        """Look whether there is something to report, and report it. Returns after how many seconds to look again. Raises ValueChainError, Busy."""
+        """Look whether there is something to report, and report it. Returns after how many seconds to look again. Raises ValueChainError, LedgerError,
+        BooksError."""
         look = await self._look()
         if look is None:
             return self._poll_s
@@ -210,6 +226,19 @@ class Reporter:
         if self._clock() < self._not_before_s or not self._is_turn(look.active, number, now_s - opens_s):
             return self._poll_s
         return await self._tried(look, number)
+
+    def problems(self) -> list[str]:
+        """What is wrong, in sentences."""
+        found = [self.last_problem] if self.last_problem else []
+        if self._left_out:
+            wallets = sorted(self._left_out)
+            named = ", ".join(bech32.encode(one) for one in wallets[:MAX_NAMED])
+            more = f" and {len(wallets) - MAX_NAMED} more" if len(wallets) > MAX_NAMED else ""
+            found.append(
+                f"since epoch {min(self._left_out.values())} reports leave out {len(wallets)} wallets whose receipts the books cannot show: {named}{more}; "
+                "what they earned stays in the ledger: restore the books from a backup and start again"
+            )
+        return found
 
     async def countersign(self, draft: Draft) -> bytes:
         """This meta node's BLS signature (96 bytes) on another's report. Raises Unequal unless its own ledger and books make the same of the epoch."""
@@ -243,6 +272,8 @@ class Reporter:
             return self._wait(f"epoch {number} is not signed yet", error, SIGNATURES_S)
         except BooksError as error:
             self._failed = number
+            if isinstance(error, UnevenBooks):
+                self._leave_out(number, error.wallets)
             return self._wait(f"the books cannot account for epoch {number}", error, length_s)
         except TxRefused as error:
             early = _EARLY.search(error.text)
@@ -257,11 +288,11 @@ class Reporter:
         return self._poll_s
 
     async def _report(self, look: _Look, number: int) -> None:
-        """Raises LedgerRefused, BooksError, TooFewSignatures, TxRefused, ValueChainError, Busy."""
+        """Raises LedgerRefused, BooksError, TooFewSignatures, TxRefused, ValueChainError, LedgerError."""
         row = look.row
         if row is None or self._may_close_again(row, look.state):
             try:
-                await self._proposer.propose("close_epoch", CloseEpoch(epoch=number))
+                await self._proposer.propose("close_epoch", CloseEpoch(epoch=number, without=sorted(self._left_out)))
             except LedgerRefused as error:
                 if error.code != TOO_EARLY or row is None:
                     raise
@@ -275,6 +306,14 @@ class Reporter:
         result = await self._sender.send(draft.messages(draft.signature_info(signatures)))
         self.reported += 1
         log.info("epoch reported", epoch=number, height=result.height, lines=len(lines), noz=str(row.noz), signatures=len(signatures))
+
+    def _leave_out(self, number: int, wallets: Sequence[bytes]) -> None:
+        """Close epochs without these wallets from now on. What they earned waits in the ledger."""
+        added = [one for one in wallets if one not in self._left_out][: MAX_LEFT_OUT - len(self._left_out)]
+        self._left_out |= dict.fromkeys(added, number)
+        for one in added[:MAX_NAMED]:
+            log.error("a wallet's receipts do not add up: epochs are reported without it", wallet=bech32.encode(one), epoch=number)
+        log.error("wallets are left out of reports", wallets=len(self._left_out), added=len(added), epoch=number)
 
     def _may_close_again(self, row: Epoch, state: State) -> bool:
         again_ms = row.closed_ms + int(max(float(state.epoch_duration_s), LEAST_PAUSE_S) * 1_000)

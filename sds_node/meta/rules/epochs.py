@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from modules.settlement.commitment import Line, line_bytes
 from modules.settlement.trees import plain_root
+from sds_node.meta.ledger.schema import MAX_INT63
 from sds_node.meta.ledger.tables import Tables
 from sds_node.meta.rules.call import Call, change_state, enqueue, state_of
 from sds_node.meta.rules.money import earn, owe
-from sds_node.meta.rules.refusals import TOO_EARLY, TOO_MUCH, UNKNOWN_LINES, WRONG_EPOCH, need, shown
+from sds_node.meta.rules.refusals import TOO_EARLY, UNKNOWN_LINES, WRONG_EPOCH, need, shown
 from sds_node.meta.rules.tables import (
     CLOSED,
     EARNED,
@@ -36,6 +37,8 @@ from sds_node.meta.rules.wire import MAX_LINES, MAX_U32, address, amount, ascend
 
 MAX_REPORT_WALLETS: Final = 1_000
 LINES_OF_A_WALLET: Final = 8
+MAX_LEFT_OUT: Final = 1_000
+"""Wallets that an epoch may be closed without: those whose leaves a meta node's books cannot show. What they earned stays earned."""
 REOPEN_S: Final = 60
 """A closed epoch may be closed again after the epoch's length, and not before this: signatures on the first form are being gathered."""
 MAX_EPOCHS_AT_ONCE: Final = 100
@@ -43,8 +46,11 @@ _PAGE: Final = 1_000
 
 
 def close(call: Call, message: Any) -> bytes:
-    """Fix the lines of the next epoch: those of the wallets that wait longest. Gives their root (32 bytes)."""
+    """Fix the lines of the next epoch: those of the wallets that wait longest, but for those that it is closed without. Gives their root (32 bytes)."""
     tables, state = call.tables, state_of(call.tables)
+    listed(message.without, MAX_LEFT_OUT, "close_epoch.without", 0)
+    without = [address(one, "close_epoch.without") for one in message.without]
+    ascending(without, "close_epoch.without")
     number = state.reported_epoch + 1
     need(message.epoch == number, WRONG_EPOCH, f"epoch {number} is the next one to be reported, got {message.epoch}")
     opens_ms = (state.reported_s + state.epoch_duration_s) * 1_000
@@ -59,7 +65,7 @@ def close(call: Call, message: Any) -> bytes:
         )
         for old in _lines_of(tables, number):
             tables.delete(EPOCH_LINE, old[:4])
-    lines = _oldest(tables, min(state.max_wallets_per_report or MAX_REPORT_WALLETS, MAX_REPORT_WALLETS))
+    lines = _oldest(tables, min(state.max_wallets_per_report or MAX_REPORT_WALLETS, MAX_REPORT_WALLETS), frozenset(without))
     for line in lines:
         tables.put(EPOCH_LINE, EpochLine(number, *line))
     root = plain_root([line_bytes(line) for line in lines])
@@ -71,13 +77,13 @@ def close(call: Call, message: Any) -> bytes:
     return root
 
 
-def _oldest(tables: Tables, most_wallets: int) -> list[Line]:
-    """The lines of at most so many wallets, the longest waiting first; in the commitment's order."""
+def _oldest(tables: Tables, most_wallets: int, without: frozenset[bytes]) -> list[Line]:
+    """The lines of at most so many wallets, the longest waiting first, none of them in ``without``; in the commitment's order."""
     wallets: dict[bytes, None] = {}
     page = tables.scan(EARNED, index="by_since", limit=_PAGE)
     while page and len(wallets) < most_wallets:
         for row in page:
-            if len(wallets) < most_wallets:
+            if len(wallets) < most_wallets and row.wallet not in without:
                 wallets[row.wallet] = None
         last = page[-1]
         page = tables.scan(EARNED, index="by_since", after=(last.since_ms, last.wallet, last.traffic_class, last.fund), limit=_PAGE)
@@ -93,7 +99,14 @@ def reported(call: Call, event: Any, block_time_s: int) -> None:
     beyond what was earned here is kept as shortfall."""
     tables, state = call.tables, state_of(call.tables)
     number = state.reported_epoch + 1
-    need(event.epoch == number, WRONG_EPOCH, f"expected the report of epoch {number}, got {event.epoch}")
+    need(event.epoch >= number, WRONG_EPOCH, f"expected the report of epoch {number} or a later one, got {event.epoch}")
+    if event.epoch > number:
+        # Epochs without a length follow one another with gaps: what was closed here is not what was reported.
+        for old in _lines_of(tables, number):
+            tables.delete(EPOCH_LINE, old[:4])
+        if tables.get(EPOCH, (number,)) is not None:
+            tables.delete(EPOCH, (number,))
+        number = whole(event.epoch, number, MAX_INT63 - 1, "report.epoch")
     reference = printable(event.reference, MAX_REFERENCE_BYTES, "report.reference")
     root, lines_count = identity(event.lines_root, "report.lines_root"), whole(event.lines_count, 0, MAX_U32, "report.lines_count")
     expired, maturity = amount(event.promo_expired_noz, "report.promo_expired_noz"), count(event.maturity_epoch, "report.maturity_epoch")
@@ -166,14 +179,19 @@ def _take(tables: Tables, line: Line, since_ms: int) -> None:
 
 
 def _owe_less(tables: Tables, noz: int, promo: int) -> None:
-    """What was reported is owed no more. The chain pays no report beyond what was sold."""
+    """What was reported is owed no more. The chain is right also where it paid more than was sold here, as before the founding: then what is beyond was
+    never part of the sums, and is no shortfall."""
     state = state_of(tables)
-    need(
-        noz <= state.owed_noz and promo <= state.promo_owed_noz,
-        TOO_MUCH,
-        f"the chain owes {state.owed_noz} noz, {state.promo_owed_noz} of them granted, and a report has {noz} and {promo}: observe what was sold before it",
+    paid_owed = state.owed_noz - state.promo_owed_noz
+    paid_beyond, promo_beyond = max(0, noz - promo - paid_owed), max(0, promo - state.promo_owed_noz)
+    beyond = paid_beyond + promo_beyond
+    change_state(
+        tables,
+        owed_noz=state.owed_noz - noz + beyond,
+        promo_owed_noz=state.promo_owed_noz - promo + promo_beyond,
+        shortfall_noz=state.shortfall_noz - beyond,
+        promo_shortfall_noz=state.promo_shortfall_noz - promo_beyond,
     )
-    change_state(tables, owed_noz=state.owed_noz - noz, promo_owed_noz=state.promo_owed_noz - promo)
 
 
 def _mature(call: Call, number: int) -> None:

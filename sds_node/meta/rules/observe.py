@@ -1,6 +1,9 @@
-"""What happened on the value chain, once a quorum of meta nodes signed it; strictly by height. The chain is right: nothing here refuses what it did.
+"""What happened on the value chain, once a quorum of meta nodes signed it; strictly by height. The chain is right: nothing here refuses what it can do.
 
     height 1 ─► 2 ─► 3 … 9 (empty ones as a range) ─► 10 part 0 ─► 10 part 1, last ─► 11
+
+Refused is what no chain does, since its own rules forbid it: a second report of an epoch, a void epoch that was never reported or is mature, sums beyond
+2^127 − 1, bytes of another form. Whoever meets such a refusal has a program that does not fit the chain, and observes no further.
 
 Source: storage-protocol.md 1.4, 1.5, 1.10 and 2; ADR 8.
 """

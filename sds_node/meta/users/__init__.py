@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import nacl.signing
@@ -25,7 +26,7 @@ from sds_node.meta.users.commits import Commits
 from sds_node.meta.users.files import Files, wallet_row
 from sds_node.meta.users.known import Cosign, Registry, ReportFailure, Settings, Tell
 from sds_node.meta.users.leases import LeaseBook
-from sds_node.meta.users.lending import Lending
+from sds_node.meta.users.lending import Before, HasLeaves, Lending, no_leaves, nothing_before
 from sds_node.meta.users.limits import LimitSigner
 from sds_node.meta.users.places import Places
 from sds_node.meta.users.roots import RootsError, ShareRoots
@@ -45,7 +46,7 @@ class Users:
     """The handlers for users of one meta node, and their loops. Everything runs in one event loop.
 
     ``key`` is the ledger key of the proposer's meta node; ``boot`` a number that no earlier process of it had; ``clock`` tells Unix seconds. Give ``leases.done``
-    what is in windows. Call ``run`` as a task, and ``close`` when nothing is served any more; ``roots`` and the ledger are the caller's to close.
+    what is in windows; ``has_leaves`` tells whether receipts of a lease wait for one, ``before_lost`` puts those in windows that an earlier process took. Call ``run`` as a task, and ``close`` when nothing is served any more; ``roots`` and the ledger are the caller's to close.
     """
 
     def __init__(
@@ -61,15 +62,17 @@ class Users:
         tell: Tell,
         report_failure: ReportFailure,
         settings: Settings | None = None,
+        has_leaves: HasLeaves = no_leaves,
+        before_lost: Before = nothing_before,
     ) -> None:
         self.settings = settings or Settings()
         self._proposer, self._ledger, self._clock, self.roots = proposer, proposer.ledger, clock, roots
-        self.sessions = Sessions(proposer.chain_id, clock)
-        self.leases = LeaseBook(clock, self.settings.receipts_s)
+        self.leases = LeaseBook(clock, self.settings.free_s)
+        self.sessions = Sessions(proposer.chain_id, clock, self.leases.has_session)
         signer = LimitSigner(proposer.chain_id, proposer.address, key, boot)
         self.places = Places(self._ledger, registry, self.leases, signer, roots, clock, report_failure, self.settings)
-        self.lending = Lending(proposer, key, self.leases, clock, cosign, self.settings, self.places.forget)
-        self.commits = Commits(proposer, signer, self.leases, self.places, roots, registry, tell)
+        self.lending = Lending(proposer, key, self.leases, clock, cosign, self.settings, self.places.forget, has_leaves, before_lost)
+        self.commits = Commits(proposer, signer, self.leases, self.places, roots, registry, tell, clock)
         self.files = Files(proposer, registry, clock)
         self.sharing = Sharing(self._ledger, clock)
 
@@ -84,7 +87,7 @@ class Users:
             asking.PLACE_PUT: self._in_session(asking.PlacePutHead, self.places.put),
             asking.PLACE_ANOTHER: self._in_session(asking.PlaceAnotherHead, self.places.another),
             asking.PLACE_GET: self._in_session(asking.PlaceGetHead, self.places.get),
-            asking.OBJECT_COMMIT: body_handler(asking.CommitAsk, self._with_session(self.commits.commit), self._session_of),
+            asking.OBJECT_COMMIT: body_handler(asking.CommitAsk, self._with_session(self.commits.commit), self._admitted),
             asking.FILE_FIND: self._in_session(asking.FileFindHead, self.files.find),
             asking.FILE_LIST: self._in_session(asking.FileListHead, self.files.listed),
             asking.FILE_SEGMENTS: self._in_session(asking.SegmentRootsHead, self.files.segments),
@@ -127,6 +130,9 @@ class Users:
     def _session_of(self, connection: Connection) -> Session:
         return self.sessions.of(connection.remote.address)
 
+    def _admitted(self, connection: Connection) -> AbstractContextManager[Callable[[int], None]]:
+        return self.commits.admitted(self._session_of(connection))
+
     def _with_session(self, work: _Done) -> Callable[[Any, Connection], Awaitable[Any | None]]:
         async def done(message: Any, connection: Connection) -> Any | None:
             return await work(self._session_of(connection), message)
@@ -137,11 +143,16 @@ class Users:
         return handler(kind, self._with_session(work))
 
     async def _open(self, head: Any, connection: Connection) -> Any:
-        session = self.sessions.open(head.grant, connection.remote.address)
-        return await self._ledger.query(lambda view: wallet_row(view, session.wallet))
+        session = self.sessions.judged(head.grant, connection.remote.address)
+        row = await self._ledger.query(lambda view: wallet_row(view, session.wallet))
+        session.is_stranger = not (int(row.paid_noz) or int(row.promo_noz) or row.open_leases or row.files or row.trash)
+        self.sessions.add(session, int(self._clock()))
+        return row
 
     async def _take(self, session: Session, head: Any) -> Any:
-        return await self.lending.take(session, head)
+        reply = await self.lending.take(session, head)
+        self.sessions.known(session)
+        return reply
 
     async def _plan(self, session: Session, head: Any) -> Any:
         state = await self._ledger.query(state_of)

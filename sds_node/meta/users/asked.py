@@ -7,8 +7,10 @@ Source: docs/adr/0009.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Final, NoReturn
 
 import structlog
@@ -30,6 +32,10 @@ HASH_BYTES: Final = 32
 
 Work = Callable[[Any, Connection], Awaitable[Any | None]]
 """(the head's message, who asks) → the answer, None for an empty one."""
+Admit = Callable[[Connection], AbstractContextManager[Callable[[int], None]]]
+"""Who asks → a place for one more body, while it comes in; what is given is told how many bytes have come. Both raise what the caller gets."""
+BODY_S: Final = 120.0
+"""A body comes in within this time."""
 
 
 def refuse(code: int, text: str) -> NoReturn:
@@ -55,18 +61,41 @@ def handler(kind: Any, work: Work) -> Handler:
     return serve
 
 
-def body_handler(kind: Any, work: Work, check: Callable[[Connection], object]) -> Handler:
-    """A handler of requests whose body, of at most 8 MiB, is a ``kind``; it is not read before ``check`` has nothing against the caller."""
+def body_handler(kind: Any, work: Work, admit: Admit) -> Handler:
+    """A handler of requests whose body, of at most 8 MiB, is a ``kind``; it is not read before ``admit`` has nothing against the caller. ``work`` has begun
+    when the place is given back."""
 
     async def serve(stream: Stream, connection: Connection) -> None:
-        check(connection)
-        body = await stream.receive_all(asking.MAX_BODY_BYTES)
+        with admit(connection) as came:
+            message = parsed(kind, await _received(stream, came))
         with told(stream.method):
-            answer = await work(parsed(kind, body), connection)
+            answer = await work(message, connection)
         if answer is not None:
             await stream.send(encode(answer))
 
     return serve
+
+
+async def _received(stream: Any, came: Callable[[int], None]) -> bytes:
+    """All that comes. Raises TooMuch, TimedOut, what ``came`` raises."""
+    if not isinstance(stream, Stream):
+        # Whoever stands before this handler has read it (legacy/guard.py).
+        body: bytes = await stream.receive_all(asking.MAX_BODY_BYTES)
+        came(len(body))
+        return body
+    parts: list[memoryview] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_S):
+            while chunk := await stream.receive():
+                size += chunk.nbytes
+                if size > asking.MAX_BODY_BYTES:
+                    raise wire_errors.TooMuch(f"expected at most {asking.MAX_BODY_BYTES} bytes of data, got {size} and no end")
+                came(size)
+                parts.append(chunk)
+    except TimeoutError:
+        raise wire_errors.TimedOut(f"expected the whole body within {BODY_S:g} s, got {size} bytes of it") from None
+    return b"".join(parts)
 
 
 @contextlib.contextmanager

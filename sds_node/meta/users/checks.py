@@ -22,7 +22,11 @@ from modules.settlement.documents import OrderLimit
 from modules.settlement.leaves import PUT, SERIAL_BYTES
 from sds_node import asking
 from sds_node.documents import Refused, check_ack, check_signature, opened
+from sds_node.hashes import is_hash
 from sds_node.merkle import object_root, segment_root
+from sds_node.meta.ledger.errors import Refused as RefusedByRule
+from sds_node.meta.rules.files import check_record
+from sds_node.meta.rules.refusals import BAD_OBJECT
 from sds_node.meta.rules.tables import NODE_BYTES, Node, Object
 from sds_node.meta.users.asked import HASH_BYTES, need, refuse
 from sds_node.meta.users.leases import ObjectInHand
@@ -118,6 +122,15 @@ def parse_object(stored: Any, key: bytes) -> Given:
     need(len(stored.root) == HASH_BYTES, asking.BAD_ASK, f"object {stored.counter}: expected a root of {HASH_BYTES} bytes")
     is_short = len(stored.file_hash) <= MAX_HASH_CHARACTERS and stored.file.ByteSize() <= MAX_RECORD_BYTES
     need(is_short, asking.BAD_ASK, f"object {stored.counter}: expected a file hash and a record of at most {MAX_RECORD_BYTES} bytes")
+    need(
+        is_hash(stored.file_hash),
+        asking.LEDGER_CODES + BAD_OBJECT,
+        f"object {stored.counter}: expected a file hash of 40 characters, got {stored.file_hash!a}",
+    )
+    try:
+        check_record(stored.file)
+    except RefusedByRule as error:
+        refuse(asking.LEDGER_CODES + error.code, f"object {stored.counter}: {error.reason}")
     need(
         stored.first_segment + len(stored.segments) <= count and (bool(stored.segments) or not count),
         asking.BAD_ASK,

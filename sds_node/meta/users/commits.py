@@ -1,10 +1,12 @@
 """``object.commit``: what clients stored enters the ledger, in as many operations as it takes, and its nodes are told that it counts.
 
-    CommitAsk ─ form ─ rows ─ acknowledgements, roots, serials (a thread) ─► share roots staged ─► Commit, Commit, … ─► numbered ─► CONFIRM to the nodes
+    CommitAsk ─ lease ─ form ─ rows ─ acknowledgements, roots, serials (a thread) ─► tried out ─► share roots staged ─► Commit, … ─► numbered ─► CONFIRM to nodes
                                                                                      └── book: escrow spent, the rest of the reservation freed
 
 The same commit again answers the same: what is in the ledger already is compared and left. A node that misses its CONFIRM is told again: ``tell`` notes it on
-the disk and repeats it, and what was not noted before a stop is found at the next start, as its share roots are not marked as told.
+the disk and repeats it; nodes for which nothing could be noted lag behind by themselves, the others do not wait for them; and what was not noted before a
+stop is found at the next start, as its share roots are not marked as told. What is under way is bounded for each wallet, and nobody waits for a lease that is
+not his own.
 Source: storage-protocol.md 3.3, 3.4, 3.6; docs/adr/0008, 0009.
 """
 
@@ -13,13 +15,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
 
-from chain.codec.canonical import encode
 from chain.codec.registry import message_class
 from chain.crypto import address as bech32
 from modules.settlement.commitment import node_of
@@ -27,10 +28,9 @@ from modules.settlement.leaves import SERIAL_BYTES
 from sds_node import asking, transfers
 from sds_node.documents import PACKAGE
 from sds_node.meta.ledger.engine import ReadView
-from sds_node.meta.operations import Proposer
+from sds_node.meta.operations import LedgerRefused, Proposer
 from sds_node.meta.rules.call import state_of
 from sds_node.meta.rules.commit import object_id
-from sds_node.meta.rules.places import nodes_of
 from sds_node.meta.rules.tables import LEASE, MOVED, NODE, OBJECT, OPEN, SEGMENT, Lease, Moved, Node, Object
 from sds_node.meta.rules.tables import Segment as SegmentRow
 from sds_node.meta.rules.wire import MAX_OBJECTS, MAX_SEGMENTS
@@ -41,7 +41,8 @@ from sds_node.meta.users.leases import Held, LeaseBook, ObjectInHand
 from sds_node.meta.users.limits import LimitSigner
 from sds_node.meta.users.places import Places
 from sds_node.meta.users.roots import Part, ShareRoots
-from sds_node.meta.users.sessions import Session
+from sds_node.meta.users.sessions import REFUSED_COSTS, Session
+from sds_node.meta.users.telling import Copies, Telling
 from sds_node.schemes import THREE_REPLICAS, returned, scheme_for, scheme_of, share_bytes, share_noz
 from sds_node.wire import errors as wire_errors
 
@@ -55,6 +56,9 @@ MAX_COMMIT_BYTES: Final = 850 << 10
 """Of an operation's 900 KiB; the rest is its envelope."""
 MAX_COMMITS: Final = 256
 """Under way at a time."""
+MAX_COMMITS_OF_WALLET: Final = 4
+MAX_BYTES: Final = 256 << 20
+"""Of all commits that are under way."""
 MAX_PROGRESS: Final = 64
 """Objects in several parts whose serials and roots are in memory."""
 _ROWS: Final = 5_000
@@ -83,26 +87,78 @@ class Commits:
     """``object.commit``."""
 
     def __init__(
-        self, proposer: Proposer, signer: LimitSigner, book: LeaseBook, places: Places, roots: ShareRoots, registry: Registry, tell: Tell
+        self,
+        proposer: Proposer,
+        signer: LimitSigner,
+        book: LeaseBook,
+        places: Places,
+        roots: ShareRoots,
+        registry: Registry,
+        tell: Tell,
+        clock: Callable[[], float],
     ) -> None:
-        self._proposer, self._ledger, self._signer = proposer, proposer.ledger, signer
-        self._book, self._places, self._roots, self._registry, self._tell = book, places, roots, registry, tell
+        self._proposer, self._ledger, self._signer, self._clock = proposer, proposer.ledger, signer, clock
+        self._book, self._places, self._roots, self._registry = book, places, roots, registry
         self._progress: OrderedDict[bytes, Progress] = OrderedDict()
         self._locks: dict[bytes, tuple[asyncio.Lock, int]] = {}
-        self._under_way = 0
+        self._under_way = self._bytes = 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._in_telling: set[int] = set()
+        self._telling = Telling(self._ledger, roots, tell)
+
+    @contextlib.contextmanager
+    def admitted(self, session: Session) -> Iterator[Callable[[int], None]]:
+        """A place for a commit whose body comes in; what is given wants to know how many bytes have come. Raises Busy when too many are under way."""
+        need(not session.is_stranger, asking.LEASE_LOST, f"{session.wallet_text} has no lease here: buy ozone and take one")
+        before = 0
+
+        def came(size_bytes: int) -> None:
+            nonlocal before
+            self._count_bytes(size_bytes - before)
+            before = size_bytes
+
+        self._enter_queue(session)
+        try:
+            yield came
+        finally:
+            self._leave_queue(session, before)
+
+    def _enter_queue(self, session: Session) -> None:
+        if session.account.commits_under_way >= MAX_COMMITS_OF_WALLET:
+            raise wire_errors.Busy(f"{MAX_COMMITS_OF_WALLET} commits of this wallet are under way: send it again when one is done")
+        if self._under_way >= MAX_COMMITS:
+            raise wire_errors.Busy(f"{self._under_way} commits are under way here: send it again in a moment")
+        session.account.commits_under_way += 1
+        self._under_way += 1
+
+    def _leave_queue(self, session: Session, size_bytes: int) -> None:
+        session.account.commits_under_way -= 1
+        self._under_way -= 1
+        self._bytes -= size_bytes
+
+    def _count_bytes(self, more: int) -> None:
+        if self._bytes + more > MAX_BYTES:
+            raise wire_errors.Busy("commits of many bytes are under way here: send it again in a moment")
+        self._bytes += more
 
     async def commit(self, session: Session, ask: Any) -> Any:
         """The CommitReply of a CommitAsk."""
+        session.may_commit(self._clock())
         lease_id = sized(ask.lease_id, "lease_id")
         need(1 <= len(ask.objects) <= MAX_OBJECTS_ASKED, asking.BAD_ASK, f"objects: expected 1 to {MAX_OBJECTS_ASKED}, got {len(ask.objects)}")
         counters = [one.counter for one in ask.objects]
         need(counters == sorted({*counters}) and counters[-1] < 1 << 63, asking.BAD_ASK, "objects: expected them by counter, each once, below 2^63")
+        size = ask.ByteSize()
+        self._enter_queue(session)
+        try:
+            self._count_bytes(size)
+        except BaseException:
+            self._leave_queue(session, 0)
+            raise
         # What the ledger takes must be in the book, too: the commit goes on when its caller is gone.
         task = asyncio.get_running_loop().create_task(self._alone(session, lease_id, ask))
         self._tasks.add(task)
         task.add_done_callback(self._over)
+        task.add_done_callback(lambda _: self._leave_queue(session, size))
         return await asyncio.shield(task)
 
     def _over(self, task: asyncio.Task[Any]) -> None:
@@ -111,6 +167,16 @@ class Commits:
             task.exception()  # the caller has it, or is gone
 
     async def _alone(self, session: Session, lease_id: bytes, ask: Any) -> Any:
+        try:
+            # Before anything dear, and before anybody waits for somebody else's lease.
+            keys = [object_id(lease_id, one.counter) for one in ask.objects]
+            self._check_lease(session, lease_id, await self._ledger.query(lambda view: _look(view, lease_id, keys, set())), keys)
+            return await self._in_turn(session, lease_id, ask)
+        except (LedgerRefused, wire_errors.Refused):
+            session.account.commits.charge(REFUSED_COSTS - 1)
+            raise
+
+    async def _in_turn(self, session: Session, lease_id: bytes, ask: Any) -> Any:
         async with self._one_of(lease_id):
             held = self._book.get(lease_id)
             if held is not None:
@@ -123,8 +189,10 @@ class Commits:
 
     async def _commit(self, session: Session, lease_id: bytes, held: Held | None, ask: Any) -> Any:
         given = await asyncio.to_thread(lambda: [parse_object(one, object_id(lease_id, one.counter)) for one in ask.objects])
-        rows = await self._ledger.query(lambda view: _look(view, lease_id, given))
-        self._check_lease(session, lease_id, rows, given)
+        names = {share.limit.node for one in given for segment in one.segments for share in segment.shares}
+        keys = [one.key for one in given]
+        rows = await self._ledger.query(lambda view: _look(view, lease_id, keys, names))
+        self._check_lease(session, lease_id, rows, keys)
         in_hand = {one.key: self._scheme_checked(one, held, rows) for one in given}
         new = {one.key: await self._new_segments(one, rows.objects.get(one.key)) for one in given}
         progress = {one.key: await self._progress_of(one, rows.objects.get(one.key)) for one in given if new[one.key] is not None}
@@ -151,10 +219,10 @@ class Commits:
 
     # --- checks ---
 
-    def _check_lease(self, session: Session, lease_id: bytes, rows: _Rows, given: Sequence[Given]) -> None:
+    def _check_lease(self, session: Session, lease_id: bytes, rows: _Rows, keys: Sequence[bytes]) -> None:
         lease = rows.lease
         if lease is None:
-            done = [rows.objects.get(one.key) for one in given]
+            done = [rows.objects.get(key) for key in keys]
             is_done = all(row is not None and row.state != OPEN and row.payer == session.wallet for row in done)
             need(
                 is_done, asking.LEASE_LOST, f"there is no lease {lease_id.hex()}: it was settled, or never taken; store the objects under another one"
@@ -262,13 +330,20 @@ class Commits:
     async def _enter(self, held: Held | None, lease_id: bytes, group: Sequence[_Part], rows: _Rows) -> None:
         """One operation, what it needs before and what it leaves."""
         stored = [one for one in group if one.segments]
-        if stored:
-            await self._roots.stage([Part(one.given.key, one.segments[0].number, [each.share_roots for each in one.segments]) for one in stored])
         unused_noz = self._unused(held, group) if held is not None else 0
         message = Commit(lease_id=lease_id, objects=[part.message for part in group], unused_noz=unused_noz)
-        result = (await self._proposer.propose("commit", message)).result
+        await self._proposer.try_out("commit", message)
+        if stored:
+            await self._roots.stage([Part(one.given.key, one.segments[0].number, [each.share_roots for each in one.segments]) for one in stored])
+        try:
+            result = (await self._proposer.propose("commit", message)).result
+        except LedgerRefused:
+            for one in stored:
+                await self._roots.drop_staged(one.given.key)
+            raise
         numbers = [int.from_bytes(result[at : at + 6], "big") for at in range(0, len(result), 6)]
         if held is not None:
+            held.replaced_noz = 0
             held.spent_noz += returned(unused_noz).repair_fund_noz
             for part in group:
                 self._account(held, part, rows)
@@ -278,8 +353,9 @@ class Commits:
         self._tell_later(told, rows.nodes)
 
     def _unused(self, held: Held, group: Sequence[_Part]) -> int:
-        """The noz that were reserved for shares which nobody acknowledged; no more than leaves the lease's other promises whole."""
-        unused_noz = freed_noz = 0
+        """The noz that were reserved for shares which nobody acknowledged, and for places that were replaced; no more than leaves the lease's other promises
+        whole."""
+        unused_noz, freed_noz = held.replaced_noz, 0
         for part in group:
             for segment in part.segments:
                 stored = {one.given.index for one in segment.shares}
@@ -304,63 +380,23 @@ class Commits:
     # --- the nodes ---
 
     def _tell_later(self, parts: Sequence[tuple[_Part, int]], nodes: dict[str, Node]) -> None:
-        copies: dict[int, list[Any]] = {}
+        copies: Copies = {}
         numbers: list[int] = []
         for part, first in parts:
             for segment in part.segments:
                 numbers.append(first + segment.number)
                 for one in segment.shares:
                     key = transfers.CopyKey(share_root=segment.share_roots[one.given.index], serial=bytes(one.limit.serial))
-                    copies.setdefault(nodes[one.limit.node].number, []).append(key)
+                    copies.setdefault(nodes[one.limit.node].number, []).append((first + segment.number, key))
         if not numbers:
             return
-        self._in_telling.update(numbers)
-        task = asyncio.get_running_loop().create_task(self._told(copies, numbers))
+        task = asyncio.get_running_loop().create_task(self._telling.first(copies, numbers))
         self._tasks.add(task)
         task.add_done_callback(self._over)
 
-    async def _told(self, copies: dict[int, list[Any]], numbers: Sequence[int]) -> None:
-        """Have nodes told to keep these copies for good; on success that is noted."""
-        try:
-            for node in sorted(copies):
-                for at in range(0, len(copies[node]), transfers.MAX_COPIES_ASKED):
-                    body = encode(transfers.CopyList(copies=copies[node][at : at + transfers.MAX_COPIES_ASKED]))
-                    await self._tell(node, transfers.CONFIRM, body)
-            await self._roots.told(numbers)
-        except Exception as error:
-            log.warning("nodes are not told now that their shares count; it is tried again", segments=len(numbers), why=str(error))
-        finally:
-            self._in_telling.difference_update(numbers)
-
     async def tell_again(self) -> int:
-        """Tell nodes of segments that are in the ledger and of which they may not know. How many segments it were."""
-        after, count = -1, 0
-        while numbers := await self._roots.untold(after):
-            after = numbers[-1]
-            wanted = [one for one in numbers if one not in self._in_telling]
-            copies = await self._copies(wanted)
-            await self._told(copies, wanted)
-            count += len(wanted)
-        return count
-
-    async def _copies(self, numbers: Sequence[int]) -> dict[int, list[Any]]:
-        """Copies of segments by node, as the ledger has them."""
-
-        def look(view: ReadView) -> list[tuple[SegmentRow, list[Moved]]]:
-            rows = [row for one in numbers if (row := view.get(SEGMENT, (one,))) is not None]
-            return [(row, view.scan(MOVED, (row.number,), limit=len(row.nodes))) for row in rows]
-
-        rows = await self._ledger.query(look)
-        roots = await self._roots.of([row for row, _ in rows])
-        copies: dict[int, list[Any]] = {}
-        for row, moved in rows:
-            own = {one.share: one.serial for one in moved}
-            first = int.from_bytes(row.first_serial, "big")
-            for index, node in enumerate(nodes_of(row.nodes)):
-                if node and row.number in roots:
-                    serial = own.get(index) or (first + index).to_bytes(SERIAL_BYTES, "big")
-                    copies.setdefault(node, []).append(transfers.CopyKey(share_root=roots[row.number][index], serial=serial))
-        return copies
+        """Tell nodes of segments that are in the ledger and of which they may not know (``telling.py``)."""
+        return await self._telling.again()
 
     async def close(self) -> None:
         """Wait for commits that are under way, and for what nodes are being told."""
@@ -369,17 +405,13 @@ class Commits:
 
     @contextlib.asynccontextmanager
     async def _one_of(self, lease_id: bytes) -> AsyncIterator[None]:
-        """One commit of a lease at a time, and not too many in all."""
-        if self._under_way >= MAX_COMMITS:
-            raise wire_errors.Busy(f"{self._under_way} commits are under way here: send it again in a moment")
-        self._under_way += 1
+        """One commit of a lease at a time."""
         lock, users = self._locks.get(lease_id) or (asyncio.Lock(), 0)
         self._locks[lease_id] = lock, users + 1
         try:
             async with lock:
                 yield
         finally:
-            self._under_way -= 1
             lock, users = self._locks[lease_id]
             if users == 1:
                 del self._locks[lease_id]
@@ -387,9 +419,8 @@ class Commits:
                 self._locks[lease_id] = lock, users - 1
 
 
-def _look(view: ReadView, lease_id: bytes, given: Iterable[Given]) -> _Rows:
-    objects = {one.key: row for one in given if (row := view.get(OBJECT, (one.key,))) is not None}
-    names = {share.limit.node for one in given for segment in one.segments for share in segment.shares}
+def _look(view: ReadView, lease_id: bytes, keys: Iterable[bytes], names: Iterable[str]) -> _Rows:
+    objects = {key: row for key in keys if (row := view.get(OBJECT, (key,))) is not None}
     nodes: dict[str, Node] = {}
     for name in names:
         address = node_of(name)

@@ -137,7 +137,8 @@ class Files:
         digest = sha256(body).digest()
         await self._check_order(session, head.order)
         try:
-            await self._proposer.propose("wallet_order", head.order)
+            async with session.proposing():
+                await self._proposer.propose_tried("wallet_order", head.order)
         except LedgerRefused as error:
             if error.code == USED_BEFORE and digest in self._done:
                 return

@@ -11,6 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from sds_node.meta.lateness import FREE_S, RECEIPTS_S
+from sds_node.meta.rules.leases import SETTLE_S
+
 
 class Candidate(Protocol):
     """A node that may take new shares now."""
@@ -82,8 +85,8 @@ class Settings:
 
     limit_s: int = 600
     """How long an order limit holds, within its lease and grant."""
-    receipts_s: int = 120
-    """After a limit or lease is over its receipts may still come for so long: then its noz are free, or the lease is settled."""
+    free_s: int = FREE_S
+    """After a limit or lease is over its noz are kept for so long: its receipt may come for RECEIPTS_S, and then needs a window."""
     block_wait_s: float = 3.0
     """How long the first placement of a lease waits for a block of the value chain."""
     poll_s: float = 0.1
@@ -93,7 +96,10 @@ class Settings:
     """How often the ledger is searched for leases that were taken before this start."""
 
     def __post_init__(self) -> None:
-        if not (1 <= self.limit_s <= 86_400 and 0 <= self.receipts_s < 600):
-            raise ValueError("expected limits that hold 1 to 86,400 s, and less than 600 s for late receipts: then anyone may settle a lease")
+        if not (1 <= self.limit_s <= 86_400 and RECEIPTS_S < self.free_s < SETTLE_S):
+            raise ValueError(
+                f"expected limits that hold 1 to 86,400 s, and noz that are kept for more than the {RECEIPTS_S} s in which receipts come and less than the "
+                f"{SETTLE_S} s after which anyone may settle a lease"
+            )
         if not (self.block_wait_s >= 0 and self.poll_s > 0 and self.step_s > 0 and self.lost_step_s > 0):
             raise ValueError("expected times above 0")

@@ -1,19 +1,22 @@
 """The lease book: what of each lease in hand is promised, reserved, paid and left. In memory alone; the ledger has what is true in the end.
 
-    lease ─┬─ issued: ranges [from, to), ascending, none twice         a limit's noz come back when it is done, or 120 s after it expired unused
+    lease ─┬─ issued: ranges [from, to), ascending, none twice         a limit's noz come back when it is done, or 300 s after it expired unused
            ├─ outstanding: limits that are not done, and the governed share that a window takes on top of them
            ├─ escrow: of shares that were placed and not committed
            ├─ spent: receipts in windows, escrow of commits, tenths of what was not used
            └─ left: what may still be promised
 
-So whatever order windows and commits come in, the ledger's row has enough for each. Rounding is against the lease by at most one noz for each limit; what is
-over goes back when it is settled. Source: storage-protocol.md 2 (lease), 3.3, 3.6; docs/adr/0009.
+A receipt is taken until 120 s after its limit's end (``lateness.py``), so none comes for noz that are promised anew: whatever order windows and commits come
+in, the ledger's row has enough for each. Rounding is against the lease by at most one noz for each limit; what is over goes back when it is settled.
+Source: storage-protocol.md 2 (lease), 3.3, 3.6; docs/adr/0009.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Any, Final, NamedTuple
 
 from sds_node import asking
@@ -21,10 +24,14 @@ from sds_node.meta.rules.tables import Lease, State
 from sds_node.meta.users.asked import need, refuse
 from sds_node.meta.users.sessions import Session
 from sds_node.schemes import RATIO_ONE, Scheme
+from sds_node.wire import errors as wire_errors
 
 MAX_LEASES: Final = 100_000
 MAX_LIMITS: Final = 100_000
 """Of a lease: as many as a node takes of one."""
+MAX_OUTSTANDING: Final = 1_000_000
+"""Limits of all leases whose receipts may still come."""
+MAX_OUTSTANDING_OF_WALLET: Final = 100_000
 
 Slot = tuple[int, int, int]
 """(object's counter, segment, share's index)"""
@@ -68,6 +75,8 @@ class SegmentInHand:
     seen: set[int] = field(default_factory=set)
     """Every node that had a place of it."""
     tries: int = 0
+    replaced: int = 0
+    """How often a share got another place because its client asked."""
 
     @property
     def is_in_a_row(self) -> bool:
@@ -101,8 +110,12 @@ class Held:
     spent_noz: int = 0
     outstanding: dict[bytes, Outstanding] = field(default_factory=dict)
     outstanding_noz: int = 0
+    ends: list[tuple[int, bytes]] = field(default_factory=list)
+    """A heap of (end in seconds, serial) of limits that were issued: a session under a shorter grant gets some that end before older ones."""
     reserved: dict[Slot, Reserved] = field(default_factory=dict)
     escrow_noz: int = 0
+    replaced_noz: int = 0
+    """Reservations of places that the client had replaced; a tenth of them is for the repair fund."""
     objects: dict[int, ObjectInHand] = field(default_factory=dict)
     block_hash: bytes | None = None
     """Of the first block after the lease."""
@@ -137,12 +150,15 @@ def on_top(noz: int, repair_ratio_e18: int) -> int:
 class LeaseBook:
     """The leases that were taken in this process. Its functions do not wait, so what one of them checks and does is one step.
 
-    ``clock`` tells Unix seconds. ``receipts_s`` is how long after a limit's end its receipt may still come.
+    ``clock`` tells Unix seconds. ``free_s`` is how long after a limit's end its noz are kept: until its receipt is in a window if it came in time.
     """
 
-    def __init__(self, clock: Callable[[], float], receipts_s: int) -> None:
-        self._clock, self._receipts_s = clock, receipts_s
+    def __init__(self, clock: Callable[[], float], free_s: int) -> None:
+        self._clock, self._free_s = clock, free_s
         self._held: dict[bytes, Held] = {}
+        self._of_session: Counter[bytes] = Counter()
+        self._outstanding = 0
+        self._outstanding_of: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -157,7 +173,12 @@ class LeaseBook:
     def add(self, row: Lease, state: State) -> Held:
         """A lease that was taken now, by its row in the ledger, under the ledger's parameters."""
         held = self._held[row.id] = Held(row, row.noz, state.repair_ratio_e18, state.escrow_ratio_e18)
+        self._of_session[row.session_pubkey] += 1
         return held
+
+    def has_session(self, public_key: bytes) -> bool:
+        """Whether a session with that key has a lease in hand."""
+        return public_key in self._of_session
 
     def get(self, lease_id: bytes) -> Held | None:
         """A lease in hand, ended or not."""
@@ -165,7 +186,15 @@ class LeaseBook:
 
     def forget(self, lease_id: bytes) -> None:
         """It is settled."""
-        self._held.pop(lease_id, None)
+        held = self._held.pop(lease_id, None)
+        if held is None:
+            return
+        for serial in list(held.outstanding):
+            self._drop(held, serial)
+        key = held.row.session_pubkey
+        self._of_session[key] -= 1
+        if not self._of_session[key]:
+            del self._of_session[key]
 
     def usable(self, lease_id: bytes, session: Session) -> Held:
         """A lease of a session's from which limits may be issued. Refuses any other."""
@@ -189,6 +218,10 @@ class LeaseBook:
             left = max(0, min(held.left_noz, held.noz - held.issued_noz))
             refuse(asking.LEASE_SPENT, f"lease {held.id.hex()} has {left} of {held.noz} noz left, {needed} are needed: take another one")
         need(held.limits + len(amounts) <= MAX_LIMITS, asking.LEASE_SPENT, f"{MAX_LIMITS} order limits of this lease were issued: take another one")
+        if self._outstanding_of[held.row.wallet] + len(amounts) > MAX_OUTSTANDING_OF_WALLET:
+            raise wire_errors.Busy(f"{MAX_OUTSTANDING_OF_WALLET} order limits of this wallet are in use: wait until their receipts have come in")
+        if self._outstanding + len(amounts) > MAX_OUTSTANDING:
+            raise wire_errors.Busy(f"{self._outstanding} order limits are in use here: try again in a minute, or another meta node")
 
     def issue(self, held: Held, serial: bytes, noz: int, expires_s: int, *, is_read: bool) -> tuple[int, int]:
         """The range [from, to) of a limit of ``noz``, after ``check``. It is given to nobody else."""
@@ -198,6 +231,9 @@ class LeaseBook:
         charged = held.with_share(noz, is_read)
         held.outstanding[serial] = Outstanding(charged, expires_s, is_read)
         held.outstanding_noz += charged
+        heappush(held.ends, (expires_s, serial))
+        self._outstanding += 1
+        self._outstanding_of[held.row.wallet] += 1
         return begin, held.issued_noz
 
     def done(self, lease_id: bytes, serial: bytes, noz: int) -> None:
@@ -205,9 +241,7 @@ class LeaseBook:
         held = self._held.get(lease_id)
         if held is None:
             return
-        one = held.outstanding.pop(serial, None)
-        if one is not None:
-            held.outstanding_noz -= one.noz
+        one = self._drop(held, serial)
         held.spent_noz += held.with_share(noz, one is None or one.is_read)
 
     def reserve(self, held: Held, slot: Slot, share: Reserved) -> None:
@@ -224,19 +258,25 @@ class LeaseBook:
         return share
 
     def expire(self, held: Held) -> None:
-        """The noz of limits that have been over for long enough come back. Limits end in the order in which they were issued."""
-        over_s = self._clock() - self._receipts_s
-        while held.outstanding:
-            serial = next(iter(held.outstanding))
-            one = held.outstanding[serial]
-            if one.expires_s > over_s:
-                return
-            del held.outstanding[serial]
-            held.outstanding_noz -= one.noz
+        """The noz of limits that have been over for long enough come back."""
+        over_s = self._clock() - self._free_s
+        while held.ends and (held.ends[0][0] <= over_s or held.ends[0][1] not in held.outstanding):
+            self._drop(held, heappop(held.ends)[1])
+
+    def _drop(self, held: Held, serial: bytes) -> Outstanding | None:
+        one = held.outstanding.pop(serial, None)
+        if one is None:
+            return None
+        held.outstanding_noz -= one.noz
+        self._outstanding -= 1
+        self._outstanding_of[held.row.wallet] -= 1
+        if not self._outstanding_of[held.row.wallet]:
+            del self._outstanding_of[held.row.wallet]
+        return one
 
     def is_due(self, held: Held) -> bool:
         """Whether a lease may be settled: ended, and no receipt or commit can come any more."""
         if held.is_settling or held.commits:
             return False
         self.expire(held)
-        return not held.outstanding and (held.is_ended or self._clock() >= held.ends_s + self._receipts_s)
+        return not held.outstanding and (held.is_ended or self._clock() >= held.ends_s + self._free_s)

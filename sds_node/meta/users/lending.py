@@ -4,14 +4,16 @@
     ended or over, no receipt can come ─► what was placed and never stored: a tenth to the repair fund ─► settled, the rest → the wallet
 
 Leases that an earlier process took are in the ledger alone. Commits and receipts under them go on; they are settled when all their limits and the time for
-late receipts must be over. A settlement that fails is tried again at the next look; after its end and 600 s the ledger settles a lease by itself.
+late receipts must be over, and receipts had that time after this start, too. Before the first of them are looked for, what earlier processes took of receipts
+goes into windows; a lease of which a receipt waits for a window is not settled. A settlement that fails is tried again at the next look; after its end and
+600 s the ledger settles a lease by itself.
 Source: storage-protocol.md 2 and 3.3; docs/adr/0009.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final
 
 import nacl.signing
@@ -23,11 +25,10 @@ from chain.crypto import address as bech32
 from modules.settlement.documents import signed_by_key
 from sds_node import asking
 from sds_node.documents import LEASE_DOMAIN, PACKAGE, Lease, LeaseCertificate, lease_quorum, signature_of
-from sds_node.meta.ledger import errors as ledger_errors
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.operations import LedgerRefused, Proposer
 from sds_node.meta.rules.call import state_of
-from sds_node.meta.rules.leases import settles_ms
+from sds_node.meta.rules.leases import SETTLE_S, settles_ms
 from sds_node.meta.rules.refusals import NOT_ENOUGH
 from sds_node.meta.rules.tables import LEASE, META, WALLET
 from sds_node.meta.rules.tables import Lease as LeaseRow
@@ -44,9 +45,24 @@ SettleLeases: Final = message_class(f"{PACKAGE}.SettleLeases")
 Commit: Final = message_class(f"{PACKAGE}.Commit")
 _PAGE: Final = 1_000
 
+HasLeaves = Callable[[bytes], Awaitable[bool]]
+"""A lease's id → whether receipts of it are taken and in no window on the ledger yet."""
+Before = Callable[[], Awaitable[object]]
+"""Puts what receipts were taken into windows."""
+
+
+async def no_leaves(lease_id: bytes) -> bool:
+    """``HasLeaves`` where nobody takes receipts."""
+    return False
+
+
+async def nothing_before() -> None:
+    """``Before`` where nobody takes receipts."""
+
 
 class Lending:
-    """``lease.take`` and ``lease.end``, and the settlement of leases. ``forget`` is told which leases are settled."""
+    """``lease.take`` and ``lease.end``, and the settlement of leases. ``forget`` is told which leases are settled; ``has_leaves`` is asked before, and
+    ``before_lost`` done once before leases of before this start are looked for."""
 
     def __init__(
         self,
@@ -57,9 +73,14 @@ class Lending:
         cosign: Cosign,
         settings: Settings,
         forget: Callable[[Held], None],
+        has_leaves: HasLeaves = no_leaves,
+        before_lost: Before = nothing_before,
     ) -> None:
         self._proposer, self._ledger, self._key, self._clock = proposer, proposer.ledger, key, clock
         self._book, self._cosign, self._settings, self._forget = book, cosign, settings, forget
+        self._has_leaves, self._before_lost = has_leaves, before_lost
+        self._is_begun = False
+        self._start_s = clock()
         self._text = bech32.encode(proposer.address, bech32.NODE)
 
     async def take(self, session: Session, head: Any) -> Any:
@@ -72,12 +93,13 @@ class Lending:
         message = TakeLease(
             wallet=session.wallet, session_pubkey=session.public_key, fund=head.fund, noz=head.noz, seconds=head.seconds, grant=session.document
         )  # fmt: skip
-        return await self.lend(message)
+        async with session.proposing():
+            return await self.lend(message)
 
     async def lend(self, message: Any) -> Any:
         """The LeaseReply of a TakeLease, whatever the wallet signed for it. Raises what the ledger refuses."""
         need(not self._book.is_full(), asking.TRY_ANOTHER, "too many leases are in hand here: try another meta node")
-        taken = (await self._proposer.propose("take_lease", message)).result
+        taken = (await self._proposer.propose_tried("take_lease", message)).result
         row, state = await self._ledger.query(lambda view: (view.get(LEASE, (taken,)), state_of(view)))
         if row is None:
             refuse(asking.LEASE_LOST, f"lease {taken.hex()} was settled as soon as it was taken: take another one")
@@ -133,8 +155,9 @@ class Lending:
                 if loop.time() >= search_s:
                     await self.settle_lost()
                     search_s = loop.time() + self._settings.lost_step_s
-            except (LedgerRefused, ledger_errors.LedgerError) as error:
-                log.warning("leases are not settled now; it is tried again", why=str(error))
+            except Exception as error:
+                # The ledger is busy or down, the books are: whatever it is, leases wait.
+                log.warning("leases are not settled now; it is tried again", error=type(error).__name__, why=str(error))
             await asyncio.sleep(self._settings.step_s)
 
     async def settle_due(self) -> int:
@@ -143,6 +166,10 @@ class Lending:
         for held in due:
             held.is_settling = True
         try:
+            waiting = await self._with_leaves([held.id for held in due])
+            for held in due:
+                held.is_settling = held.id not in waiting
+            due = [held for held in due if held.is_settling]
             for held in due:
                 await self._give_unused(held)
             await self._settle(held.id for held in due)
@@ -157,7 +184,7 @@ class Lending:
 
     async def _give_unused(self, held: Held) -> None:
         """What was reserved for shares that were never committed: its tenth → the repair fund."""
-        unused_noz = sum(one.receipt_noz + one.escrow_noz for one in held.reserved.values())
+        unused_noz = held.replaced_noz + sum(one.receipt_noz + one.escrow_noz for one in held.reserved.values())
         if not unused_noz or self._clock() * 1_000 >= settles_ms(held.row):
             return
         try:
@@ -165,11 +192,19 @@ class Lending:
         except LedgerRefused as error:
             log.info("what a lease did not use is not counted", lease=held.id.hex(), why=str(error))
         held.reserved.clear()
-        held.escrow_noz = 0
+        held.escrow_noz = held.replaced_noz = 0
+
+    async def _with_leaves(self, lease_ids: Iterable[bytes]) -> set[bytes]:
+        """Those of which receipts wait for a window."""
+        return {one for one in lease_ids if await self._has_leaves(one)}
 
     async def settle_lost(self) -> int:
         """Settle leases that are not in hand, taken before this start, once they and the time for late receipts are over. How many were."""
-        over_ms = int((self._clock() - self._settings.receipts_s) * 1_000)
+        if not self._is_begun:
+            await self._before_lost()
+            self._is_begun = True
+        now_s, free_s = self._clock(), self._settings.free_s
+        over_ms = int((now_s - (free_s if now_s >= self._start_s + free_s else SETTLE_S)) * 1_000)
         address, after, count = self._proposer.address, b"", 0
         while True:
 
@@ -178,6 +213,8 @@ class Lending:
 
             rows = await self._ledger.query(page)
             lost = [row.id for row in rows if row.ends_ms <= over_ms and self._book.get(row.id) is None]
+            waiting = await self._with_leaves(lost)
+            lost = [one for one in lost if one not in waiting]
             await self._settle(lost)
             count += len(lost)
             if len(rows) < _PAGE:

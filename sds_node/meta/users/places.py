@@ -1,7 +1,7 @@
 """Places: nodes and order limits for the shares of a put or a get.
 
     place.put       scheme by N, kept for the object ─► nodes drawn ─► per share: receipt's part in the limit, escrow beside it, bytes promised
-    place.another   a node failed ─► one more of another owner and prefix than all that hold a share
+    place.another   a node failed ─► one more of another owner and prefix than all that hold a share; the place that is given up costs as one not used
     place.get       object ─ may this session read it? ─► the share's holder ─► a limit of the bytes asked for, 1 noz each
 
 A put asked again gets the same places while they are good; those that are not are replaced. A get asked again gets a new limit, as nobody can tell whether
@@ -18,6 +18,7 @@ could have chosen among leases. Without any block the seed is of zeros. Source: 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -43,6 +44,9 @@ from sds_node.wire import errors as wire_errors
 
 MAX_IN_HAND: Final = 500_000
 """Places that are remembered, of all leases."""
+MAX_IN_HAND_OF_WALLET: Final = 50_000
+ANOTHER_TIMES: Final = 2
+"""A segment's shares may be given another place so many times the number of its shares."""
 MAX_COUNTER: Final = (1 << 63) - 1
 GOOD_S: Final = 60
 """A limit that holds so much longer is still a good one to answer with."""
@@ -73,6 +77,7 @@ class Places:
         self._clock, self._report_failure, self._settings = clock, report_failure, settings
         self.promises = Promises(clock, settings.limit_s)
         self._in_hand = 0
+        self._in_hand_of: Counter[bytes] = Counter()
 
     # --- what it costs ---
 
@@ -171,9 +176,12 @@ class Places:
         new_slots = sum(1 for index in range(scheme.n) if (ask.counter, ask.segment, index) not in held.reserved)
         self._book.check(held, [share.receipt_noz] * scheme.n, share.escrow_noz * new_slots, is_read=False)
         need_room = scheme.n if before is None else 0
+        if self._in_hand_of[held.row.wallet] + need_room > MAX_IN_HAND_OF_WALLET:
+            raise wire_errors.Busy(f"{MAX_IN_HAND_OF_WALLET} places of this wallet are in use: commit what is stored")
         if self._in_hand + need_room > MAX_IN_HAND:
             raise wire_errors.Busy(f"{self._in_hand} places are in use here: commit what is stored, or try another meta node")
         self._in_hand += need_room
+        self._in_hand_of[held.row.wallet] += need_room
         nodes = {index: (one.node, one.owner, one.prefix) for index, one in stay.items()}
         nodes |= {index: found for index, found in zip(missing, chosen, strict=True)}
         segment.share_roots, segment.tries = roots, segment.tries + 1
@@ -242,7 +250,9 @@ class Places:
         if now.node.address in tried:
             self._report_failure(now.node.number, f"share {index} of a segment could not be put there", session.wallet)
         self.promises.expire()
-        found = self._replacement(session, ask, there, segment, index, tried)
+        # Whoever may ask for ever chooses the nodes.
+        is_left = segment.replaced < ANOTHER_TIMES * there.scheme.n
+        found = self._replacement(session, ask, there, segment, index, tried) if is_left else None
         if found is None:
             return answer
         size = share_bytes(there.scheme, segment.size_bytes)
@@ -250,6 +260,9 @@ class Places:
         slot = (ask.counter, ask.segment, index)
         self._book.check(held, [share.receipt_noz], 0 if slot in held.reserved else share.escrow_noz, is_read=False)
         segment.share_roots = roots
+        segment.replaced += 1
+        if slot in held.reserved:
+            held.replaced_noz += held.reserved[slot].receipt_noz + held.reserved[slot].escrow_noz
         self._give(session, held, there, slot, segment, found, self._signer.serials(1), size, share)
         self._add(answer, 0, index, found[0], segment.places[index].order_limit)
         return answer
@@ -387,6 +400,9 @@ class Places:
         if there.segments.pop(number, None) is None:
             return
         self._in_hand -= there.scheme.n
+        self._in_hand_of[held.row.wallet] -= there.scheme.n
+        if not self._in_hand_of[held.row.wallet]:
+            del self._in_hand_of[held.row.wallet]
         for index in range(there.scheme.n):
             self.promises.release((held.id, counter, number, index))
 

@@ -1,6 +1,7 @@
 """Share roots of segments: what lies under a segment's root in the ledger, kept by the meta node that committed it.
 
     commit:  stage (object, segment in it → roots) ─► the ledger ─► number: the ledger's number of the segment ─► its nodes are told ─► told
+                                                                      nodes that could not be told ─► lagging (node, segment) ─► caught up
     start:   what is staged and in the ledger is numbered; what is numbered and not told is told again
 
 A limit for a get names the share's root, a release leaf too, and a row of the ledger has the segment's alone. Each list is checked against that root when it
@@ -28,12 +29,14 @@ from sds_node.meta.rules.tables import OBJECT, SEGMENT, Object, Segment
 log = structlog.get_logger("users")
 
 PAGE: Final = 500
-_VERSION: Final = 1
+_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE staged (object BLOB NOT NULL, at INTEGER NOT NULL, roots BLOB NOT NULL, PRIMARY KEY (object, at)) WITHOUT ROWID;
 CREATE TABLE share_roots (segment INTEGER PRIMARY KEY, roots BLOB NOT NULL, is_told INTEGER NOT NULL);
 CREATE INDEX untold ON share_roots (segment) WHERE is_told = 0;
 """
+_LAGGING: Final = "CREATE TABLE lagging (node INTEGER NOT NULL, segment INTEGER NOT NULL, PRIMARY KEY (node, segment)) WITHOUT ROWID;"
+"""New in version 2."""
 
 Fetch = Callable[[Segment], Awaitable[Sequence[bytes] | None]]
 """Roots of all shares of a segment, asked of its holders (INVENTORY); None when they cannot be had. Whoever calls it checks them."""
@@ -82,16 +85,25 @@ class ShareRoots:
 
         await self._do(move)
 
-    async def told(self, numbers: Sequence[int]) -> None:
-        """The nodes of these segments were told, or will be whatever happens."""
-        await self._do(lambda db: db.executemany("UPDATE share_roots SET is_told = 1 WHERE segment = ?", [(one,) for one in numbers]))
+    async def told(self, numbers: Sequence[int], lagging: Sequence[tuple[int, int]] = ()) -> None:
+        """The nodes of these segments were told, or will be whatever happens, but for the ``lagging``: (node, segment)."""
+
+        def note(db: sqlite3.Connection) -> None:
+            db.executemany("INSERT OR IGNORE INTO lagging VALUES (?, ?)", lagging)
+            db.executemany("UPDATE share_roots SET is_told = 1 WHERE segment = ?", [(one,) for one in numbers])
+
+        await self._do(note)
+
+    async def caught_up(self, node: int, numbers: Sequence[int]) -> None:
+        """A node was told of these segments."""
+        await self._do(lambda db: db.executemany("DELETE FROM lagging WHERE node = ? AND segment = ?", [(node, one) for one in numbers]))
 
     async def drop_staged(self, object_id: bytes) -> None:
         """Nothing of what is staged for an object will come into the ledger."""
         await self._do(lambda db: db.execute("DELETE FROM staged WHERE object = ?", (object_id,)))
 
     async def forget(self, numbers: Sequence[int]) -> None:
-        """The ledger has these segments no more."""
+        """The ledger has these segments no more. Nodes that lag behind with them find nothing to be told."""
         await self._do(lambda db: db.executemany("DELETE FROM share_roots WHERE segment = ?", [(one,) for one in numbers]))
 
     # --- reading ---
@@ -119,9 +131,18 @@ class ShareRoots:
         return roots[index] if roots is not None and 0 <= index < len(roots) else None
 
     async def untold(self, after: int = -1) -> list[int]:
-        """At most 500 numbers of segments whose nodes are not known to have been told, those after one."""
+        """At most 500 numbers of segments of which it is not known that any node was told, those after one."""
         query = "SELECT segment FROM share_roots WHERE is_told = 0 AND segment > ? ORDER BY segment LIMIT ?"
         return await self._do(lambda db: [row[0] for row in db.execute(query, (after, PAGE))])
+
+    async def lagging_nodes(self) -> list[int]:
+        """Nodes that could not be told of some of their segments."""
+        return await self._do(lambda db: [row[0] for row in db.execute("SELECT DISTINCT node FROM lagging ORDER BY node")])
+
+    async def lagging(self, node: int) -> list[int]:
+        """At most 500 numbers of segments that a node could not be told of, in order."""
+        query = "SELECT segment FROM lagging WHERE node = ? ORDER BY segment LIMIT ?"
+        return await self._do(lambda db: [row[0] for row in db.execute(query, (node, PAGE))])
 
     async def numbers(self, after: int) -> list[int]:
         """At most 500 numbers of segments, those after one, in order."""
@@ -196,10 +217,9 @@ def open_roots(path: Path, fetch: Fetch | None = None) -> ShareRoots:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            with db:
-                db.executescript(_SCHEMA)
-                db.execute(f"PRAGMA user_version = {_VERSION}")
+        if version in (0, 1):
+            new = _LAGGING if version else _SCHEMA + _LAGGING
+            db.executescript(f"BEGIN; {new} PRAGMA user_version = {_VERSION}; COMMIT;")
         elif version != _VERSION:
             db.close()
             raise RootsError(f"{path} has version {version}, this program knows {_VERSION}: use the program that wrote it")

@@ -3,13 +3,16 @@
     WalletDocument {SessionGrant} + the key that TLS proved ─► Session          forgotten at the grant's end, and when this process ends
 
 The grant is judged by the lines that judge it on chain, so a limit that is issued under it can be paid. Its path is for clients: records are found by
-hashes of paths here, so it is not looked at. Source: docs/adr/0009 (a session is a connection's key); storage-protocol.md 4.
+hashes of paths here, so it is not looked at. A wallet costs nothing: those of which the ledger knows nothing have a small room of their own, where the newest
+takes the place of the oldest. In the other room the oldest session goes that has no lease in hand; whoever it was opens another one. Source: docs/adr/0009 (a session is a connection's key); storage-protocol.md 4.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Any, Final
@@ -18,17 +21,26 @@ from modules.settlement.commitment import wallet_of
 from modules.settlement.documents import OrderLimit, SessionGrant, decoded, wallet_signed
 from modules.settlement.leaves import faults_of_grant
 from sds_node import asking
+from sds_node.meta.operations import LedgerRefused
 from sds_node.meta.users.asked import need, refuse
 from sds_node.meta.users.placement import Barred
 from sds_node.p2p import address_of
 from sds_node.wire import errors as wire_errors
 
 MAX_SESSIONS: Final = 100_000
+MAX_STRANGERS: Final = 2_000
+"""Sessions of wallets of which the ledger knows nothing."""
 MAX_SESSIONS_OF_WALLET: Final = 1_000
 MAX_OPENED: Final = 1_000
 """Shares that a session has open; the one that was opened first is closed for one more."""
 OPENS_PER_S: Final = 10
 OPERATIONS_PER_S: Final = 100
+COMMITS_PER_S: Final = 100
+REFUSED_COSTS: Final = 10
+"""What is refused counts as so many."""
+MAX_IN_LINE: Final = 100
+"""Leases and orders of a wallet that wait for their turn."""
+_SEARCHED: Final = 1_000
 _SLACK: Final = 1_000
 
 
@@ -37,18 +49,22 @@ class Rate:
     """So many a second, and at once. Time is an argument in Unix seconds."""
 
     per_s: int
-    left: float = -1.0
-    at_s: float = 0.0
+    left: float = 0.0
+    at_s: float | None = None
 
     def take(self, now_s: float) -> bool:
         """Whether one more may be done now."""
         most = float(self.per_s)
-        self.left = most if self.left < 0 else min(most, self.left + max(0.0, now_s - self.at_s) * self.per_s)
+        self.left = most if self.at_s is None else min(most, self.left + max(0.0, now_s - self.at_s) * self.per_s)
         self.at_s = now_s
         if self.left < 1:
             return False
         self.left -= 1
         return True
+
+    def charge(self, count: int) -> None:
+        """What was done counts as so many more; at most a second's worth is owed."""
+        self.left = max(-float(self.per_s), self.left - count)
 
 
 def _opens() -> Rate:
@@ -57,6 +73,25 @@ def _opens() -> Rate:
 
 def _operations() -> Rate:
     return Rate(OPERATIONS_PER_S)
+
+
+def _commits() -> Rate:
+    return Rate(COMMITS_PER_S)
+
+
+@dataclass(slots=True)
+class Account:
+    """What all sessions of a wallet share."""
+
+    operations: Rate = field(default_factory=_operations)
+    """Leases and orders."""
+    commits: Rate = field(default_factory=_commits)
+    commits_under_way: int = 0
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Of what is tried out and then proposed: two at once could be good each, and not both."""
+    in_line: int = 0
+    sessions: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
+    """Addresses of its sessions, the oldest first."""
 
 
 @dataclass(slots=True)
@@ -77,8 +112,9 @@ class Session:
     """Owners and networks that hold nothing of what it stores: a gateway's own."""
     opens: Rate = field(default_factory=_opens)
     """Tries to open shares."""
-    operations: Rate = field(default_factory=_operations)
-    """Leases and orders, of all sessions of the wallet: also what the ledger refuses is in its log."""
+    account: Account = field(default_factory=Account)
+    is_stranger: bool = False
+    """The ledger knows nothing of its wallet."""
 
     @property
     def expires_s(self) -> int:
@@ -104,27 +140,53 @@ class Session:
 
     def may_propose(self, now_s: float) -> None:
         """One more lease or order may go to the ledger. Raises Busy beyond the rate."""
-        if not self.operations.take(now_s):
+        if not self.account.operations.take(now_s):
             raise wire_errors.Busy(f"a wallet may take or order {OPERATIONS_PER_S} things a second: try again in a moment")
+
+    def may_commit(self, now_s: float) -> None:
+        """One more commit may be looked at. Raises Busy beyond the rate."""
+        if not self.account.commits.take(now_s):
+            raise wire_errors.Busy(f"a wallet may commit {COMMITS_PER_S} times a second: try again in a moment")
+
+    @contextlib.asynccontextmanager
+    async def proposing(self) -> AsyncIterator[None]:
+        """A wallet's leases and orders go to the ledger one after another; one that is refused counts as several. Raises Busy when too many wait."""
+        account = self.account
+        if account.in_line >= MAX_IN_LINE:
+            raise wire_errors.Busy(f"{account.in_line} leases and orders of this wallet are on their way: try again in a moment")
+        account.in_line += 1
+        try:
+            async with account.turn:
+                yield
+        except LedgerRefused:
+            account.operations.charge(REFUSED_COSTS - 1)
+            raise
+        finally:
+            account.in_line -= 1
 
 
 class Sessions:
-    """The sessions of one meta node, by the address of their key. ``clock`` tells Unix seconds."""
+    """The sessions of one meta node, by the address of their key. ``clock`` tells Unix seconds; ``has_lease`` whether a session with that public key has a
+    lease in hand."""
 
-    def __init__(self, chain_id: str, clock: Callable[[], float]) -> None:
-        self._chain_id, self._clock = chain_id, clock
-        self._sessions: dict[bytes, Session] = {}
-        self._of_wallet: Counter[bytes] = Counter()
-        self._operations: dict[bytes, Rate] = {}
+    def __init__(self, chain_id: str, clock: Callable[[], float], has_lease: Callable[[bytes], bool] = lambda _: False) -> None:
+        self._chain_id, self._clock, self._has_lease = chain_id, clock, has_lease
+        self._sessions: OrderedDict[bytes, Session] = OrderedDict()
+        self._strangers: OrderedDict[bytes, Session] = OrderedDict()
+        self._accounts: dict[bytes, Account] = {}
         self._ends: list[tuple[int, bytes]] = []
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self._sessions) + len(self._strangers)
 
     def open(self, document: Any, address: bytes) -> Session:
-        """The session of a WalletDocument with a SessionGrant, for the caller with that address. One that is open already goes on under the new grant.
+        """``judged`` and ``add``ed, of a wallet that the ledger knows."""
+        return self.add(self.judged(document, address), int(self._clock()))
 
-        Refuses what the chain would not take as evidence, a grant of another key, and more sessions than there is room for.
+    def judged(self, document: Any, address: bytes) -> Session:
+        """The session of a WalletDocument with a SessionGrant, for the caller with that address; not kept yet.
+
+        Refuses what the chain would not take as evidence, and a grant of another key.
         """
         grant = decoded(SessionGrant, document.body)
         if grant is None:
@@ -146,34 +208,66 @@ class Sessions:
             refuse(asking.BAD_GRANT, f"the session grant does not hold at {now_s} s: {fault}")
         if not wallet_signed(document.body, document.public_key, document.signature, wallet):
             refuse(asking.BAD_GRANT, f"{grant.wallet} has not signed the session grant")
-        return self.add(Session(wallet, grant.wallet, bytes(grant.session_pubkey), address, grant, document), now_s)
+        return Session(wallet, grant.wallet, bytes(grant.session_pubkey), address, grant, document)
 
     def add(self, new: Session, now_s: int) -> Session:
-        """Keep a session, whose authority somebody has checked, until its end. Refuses more than there is room for."""
+        """Keep a session, whose authority somebody has checked, until its end. One of the same key goes on under the new grant. Refuses one for which no other
+        can go, and leaves what there was."""
         self.expire(now_s)
-        before, rate = self._sessions.get(new.address), self._operations.get(new.wallet, new.operations)
+        before, room = self._found(new.address), self._room(new)
+        account = self._accounts.get(new.wallet, new.account)
+        gone = None
+        if len(account.sessions) - (new.address in account.sessions) >= MAX_SESSIONS_OF_WALLET:
+            gone = self._oldest(account.sessions, new.address) or next(one for one in account.sessions if one != new.address)
+        most = MAX_STRANGERS if new.is_stranger else MAX_SESSIONS
+        if len(room) - (new.address in room) - (gone in room) >= most:
+            first = self._oldest(room, new.address)
+            if first is None:
+                refuse(asking.TRY_ANOTHER, f"{most} sessions are open here, and in use: try another meta node")
+            self._forget(first)
+        if gone is not None:
+            self._forget(gone)
         if before is not None and before.wallet == new.wallet:
             new.opened, new.opens = before.opened, before.opens
         self._forget(new.address)
-        need(len(self._sessions) < MAX_SESSIONS, asking.TRY_ANOTHER, f"{MAX_SESSIONS} sessions are open here: try another meta node")
-        need(
-            self._of_wallet[new.wallet] < MAX_SESSIONS_OF_WALLET,
-            asking.BAD_GRANT,
-            f"wallet {new.wallet_text} has {MAX_SESSIONS_OF_WALLET} sessions open here: use one of them",
-        )
-        self._sessions[new.address] = new
-        self._of_wallet[new.wallet] += 1
-        new.operations = self._operations.setdefault(new.wallet, rate)
+        room[new.address] = new
+        new.account = self._accounts.setdefault(new.wallet, account)
+        account.sessions[new.address] = None
         heappush(self._ends, (new.expires_s, new.address))
-        if len(self._ends) > 2 * len(self._sessions) + _SLACK:
+        if len(self._ends) > 2 * len(self) + _SLACK:
             # Keys that open again and again leave old ends behind.
-            self._ends = [(one.expires_s, one.address) for one in self._sessions.values()]
+            self._ends = [(one.expires_s, one.address) for one in (*self._sessions.values(), *self._strangers.values())]
             heapify(self._ends)
         return new
 
+    def known(self, session: Session) -> None:
+        """The ledger knows the session's wallet now."""
+        if session.is_stranger and self._strangers.get(session.address) is session:
+            session.is_stranger = False
+            try:
+                self.add(session, int(self._clock()))
+            except wire_errors.Refused:
+                session.is_stranger = True  # it stays where it is until there is room
+
+    def _room(self, session: Session) -> OrderedDict[bytes, Session]:
+        return self._strangers if session.is_stranger else self._sessions
+
+    def _found(self, address: bytes) -> Session | None:
+        return self._sessions.get(address) or self._strangers.get(address)
+
+    def _oldest(self, addresses: OrderedDict[bytes, Any], other: bytes) -> bytes | None:
+        """The oldest session that has no lease in hand; those that have one go to the end, as they are in use. None where the first thousand have."""
+        for _ in range(min(len(addresses), _SEARCHED)):
+            address = next(iter(addresses))
+            found = self._found(address)
+            if found is not None and address != other and not self._has_lease(found.public_key):
+                return address
+            addresses.move_to_end(address)
+        return None
+
     def of(self, address: bytes) -> Session:
         """The session of a caller. Refuses one that has none."""
-        found = self._sessions.get(address)
+        found = self._found(address)
         if found is not None and self._clock() < found.expires_s:
             return found
         refuse(asking.NO_SESSION, "this connection's key has no session here, or its grant has ended: open one with a grant of the wallet")
@@ -182,14 +276,14 @@ class Sessions:
         """Forget sessions whose grant has ended."""
         while self._ends and self._ends[0][0] <= now_s:
             _, address = heappop(self._ends)
-            found = self._sessions.get(address)
+            found = self._found(address)
             if found is not None and found.expires_s <= now_s:
                 self._forget(address)
 
     def _forget(self, address: bytes) -> None:
-        found = self._sessions.pop(address, None)
-        if found is not None:
-            self._of_wallet[found.wallet] -= 1
-            if not self._of_wallet[found.wallet]:
-                del self._of_wallet[found.wallet]
-                del self._operations[found.wallet]
+        found = self._sessions.pop(address, None) or self._strangers.pop(address, None)
+        if found is None:
+            return
+        del found.account.sessions[address]
+        if not found.account.sessions:
+            del self._accounts[found.wallet]

@@ -16,6 +16,7 @@ from typing import Final
 from chain.crypto import address as bech32
 from chain.errors import AppError
 from chain.tx.fees import parse_amounts
+from sds_node.gateway_settings import Settings as Gateway
 from sds_node.p2p import P2PError, address_of, format_address, parse_address, parse_public_key
 from sds_node.settings import SettingsError, read, value, write
 
@@ -26,7 +27,8 @@ _UNITS: Final[dict[str, int]] = {"": 1, "B": 1}
 _UNITS.update({f"{letter}B": 1000 ** (power + 1) for power, letter in enumerate("KMGTP")})
 _UNITS.update({f"{letter}iB": 1024 ** (power + 1) for power, letter in enumerate("KMGTP")})
 _SIZE: Final = re.compile(r"([0-9]{1,18})(?:\.([0-9]{1,6}))? ?([A-Za-z]{0,3})")
-_HOST: Final = re.compile(r"[0-9A-Za-z](?:[0-9A-Za-z.-]*[0-9A-Za-z])?")
+_LABEL: Final = r"[0-9A-Za-z](?:[0-9A-Za-z-]{0,61}[0-9A-Za-z])?"
+_HOST: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _META: Final = re.compile(r"(?:snode:)?(stsds1[0-9a-z]+|stsdspub1[0-9a-z]+)@(.+)")
 
 
@@ -101,6 +103,7 @@ class Config:
     storage: Storage = field(default_factory=Storage)
     monitor: Monitor = field(default_factory=Monitor)
     withdrawal: Withdrawal = field(default_factory=Withdrawal)
+    gateway: Gateway = field(default_factory=Gateway)
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,11 @@ def checked(config: Config) -> Config:
         raise SettingsError(f"network.meta_nodes: expected at most {MAX_META_NODES}, got {len(config.network.meta_nodes)}")
     for one in config.network.meta_nodes:
         parse_meta_node(one)
-    for name, text in (("network.listen_host", config.network.listen_host), ("monitor.host", config.monitor.host)):
+    for name, text in (
+        ("network.listen_host", config.network.listen_host),
+        ("monitor.host", config.monitor.host),
+        ("gateway.host", config.gateway.host),
+    ):
         try:
             ipaddress.ip_address(text)
         except ValueError:
@@ -228,7 +235,7 @@ def _is_host(host: str, *, is_bracketed: bool) -> bool:
             return ipaddress.ip_address(host).version == 6
         except ValueError:
             return False
-    return len(host) <= MAX_HOST_CHARACTERS and _HOST.fullmatch(host) is not None and ".." not in host
+    return len(host) <= MAX_HOST_CHARACTERS and _HOST.fullmatch(host) is not None
 
 
 def _address(name: str, text: str, prefix: str) -> None:

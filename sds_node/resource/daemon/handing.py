@@ -3,17 +3,19 @@
     ReceiptLog.pending ─ node.receipts ─► HELD ─ node.settled, every 30 s ─► SETTLED ─► ReceiptLog.settled
                               └─► REFUSED ─► refused.jsonl, and settled in the log: it is not sent again
 
-A meta node that is away is asked again later; one that is no longer active, or away for ten minutes, is replaced by another. Handing in again does no
-harm, so what is held is only in memory. Source: docs/adr/0009 (node.receipts, node.settled); storage-protocol.md 2 and 4.
+A meta node that is away is asked again later; one that is no longer active, or away for ten minutes, is replaced by another. What it does not settle, ten
+minutes after the limit's end, is shown to the others, too, which may settle it; their refusal means nothing. Handing in again does no harm, so what is held
+is only in memory. A refused receipt for whose evidence there is no room stays in the log, and is shown again each hour. Source: docs/adr/0009 (node.receipts, node.settled); storage-protocol.md 2 and 4.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
@@ -36,6 +38,11 @@ EVERY_S: Final = 5.0
 HELD_S: Final = 30.0
 RETRY_S: Final = 2.0
 RETRY_MOST_S: Final = 120.0
+OVERDUE_S: Final = 600
+"""A receipt that is not settled so long after its limit's end is shown to other meta nodes, too."""
+SHOWN_S: Final = 600.0
+"""Not to the same one again before."""
+REFUSED_AGAIN_S: Final = 3_600.0
 MAX_HELD: Final = 1_000_000
 MAX_REASON: Final = 1_000
 ROOM_BYTES: Final = 64 << 10
@@ -55,7 +62,9 @@ class Asked(Protocol):
 
 
 class Hander:
-    """Hands in the receipts of a ReceiptLog. ``takers`` tells which meta nodes may be asked for the limits of one (20 bytes), the best one first."""
+    """Hands in the receipts of a ReceiptLog. ``takers`` tells which meta nodes may be asked for the limits of one (20 bytes), the best one first;
+    ``others`` which are there beside that one.
+    """
 
     def __init__(
         self,
@@ -64,10 +73,11 @@ class Hander:
         takers: Callable[[bytes], Sequence[Asked]],
         clock: Callable[[], float],
         *,
+        others: Callable[[bytes], Sequence[Asked]] = lambda _: (),
         every_s: float = EVERY_S,
         held_s: float = HELD_S,
     ) -> None:
-        self._receipts, self._home, self._takers, self._clock = receipts, home, takers, clock
+        self._receipts, self._home, self._takers, self._others, self._clock = receipts, home, takers, others, clock
         self.every_s, self.held_s = every_s, held_s
         self.count: Counter[str] = Counter()
         """Receipts by what became of them."""
@@ -76,6 +86,10 @@ class Hander:
         self.bytes: Counter[str] = Counter()
         """Bytes of receipts handed in for the first time in this run, by get, put, repair, audit."""
         self._held: dict[bytes, tuple[bytes, float]] = {}  # serial → who holds it, and when it was last asked for
+        self._shown: dict[bytes, float] = {}  # serial → when it was last shown to the others
+        self._unkept: dict[bytes, float] = {}  # serial of a refused receipt without evidence → when it may be handed in again
+        self.problem = ""
+        """What an operator has to do, a sentence; or empty."""
         self._failures: Counter[bytes] = Counter()
         self._not_before: dict[bytes, float] = {}
         self._now = asyncio.Event()
@@ -99,7 +113,7 @@ class Hander:
     async def round(self, *, ask_again: bool = False) -> int:
         """Walk once over all that is ready. ``ask_again``: also over what was asked for not long ago. Returns how many were settled or refused."""
         after, done = b"", 0
-        gone = set(self._held)
+        gone = self._held.keys() | self._shown.keys() | self._unkept.keys()
         while True:
             page = await asyncio.to_thread(self._receipts.pending, int(self._clock()), after)
             by_issuer: dict[bytes, list[tuple[bytes, Any]]] = {}
@@ -110,14 +124,22 @@ class Hander:
                 by_issuer.setdefault(_node(limit.meta_node), []).append((after, leaf))
             for issuer, leaves in by_issuer.items():
                 done += await self._hand(issuer, leaves, ask_again=ask_again)
+                done += await self._show(issuer, leaves)
             if len(page) < PAGE_ROWS:
-                for serial in gone:
-                    self._held.pop(serial, None)
+                self._forget(gone)
                 return done
+
+    def _forget(self, serials: Iterable[bytes]) -> None:
+        for serial in serials:
+            for kept in (self._held, self._shown, self._unkept):
+                kept.pop(serial, None)
+        if not self._unkept:
+            self.problem = ""
 
     async def _hand(self, issuer: bytes, leaves: list[tuple[bytes, Any]], *, ask_again: bool) -> int:
         """What one meta node's limits brought: the new ones are handed in, the held ones asked for."""
         now = time.monotonic()
+        leaves = [one for one in leaves if self._unkept.get(one[0], 0.0) <= now]
         for taker in self._takers(issuer):
             if self._not_before.get(taker.address, 0.0) > now:
                 continue
@@ -132,16 +154,54 @@ class Hander:
                     part = held[first : first + PAGE_ROWS]
                     done += await self._asked(taker, NODE_SETTLED, encode(SerialList(serials=[serial for serial, _ in part])), part)
             except (WireError, TimeoutError, DecodeError) as error:
-                self._failures[taker.address] += 1
-                wait_s = min(RETRY_S * 2 ** min(self._failures[taker.address] - 1, 16), RETRY_MOST_S)
-                self._not_before[taker.address] = time.monotonic() + wait_s
-                log.warning("receipts are not taken", meta_node=taker.name, again_in_s=wait_s, why=describe(error))
+                self._failed(taker, error)
                 if isinstance(error, Refused) and error.code == TRY_ANOTHER:
                     continue
                 return done
             self._failures.pop(taker.address, None)
             return done
         return 0
+
+    def _failed(self, taker: Asked, error: Exception) -> None:
+        self._failures[taker.address] += 1
+        wait_s = min(RETRY_S * 2 ** min(self._failures[taker.address] - 1, 16), RETRY_MOST_S)
+        self._not_before[taker.address] = time.monotonic() + wait_s
+        log.warning("receipts are not taken", meta_node=taker.name, again_in_s=wait_s, why=describe(error))
+
+    async def _show(self, issuer: bytes, leaves: list[tuple[bytes, Any]]) -> int:
+        """Show what its meta node did not settle long after the limit's end to the others. How many they settled."""
+        now, done = time.monotonic(), 0
+        overdue = [
+            (serial, leaf)
+            for serial, leaf in leaves
+            if serial in self._held
+            and self._shown.get(serial, -math.inf) <= now - SHOWN_S
+            and OrderLimit.FromString(leaf.traffic.order_limit.body).expires_s + OVERDUE_S < self._clock()
+        ]
+        if not overdue:
+            return 0
+        for taker in self._others(issuer):
+            if self._not_before.get(taker.address, 0.0) > now:
+                continue
+            try:
+                for batch in _batches([one for one in overdue if one[0] in self._held]):
+                    body = encode(ReceiptsBatch(leaves=[known(leaf) for _, leaf in batch]))
+                    answers = ReceiptAnswers.FromString(await taker.ask(NODE_RECEIPTS, body=body, most_bytes=MAX_ANSWER_BYTES)).answers
+                    self._shown.update((serial, now) for serial, _ in batch)
+                    said = dict(batch)
+                    settled = [bytes(one.serial) for one in answers[: len(batch)] if one.state == SETTLED and bytes(one.serial) in said]
+                    for serial in dict.fromkeys(settled):
+                        self._counted(SETTLED, said[serial])
+                    await self._over(list(dict.fromkeys(settled)))
+                    done += len(set(settled))
+            except (WireError, TimeoutError, DecodeError) as error:
+                self._failed(taker, error)
+        return done
+
+    async def _over(self, serials: list[bytes]) -> None:
+        if serials:
+            await asyncio.to_thread(self._receipts.settled, serials)
+            self._forget(serials)
 
     async def _asked(self, taker: Asked, method: str, body: bytes, batch: list[tuple[bytes, Any]]) -> int:
         raw = await taker.ask(method, body=body, most_bytes=MAX_ANSWER_BYTES)
@@ -151,6 +211,7 @@ class Hander:
         """Do as the answers say; what is not among them, or not known to them, is handed in again."""
         wanted, now = dict(batch), time.monotonic()
         over: list[bytes] = []
+        refused: list[tuple[bytes, Any, str]] = []
         for answer in answers.answers[: len(batch)]:
             serial = bytes(answer.serial)
             leaf = wanted.pop(serial, None)
@@ -161,20 +222,18 @@ class Hander:
                     self._counted(HELD, leaf)
                 if serial in self._held or len(self._held) < MAX_HELD:
                     self._held[serial] = taker.address, now
-            elif answer.state in (SETTLED, REFUSED):
+            elif answer.state == SETTLED:
                 over.append(serial)
-                self._counted(int(answer.state), leaf)
-                if answer.state == REFUSED:
-                    self._refused(taker, serial, leaf, str(answer.reason)[:MAX_REASON])
+                self._counted(SETTLED, leaf)
+            elif answer.state == REFUSED:
+                refused.append((serial, leaf, str(answer.reason)[:MAX_REASON]))
             else:
                 self._held.pop(serial, None)
                 log.info("a receipt is not taken yet", meta_node=taker.name, serial=serial.hex(), why=str(answer.reason)[:MAX_REASON])
         for serial in () if is_first else wanted:
             self._held.pop(serial, None)
-        if over:
-            await asyncio.to_thread(self._receipts.settled, over)
-            for serial in over:
-                self._held.pop(serial, None)
+        over += await self._refused(taker, refused)
+        await self._over(over)
         return len(over)
 
     def _counted(self, state: int, leaf: Any) -> None:
@@ -184,19 +243,37 @@ class Hander:
         if bytes(limit.serial) not in self._held:
             self.bytes[_ACTIONS.get(limit.action, "other")] += Receipt.FromString(leaf.traffic.receipt.body).bytes_acked
 
-    def _refused(self, taker: Asked, serial: bytes, leaf: Any, reason: str) -> None:
-        log.error("a receipt was refused for good", meta_node=taker.name, serial=serial.hex(), noz=leaf.noz, why=reason)
-        row = {
-            "time_s": str(int(self._clock())),
-            "meta_node": taker.name,
-            "serial": serial.hex(),
-            "reason": reason,
-            "leaf": base64.b64encode(encode(known(leaf))).decode(),
-        }
+    async def _refused(self, taker: Asked, refused: list[tuple[bytes, Any, str]]) -> list[bytes]:
+        """Keep the evidence of what was refused for good. Those of which it is kept; the others stay in the log, for whoever makes room."""
+        if not refused:
+            return []
+        time_s = str(int(self._clock()))
+        rows = [
+            {
+                "time_s": time_s,
+                "meta_node": taker.name,
+                "serial": serial.hex(),
+                "reason": reason,
+                "leaf": base64.b64encode(encode(known(leaf))).decode(),
+            }
+            for serial, leaf, reason in refused
+        ]
         try:
-            self._home.note_refused(row)
+            is_kept = await asyncio.to_thread(self._home.note_refused, rows)
+            why = "it is full"
         except OSError as error:
-            log.error("a refused receipt is not kept", serial=serial.hex(), why=error.strerror)
+            is_kept, why = False, str(error.strerror)
+        for serial, leaf, reason in refused:
+            if serial not in self._unkept:
+                log.error("a receipt was refused for good", meta_node=taker.name, serial=serial.hex(), noz=leaf.noz, why=reason)
+                self._counted(REFUSED, leaf)
+            if not is_kept:
+                self._held.pop(serial, None)
+                self._unkept[serial] = time.monotonic() + REFUSED_AGAIN_S
+        if is_kept:
+            return [serial for serial, _, _ in refused]
+        self.problem = f"refused receipts cannot be kept in {self._home.refused_path} ({why}): move that file away, or make room"
+        return []
 
 
 def _batches(leaves: list[tuple[bytes, Any]]) -> Iterator[list[tuple[bytes, Any]]]:

@@ -17,7 +17,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -164,14 +164,26 @@ class Home:
         write_whole(self._state_path, json.dumps(asdict(state), indent=2).encode() + b"\n")
         return state
 
-    def note_refused(self, row: dict[str, str]) -> None:
-        """Keep a receipt that was refused for good, with the reason: evidence for whoever looks. At most 64 MiB are kept."""
-        line = json.dumps(row).encode() + b"\n"
+    def note_refused(self, rows: Sequence[dict[str, str]]) -> bool:
+        """Keep receipts that were refused for good, with the reasons: evidence for whoever looks. On disk when it returns.
+
+        False when nothing of it was kept, since there are 64 MiB already. Raises OSError; what was written of it then is taken back.
+        """
+        lines = b"".join(json.dumps(row).encode() + b"\n" for row in rows)
         fd = os.open(self.refused_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(fd).st_size + len(line) <= MAX_REFUSED_BYTES:
-                os.write(fd, line)
+            before = os.fstat(fd).st_size
+            if before + len(lines) > MAX_REFUSED_BYTES:
+                return False
+            try:
+                left = memoryview(lines)
+                while left:
+                    left = left[os.write(fd, left) :]
                 os.fsync(fd)
+            except OSError:
+                os.ftruncate(fd, before)
+                raise
+            return True
         finally:
             os.close(fd)
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -52,6 +54,7 @@ class MetaLink:
         on_welcome: Callable[[MetaLink, Any], None],
         clock: Callable[[], float],
         *,
+        monotonic: Callable[[], float] = time.monotonic,
         source_host: str | None = None,
         reachable: bool = False,
     ) -> None:
@@ -60,19 +63,25 @@ class MetaLink:
         self.welcome: Any | None = None
         """The last NodeWelcome."""
         self.welcome_s: float = 0.0
+        """When it came, Unix seconds: for people alone, since a clock may be set."""
+        self.welcome_at_s: float = -math.inf
+        """The same by the monotonic clock."""
         self.skew_s: float = 0.0
         """By how much the own clock was ahead of the meta node's at its last answer."""
         self.problem = "it has not answered yet"
         """Why there is no answer to the last hello, in words; empty when there is one."""
-        self._say, self._on_welcome, self._clock, self._reachable = say, on_welcome, clock, reachable
+        self._say, self._on_welcome, self._clock, self._monotonic, self._reachable = say, on_welcome, clock, monotonic, reachable
         self._changed = asyncio.Event()
-        self._answers = 0
+        self._made = 0
+        """Hellos that were made; each has its number."""
+        self._heard = 0
+        """The number of the last hello that was answered."""
         self._answered = asyncio.Condition()
 
     @property
     def is_online(self) -> bool:
         """It answered a hello not long ago."""
-        return self.welcome is not None and self._clock() - self.welcome_s <= MISSED * self.next_s
+        return self.welcome is not None and self._monotonic() - self.welcome_at_s <= MISSED * self.next_s
 
     @property
     def next_s(self) -> int:
@@ -85,13 +94,13 @@ class MetaLink:
         self._changed.set()
 
     async def run(self) -> None:
-        """Keep the connection and say hello, until cancelled."""
-        keeping = asyncio.get_running_loop().create_task(self.peer.keep(reachable=self._reachable))
+        """Keep the connection and say hello, until cancelled. One meta node, whatever it does, does not end the node."""
+        keeping = asyncio.get_running_loop().create_task(self._keep())
         failures = 0
         try:
             while True:
                 self._changed.clear()
-                lost = await self.hello()
+                lost = await self._said()
                 failures = 0 if lost is not None else failures + 1
                 wait_s: float = min(self.next_s, NOT_YET_S) if self.welcome is not None and self.welcome.why_not_eligible else self.next_s
                 if lost is None:
@@ -102,11 +111,32 @@ class MetaLink:
             await asyncio.gather(keeping, return_exceptions=True)
             await self.peer.close()
 
+    async def _keep(self) -> None:
+        while True:
+            try:
+                await self.peer.keep(reachable=self._reachable)
+            except Exception:  # a defect, or an endpoint that nobody thought of: this meta node is away, the node goes on
+                log.exception("a connection to a meta node cannot be kept", meta_node=self.name)
+            await asyncio.sleep(RETRY_MOST_S)
+
+    async def _said(self) -> asyncio.Event | None:
+        """``hello``, of which whatever goes wrong is a failure."""
+        try:
+            return await self.hello()
+        except Exception as error:  # as in _keep
+            why = f"an error of this node ({type(error).__name__}): its log has the details"
+            if why != self.problem:
+                log.exception("a hello failed", meta_node=self.name)
+            self._failed(why)
+            return None
+
     async def hello(self) -> asyncio.Event | None:
         """One hello. The event that tells when the connection it went over is lost; None when there was no answer."""
         try:
             async with asyncio.timeout(ASK_S):
                 connection = await self.peer.connect()
+                self._made += 1
+                number = self._made
                 raw = await self.peer.ask(NODE_HELLO, encode(known(self._say())), most_bytes=MAX_WELCOME_BYTES)
             welcome = NodeWelcome.FromString(raw)
         except TimeoutError:
@@ -120,21 +150,21 @@ class MetaLink:
             return None
         if self.problem:
             log.info("meta node answers", meta_node=self.name, node=welcome.node, score=welcome.score)
-        self.welcome, self.welcome_s, self.problem = welcome, self._clock(), ""
+        self.welcome, self.welcome_s, self.welcome_at_s, self.problem = welcome, self._clock(), self._monotonic(), ""
         self.skew_s = self.welcome_s - welcome.time_ms / 1_000
         self._on_welcome(self, welcome)
         async with self._answered:
-            self._answers += 1
+            self._heard = max(self._heard, number)
             self._answered.notify_all()
         return connection.retired
 
     async def told(self, timeout_s: float) -> bool:
         """Whether a hello that is made from now on is answered in that time."""
-        before = self._answers
+        before = self._made  # one that is under way says what was so before
         self.poke()
         try:
             async with asyncio.timeout(timeout_s), self._answered:
-                await self._answered.wait_for(lambda: self._answers > before)
+                await self._answered.wait_for(lambda: self._heard > before)
         except TimeoutError:
             return False
         return True
@@ -173,7 +203,7 @@ def standing_text(standing: int) -> str:
     return names[standing].name.removeprefix("NODE_STANDING_").lower() if standing in names else "unknown"
 
 
-async def first_of(timeout_s: float, *events: asyncio.Event) -> None:
+async def first_of(timeout_s: float | None, *events: asyncio.Event) -> None:
     """Return when one of the events is set, or after a time."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
     try:

@@ -15,8 +15,10 @@ import asyncio
 import contextlib
 import ipaddress
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import nacl.signing
@@ -31,7 +33,7 @@ from sds_node.p2p import P2PError, address_of, format_address
 from sds_node.resource import store as shares
 from sds_node.resource.daemon.config import Config, MetaNode, capacity_bytes, endpoint_text, parse_meta_node, reserve_bytes, split_endpoint
 from sds_node.resource.daemon.handing import Asked, Hander
-from sds_node.resource.daemon.home import Home, State
+from sds_node.resource.daemon.home import Home, HomeError, State
 from sds_node.resource.daemon.links import MetaLink
 from sds_node.resource.daemon.upkeep import Upkeep
 from sds_node.resource.daemon.withdrawing import Withdrawer
@@ -81,6 +83,7 @@ class ResourceNode:
         authority: Authority,
         clock: Callable[[], float],
         *,
+        monotonic: Callable[[], float] = time.monotonic,
         chain_age_s: Callable[[], float] = lambda: 0.0,
         background: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
         withdrawer: Withdrawer | None = None,
@@ -88,12 +91,16 @@ class ResourceNode:
         held_s: float = 30.0,
     ) -> None:
         self.home, self.config, self.beneficiary = home, config, beneficiary
-        self.address = address_of(bytes(key.verify_key))
+        self.public_key = bytes(key.verify_key)
+        self.address = address_of(self.public_key)
         self.name = format_address(self.address)
-        self._key, self._authority, self._clock = key, authority, clock
+        self._key, self._authority, self._clock, self._monotonic = key, authority, clock, monotonic
         self._chain_age_s, self._background, self.withdrawer = chain_age_s, background, withdrawer
         self.state = State()
+        self._unsaved: dict[str, Any] = {}
+        """What of the state the disk did not take yet."""
         self.started_s = 0
+        self._started_at_s = 0.0
         self.is_draining = False
         self.listening: tuple[str, int] | None = None
         """Where the wire listens; None behind a relay."""
@@ -125,7 +132,7 @@ class ResourceNode:
         )
         self.server = Server(self.wire)
         self.upkeep = Upkeep(self.store, self.receipts, home.root, clock, config.storage.scrub_days, self.announce)
-        self.hander = Hander(self.receipts, home, self._takers, clock, every_s=hand_every_s, held_s=held_s)
+        self.hander = Hander(self.receipts, home, self._takers, clock, others=self._others, every_s=hand_every_s, held_s=held_s)
         self.links: dict[bytes, MetaLink] = {}
         self.ended: Counter[tuple[str, str]] = Counter()
         """Puts and gets by how they ended."""
@@ -140,7 +147,7 @@ class ResourceNode:
 
     async def start(self) -> None:
         """Listen, call meta nodes, begin the loops. Raises OSError for a port that is taken, StoreError, ReceiptsError, HomeError."""
-        self.started_s = int(self._clock())
+        self.started_s, self._started_at_s = int(self._clock()), self._monotonic()
         self.failed = asyncio.get_running_loop().create_future()
         self.state = self.home.begin_run(self.started_s)
         if self.state.was_killed:
@@ -193,7 +200,7 @@ class ResourceNode:
         self.store.close()
 
     async def abandon(self) -> None:
-        """End what ``start`` began and could not finish; the run's marker stays only if it was there before."""
+        """End what ``start`` began and could not finish. The run's marker goes; that an earlier run was killed is in the state."""
         self.service.stop()
         await self._close()
         self.home.end_run()
@@ -283,13 +290,24 @@ class ResourceNode:
             return
         host = self.config.network.listen_host
         source = None if self.config.network.relay or ipaddress.ip_address(host).is_unspecified else host
-        link = MetaLink(self.wire, meta, self.hello, self._welcomed, self._clock, source_host=source, reachable=self.config.network.relay)
+        link = MetaLink(
+            self.wire,
+            meta,
+            self.hello,
+            self._welcomed,
+            self._clock,
+            monotonic=self._monotonic,
+            source_host=source,
+            reachable=self.config.network.relay,
+        )
         self.links[meta.address] = link
         self._run(f"meta node {link.name}", link.run())
 
     def _welcomed(self, link: MetaLink, welcome: Any) -> None:
         if self.state.was_killed:
-            self.state = self.home.remember(was_killed=False)
+            self.remember(was_killed=False)
+        elif self._unsaved:
+            self.remember()
         self.hander.poke()
         active = set(self._authority.active_meta_nodes())
         for contact in welcome.metas[:MAX_LINKS]:
@@ -300,12 +318,16 @@ class ResourceNode:
 
     def _takers(self, issuer: bytes) -> list[Asked]:
         """The meta node that issued a limit while it can be hoped for, else those that answer."""
-        own = self.links.get(issuer)
-        if own is not None and (own.is_online or self._clock() - max(own.welcome_s, self.started_s) < AWAY_S):
+        own, now_s = self.links.get(issuer), self._monotonic()
+        if own is not None and (own.is_online or now_s - max(own.welcome_at_s, self._started_at_s) < AWAY_S):
             return [own] if own.is_online else []
-        if own is None and self._clock() - self.started_s < AWAY_S and issuer in set(self._authority.active_meta_nodes()):
+        if own is None and now_s - self._started_at_s < AWAY_S and issuer in set(self._authority.active_meta_nodes()):
             return []  # others will tell where it is
         return [link for link in self.links.values() if link.is_online]
+
+    def _others(self, issuer: bytes) -> list[Asked]:
+        """The meta nodes that answer and did not issue a limit."""
+        return [link for address, link in self.links.items() if address != issuer and link.is_online]
 
     # --- what an operator sees and says -----------------------------------------------------------------------------------------
 
@@ -326,8 +348,11 @@ class ResourceNode:
         if age_s > MOST_AGE_S:
             known = "nothing is known of the value chain" if math.isinf(age_s) else f"what is known of the value chain is {age_s:.0f} s old"
             found.append(f"{known}: see that {self.config.chain.rpc} answers")
-        if self.upkeep.problem:
-            found.append(f"upkeep fails: {self.upkeep.problem}")
+        found += [f"upkeep fails: {one}" for one in self.upkeep.problems.values()]
+        if self._unsaved:
+            found.append("what the node should remember over a restart is not on disk: see that the home is yours and its disk has room")
+        if self.hander.problem:
+            found.append(self.hander.problem)
         if self.upkeep.is_short:
             found.append("the disk of the home is full")
         if self.store.totals().damaged:
@@ -388,14 +413,29 @@ class ResourceNode:
         """Announce maintenance for so long from now on, or with 0 its end. What meta nodes say to it. Raises ValueError for a time out of bounds."""
         if not 0 <= seconds <= MAX_MAINTENANCE_S:
             raise ValueError(f"maintenance lasts at most {MAX_MAINTENANCE_S} s (4 hours), got {seconds}")
-        self.state = self.home.remember(maintenance_until_s=int(self._clock()) + seconds if seconds else 0)
-        told = await asyncio.gather(*(link.told(LAST_WORDS_S) for link in self.links.values()))
-        return [{**link.told_of(), "was_told": was} for link, was in zip(self.links.values(), told, strict=True)]
+        self.remember(maintenance_until_s=int(self._clock()) + seconds if seconds else 0)
+        links = list(self.links.values())  # others may be learned meanwhile
+        told = await asyncio.gather(*(link.told(LAST_WORDS_S) for link in links))
+        return [{**link.told_of(), "was_told": was} for link, was in zip(links, told, strict=True)]
 
     def leave(self) -> None:
         """The node was unbonded: it takes no new shares, and serves what it has until that is elsewhere."""
-        self.state = self.home.remember(is_leaving=True)
+        self.remember(is_leaving=True)
         self.announce()
+
+    def stay(self) -> None:
+        """The node is registered again: it takes shares as before."""
+        self.remember(is_leaving=False)
+        self.announce()
+
+    def remember(self, **changes: Any) -> None:
+        """Change what is remembered over restarts. A disk that does not take it ends no running node: it is kept in memory, and written when it can be."""
+        self._unsaved |= changes
+        try:
+            self.state, self._unsaved = self.home.remember(**self._unsaved), {}
+        except HomeError as error:
+            log.error("what should be remembered is not on disk yet", changes=sorted(self._unsaved), why=str(error))
+            self.state = replace(self.state, **changes)
 
     async def values(self) -> Values:
         """What Prometheus is told."""

@@ -54,8 +54,8 @@ class Upkeep:
         self._told_bytes = self.free_bytes
         self.count: Counter[str] = Counter()
         """scrubbed_bytes, scrubbed, damaged, adopted, expired, purged, abandoned, forgotten (receipts)."""
-        self.problem = ""
-        """What the disk could not do at the last step, in words."""
+        self.problems: dict[str, str] = {}
+        """What the disk could not do at the last step of each loop, in words."""
 
     async def run(self) -> None:
         """All loops, until cancelled."""
@@ -109,13 +109,13 @@ class Upkeep:
         while True:
             try:
                 await step()
-                self.problem = ""
+                self.problems.pop(step.__name__, None)
             except shares.StoreBusy:
                 pass  # somebody scrubs by hand
             except (shares.StoreError, ReceiptsError, OSError) as error:
-                if str(error) != self.problem:
+                if str(error) != self.problems.get(step.__name__):
                     log.error("upkeep fails", step=step.__name__, why=str(error))
-                self.problem = str(error)
+                self.problems[step.__name__] = str(error)
             await asyncio.sleep(period_s)
 
     async def _in_pool(self, work: Callable[..., T], *arguments: Any) -> T:

@@ -155,11 +155,17 @@ def write_state(fd: int, trailer: Trailer, state: State, changed_s: int) -> None
     os.pwrite(fd, _encode_slot(trailer.key, sequence, state, changed_s), at)
 
 
-def read_leaf(fd: int, trailer: Trailer, index: int) -> bytes:
-    """Leaf ``index`` of an open file that holds its bytes. Raises Damaged when it is not the leaf that was written."""
-    data = _pread(fd, min(LEAF_BYTES, trailer.size_bytes - index * LEAF_BYTES), index * LEAF_BYTES)
-    if hashlib.sha256(b"\x00" + data).digest() != trailer.leaf_hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES]:
-        raise Damaged(f"leaf {index} is not what was written")
+def read_leaves(fd: int, trailer: Trailer, first: int, stop: int) -> bytes:
+    """Leaves ``first`` to ``stop`` - 1 of an open file that holds its bytes, joined. Raises Damaged when one is not the leaf that was written."""
+    start = first * LEAF_BYTES
+    data = _pread(fd, min(stop * LEAF_BYTES, trailer.size_bytes) - start, start)
+    view = memoryview(data)
+    for index in range(first, stop):
+        at = index * LEAF_BYTES - start
+        hasher = hashlib.sha256(b"\x00")
+        hasher.update(view[at : at + LEAF_BYTES])
+        if hasher.digest() != trailer.leaf_hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES]:
+            raise Damaged(f"leaf {index} is not what was written")
     return data
 
 

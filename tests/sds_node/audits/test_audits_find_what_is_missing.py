@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from chain.crypto import address as bech32
 from modules.settlement.trees import plain_root
 from sds_node import asking
 from sds_node.merkle import leaf_proved, segment_root, share_root
-from sds_node.meta.audits.auditor import Auditor
+from sds_node.meta.audits.auditor import AGAIN_S, Auditor
 from sds_node.meta.audits.challenges import Item, challenges, judged, places, seed_of, with_leaves
 from sds_node.meta.books.books import BooksError
 from sds_node.meta.books.epochs import EpochBooks
@@ -24,6 +25,7 @@ from sds_node.meta.books.releases import Releases
 from sds_node.meta.nodes.calls import NodeCalls
 from sds_node.meta.nodes.hello import Hellos
 from sds_node.meta.rules import tables
+from sds_node.meta.users.roots import RootsError
 from sds_node.p2p import address_of
 from sds_node.resource import store as shares
 from sds_node.resource.receipts import open_receipts
@@ -46,6 +48,7 @@ from tests.sds_node.books.world import (
     observed_node,
     owner,
     public,
+    until,
     world,
 )
 from tests.sds_node.data.network import content
@@ -338,6 +341,45 @@ async def test_wrong_answers_prove_nothing() -> None:
         answer.proofs.add(leaf=data[: 1 << 14], path=[b"short", b"x" * 40] * 100)
     assert len(judged(head, part, answer.SerializeToString())[0]) == 2
     assert not leaf_proved(item.share_root, b"", 0, 7, [])
+
+
+async def test_a_roots_file_that_fails_ends_no_audit_of_others_and_is_tried_again(tmp_path: Path) -> None:
+    async with audits(tmp_path) as one:
+        await one.put(1)
+        auditor, broken = one.auditor, {2}
+        drawn_items = auditor._drawn_items
+
+        async def drawn(row: tables.Node, seed: bytes, count: int) -> list[Item]:
+            if row.number in broken:
+                raise RootsError("database or disk is full")
+            return await drawn_items(row, seed, count)
+
+        auditor._drawn_items = drawn  # type: ignore[method-assign]
+        await one.day(is_second=False)
+        assert (await one.earned(1) > 0, await one.earned(2), await one.earned(3) > 0) == (True, 0, True)
+        broken.clear()
+        assert await auditor.step() == 0, "it waits a little"
+        one.world.clock.now_s += AGAIN_S
+        await one.hello(2)
+        assert await auditor.step() == 1
+        assert await one.earned(2) > 0
+
+
+async def test_the_loop_of_audits_outlives_a_roots_file_that_fails(tmp_path: Path) -> None:
+    async with audits(tmp_path) as one:
+        calls = 0
+
+        async def step() -> int:
+            nonlocal calls
+            calls += 1
+            raise RootsError("database or disk is full")
+
+        one.auditor.step = step  # type: ignore[method-assign]
+        task = asyncio.create_task(one.auditor.run(0.001))
+        await until(lambda: calls > 2)
+        assert not task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_nothing_is_settled_while_the_books_cannot_be_written(tmp_path: Path) -> None:

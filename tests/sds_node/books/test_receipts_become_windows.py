@@ -112,7 +112,7 @@ async def test_what_is_not_right_is_refused_with_the_reason(tmp_path: Path) -> N
             "floor": inflated,
             "for stsds": made.leaf(lease, 2, 1_000),
             "never given such a serial": made.leaf(lease, 1, 10, serial=b"x" * 16),
-            "given such a serial": made.leaf(lease, 1, 10, serial=made.serial(boot=99)),
+            "given such a serial": made.leaf(lease, 1, 10, serial=made.serial(boot=made.books.boot + 1)),
             "meta node has not signed": leaf_of(made.evidence(lease, limit, signer=session_key())),
             "is settled": made.leaf(lease, 1, 10, lease_id=b"L" * 32),
             "up to": made.leaf(lease, 1, 10, from_noz=99_995, to_noz=100_005),
@@ -179,6 +179,33 @@ async def test_what_becomes_of_serials_is_told(tmp_path: Path) -> None:
         assert await state() == SETTLED
 
 
+async def test_serials_of_another_node_tell_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        lease = await made.lease(100_000)
+        leaf = made.leaf(lease, 1, 1_000)
+        await made.hand_in(made.peer(1), leaf)
+        other = made.peer(2)
+        ask = asking.SerialList(serials=[leaf_serial(leaf)]).SerializeToString()
+        answers = asking.ReceiptAnswers.FromString(await other.ask(asking.NODE_SETTLED, body=ask))
+        assert [one.state for one in answers.answers] == [UNSPECIFIED]
+        [answer] = await made.hand_in(other, leaf)
+        assert answer.state == REFUSED
+        assert "not for the node" in answer.reason
+        assert await made.states(made.peer(1), leaf) == [HELD]
+
+
+async def test_a_node_whose_beneficiary_changed_hears_of_its_earlier_serials(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        lease = await made.lease(100_000)
+        leaf = made.leaf(lease, 1, 1_000)
+        assert await made.states(made.peer(1), leaf) == [HELD]
+        await made.observe(observed_node(1, beneficiary=owner(77)))
+        ask = asking.SerialList(serials=[leaf_serial(leaf)]).SerializeToString()
+        answers = asking.ReceiptAnswers.FromString(await made.peer(1).ask(asking.NODE_SETTLED, body=ask))
+        assert [one.state for one in answers.answers] == [HELD]
+        assert await made.states(made.peer(1), leaf) == [HELD]
+
+
 async def test_after_a_lease_is_settled_its_receipts_are_refused(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
         lease = await made.lease(100_000)
@@ -221,6 +248,21 @@ async def test_repair_traffic_is_paid_by_repair_funds_or_waits(tmp_path: Path) -
         assert state.repair_paid_noz == 10
 
 
+async def test_repair_that_no_fund_can_pay_keeps_nobody_waiting(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        made.windows._most_leaves = 10
+        lease, traffic = await made.lease(100_000), await made.lease(100_000)
+        unpaid = [made.leaf(lease, 2, 400, action=3) for _ in range(30)]
+        assert set(await made.states(made.peer(2), *unpaid)) == {HELD}
+        assert set(await made.states(made.peer(1), *(made.leaf(traffic, 1, 100) for _ in range(12)))) == {HELD}
+        assert await made.windows.settle() == 12
+        assert await earned(made, 1) == 1_200
+        small = made.leaf(lease, 3, 50, action=3)
+        assert await made.states(made.peer(3), small) == [HELD]
+        await made.windows.settle()
+        assert await earned(made, 3) == 50, "what the fund can pay is paid behind thirty that it cannot"
+
+
 async def test_many_leaves_go_into_several_windows(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
         made.windows._most_leaves = 10
@@ -242,6 +284,27 @@ async def test_a_node_is_told_what_it_earns(tmp_path: Path) -> None:
         await made.hand_in(peer, made.leaf(lease, 1, 200))
         reply = asking.NodeEarningsReply.FromString(await peer.ask(asking.NODE_EARNINGS))
         assert (reply.earned_noz, reply.held_noz, reply.escrow_noz, reply.shares) == ("1000", "200", "0", 0)
+
+
+async def test_what_a_node_earns_is_added_up_no_more_than_twice_a_minute(tmp_path: Path) -> None:
+    async with world(tmp_path) as made:
+        lease = await made.lease(100_000)
+        peer = made.peer(1)
+        asked: list[bytes] = []
+        add_up = made.books.held_noz
+
+        async def counted(beneficiary: bytes) -> int:
+            asked.append(beneficiary)
+            return await add_up(beneficiary)
+
+        made.books.held_noz = counted  # type: ignore[method-assign]
+        await made.hand_in(peer, made.leaf(lease, 1, 200))
+        replies = await asyncio.gather(*(peer.ask(asking.NODE_EARNINGS) for _ in range(20)))
+        assert {asking.NodeEarningsReply.FromString(one).held_noz for one in replies} == {"200"}
+        assert len(asked) == 1
+        made.clock.now_s += 31
+        await made.hand_in(peer, made.leaf(lease, 1, 100))
+        assert asking.NodeEarningsReply.FromString(await peer.ask(asking.NODE_EARNINGS)).held_noz == "300"
 
 
 async def test_who_takes_over_for_a_meta_node_that_is_gone_settles_its_ended_leases(tmp_path: Path) -> None:

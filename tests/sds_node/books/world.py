@@ -286,7 +286,11 @@ async def world(folder: Path, *, nodes: int = 3, noz: int = 10**12, metas: int =
     clock = clock or Clock()
     now_ms: Callable[[], int] = partial(_ms, clock)
     made = World(
-        folder, Ledger.open(f"sqlite:///{folder}/ledger.db", rules(CHAIN_ID), CHAIN_ID, now_ms=now_ms), open_books(folder / "books"), clock, metas
+        folder,
+        Ledger.open(f"sqlite:///{folder}/ledger.db", rules(CHAIN_ID), CHAIN_ID, now_ms=now_ms),
+        open_books(folder / "books", clock),
+        clock,
+        metas,
     )
     await made.start(nodes, noz)
     try:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
@@ -13,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sds_node.cli.output import Commands
+from sds_node.cli.ppd import cli
 from sds_node.cli.user import add_user_commands
 from sds_node.client.home import UserHome
 from sds_node.keystore import Kind, StoredKey
@@ -152,3 +155,39 @@ async def test_a_network_with_few_nodes_is_warned_about(tmp_path: Path) -> None:
         await user(tmp_path, net)
         (tmp_path / "f").write_text("alone")
         assert "too few nodes" in (await run(tmp_path, "put", str(tmp_path / "f"))).stderr
+
+
+@pytest.mark.asyncio
+async def test_a_folder_is_restored_whole_and_the_command_says_how_much(tmp_path: Path) -> None:
+    async with network(tmp_path, 3, is_live=True) as net:
+        await user(tmp_path, net)
+        for name in ("d/a", "d/b"):
+            await told(tmp_path, "put", "-", name, given=b"x")
+        await run(tmp_path, "rm", "-r", "d")
+        assert "3 files and folders" in (await run(tmp_path, "restore", "d")).stdout
+        await run(tmp_path, "rm", "-r", "d")
+        await told(tmp_path, "put", "-", "d/a", given=b"y")
+        done = await run(tmp_path, "restore", "-r", "d", code=1)
+        assert "d/a" in done.stderr
+        assert [one["path"] for one in (await told(tmp_path, "list", "d"))["entries"]] == ["d/a", "d/b"]
+
+
+@pytest.mark.asyncio
+async def test_a_links_password_is_asked_for_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with network(tmp_path, 3, wallets=2, is_live=True) as net:
+        await user(tmp_path, net)
+        await user(tmp_path, net, 2)
+        await told(tmp_path, "put", "-", "f", given=b"secret")
+        link = (await told(tmp_path, "share", "f", "--link-password", "pass word"))["link"]
+        assert "has a password" in (await run(tmp_path, "get-shared", link, str(tmp_path / "x"), code=1, user=2)).stderr
+        terminal = SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True), stdout=sys.stdout, stderr=sys.stderr)
+        monkeypatch.setattr("sds_node.cli.user_content.sys", terminal)
+        asked = list[str]()
+        monkeypatch.setattr("sds_node.cli.user_content.other_password", lambda _, what: asked.append(what) or "pass word")
+        await run(tmp_path, "get-shared", link, str(tmp_path / "x"), user=2)
+        assert (tmp_path / "x").read_bytes() == b"secret"
+        assert asked == ["password of the link"]
+
+
+def test_ppd_checks_balances() -> None:
+    assert "check-balance" in cli.commands

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from sds_node import asking
 from sds_node.client.errors import AlreadyThere, BadName, NotFound, StorageError
 from sds_node.client.names import MAX_PARTS, Names, clean
 from sds_node.client.storage import Storage
@@ -127,3 +129,63 @@ def test_lookup_ids_of_one_folder_begin_alike_and_of_no_other() -> None:
     assert len({one[12:] for one in ids.values()}) == 4
     assert names.lookup_id("a") != names.lookup_id("a", is_folder=True)
     assert others.lookup_id("a/x")[:12] != ids["a/x"][:12]
+
+
+@pytest.mark.asyncio
+async def test_a_folder_comes_back_with_all_that_went_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sds_node.client.storage.WENT_TOGETHER_S", 60)
+    async with network(tmp_path, 3) as net, net.storage() as storage:
+        await storage.mkdir("photos/0")
+        await asyncio.gather(*(storage.put(b"x%d" % number, f"photos/{number % 2}/{number}") for number in range(120)))
+        await storage.put(b"early", "photos/early")
+        await storage.put(b"beside", "photos2/f")
+        await storage.remove("photos/early")
+        net.clock.now_s += 300
+        await storage.put(b"newer", "photos/0/0")
+        await storage.remove("photos2", recursive=True)
+        assert await storage.remove("photos", recursive=True) == 123
+        net.counts.clear()
+        restored = await storage.restore("photos/")
+        assert (restored.path, restored.count, restored.failed) == ("photos", 123, {})
+        assert net.counts[asking.FILE_ORDER] == 3, "folders, and two orders of files"
+        there = sorted([entry.path async for entry in storage.walk()])
+        assert len(there) == 123
+        assert "photos/early" not in there, "it went before"
+        assert b"".join([bytes(piece) async for piece in storage.read("photos/0/0")]) == b"newer"
+        assert (await storage.restore("photos", recursive=True)).count == 1
+        assert b"".join([bytes(piece) async for piece in storage.read("photos/early")]) == b"early"
+        again = await storage.restore("photos/")
+        assert (again.count, list(again.failed)) == (0, ["photos/0/0"]), "an older version, whose place is taken"
+        with pytest.raises(NotFound):
+            await storage.restore("nothing/")
+
+
+@pytest.mark.asyncio
+async def test_what_has_lost_its_place_stays_in_the_trash_and_is_told(tmp_path: Path) -> None:
+    async with network(tmp_path, 3) as net, net.storage() as storage:
+        for name in ("d/a", "d/b", "d/c"):
+            await storage.put(b"old", name)
+        await storage.remove("d", recursive=True)
+        await storage.put(b"new", "d/b")
+        restored = await storage.restore("d")
+        assert restored.count == 3
+        assert list(restored.failed) == ["d/b"]
+        assert b"".join([bytes(piece) async for piece in storage.read("d/b")]) == b"new"
+        assert sorted([entry.path async for entry in storage.list("d")]) == ["d/a", "d/b", "d/c"]
+        assert [entry.path async for entry in storage.trash() if not entry.is_folder] == ["d/b"]
+
+
+@pytest.mark.asyncio
+async def test_a_public_file_of_another_wallet_is_read_by_its_object_id(tmp_path: Path) -> None:
+    async with network(tmp_path, 3, wallets=2) as net, net.storage() as owner, net.storage(2) as other:
+        stored = await owner.put(b"for all", "a/.profile", public=True)
+        secret = await owner.put(b"for me", "b")
+        got = await other.get(stored.object_id, tmp_path / "got")
+        assert (tmp_path / "got").read_bytes() == b"for all"
+        assert (got.name, got.is_loose, got.is_public) == (".profile", True, True)
+        assert (await other.stat(stored.object_id)).size_bytes == 7
+        for unknown in (secret.object_id, stored.file_hash):
+            with pytest.raises(NotFound):
+                await other.stat(unknown)
+        with pytest.raises(NotFound, match="object id"):
+            await other.stat(stored.handle)

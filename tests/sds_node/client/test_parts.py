@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chain.codec.canonical import encode
 from sds_node import asking
 from sds_node.client.commits import MAX_BYTES, parts
 from sds_node.client.errors import MetaRefused, NotFound, StorageError
 from sds_node.client.issuing import Batch
+from sds_node.client.meta import MetaAddress
 from sds_node.client.results import MAX_KEY_CHARACTERS, Results
 from sds_node.client.room import Room
 from sds_node.client.transfer import StoredObject, StoredSegment
 from sds_node.hashes import file_hash
 from sds_node.merkle import object_root
-from sds_node.schemes import SEGMENT_BYTES, TEN_OF_THIRTY
-from tests.sds_node.client.network import network
+from sds_node.schemes import SEGMENT_BYTES, TEN_OF_THIRTY, TWO_COPIES, bill_noz
+from sds_node.wire.identity import Identity
+from sds_node.wire.node import Node, Server
+from tests.sds_node.client.network import CHAIN_ID, network
 from tests.sds_node.documenting import ack
 
 
@@ -49,6 +55,80 @@ async def test_an_idempotency_key_does_the_work_once_also_for_those_who_ask_mean
         with pytest.raises(StorageError, match="1 to 200"):
             await again.once(wrong, {}, work)
     again.close()
+
+
+@pytest.mark.asyncio
+async def test_a_key_does_the_work_once_also_for_two_processes_at_a_time(tmp_path: Path) -> None:
+    done, go = list[int](), asyncio.Event()
+
+    async def slow() -> dict[str, Any]:
+        done.append(1)
+        await go.wait()
+        return {"number": len(done)}
+
+    first, second = Results(tmp_path / "r", lambda: 1.0), Results(tmp_path / "r", lambda: 1.0)
+    both = asyncio.gather(first.once("k", {}, slow), second.once("k", {}, slow))
+    await asyncio.sleep(0.3)
+    assert done == [1]
+    other = asyncio.create_task(second.once("other", {}, slow))
+    await asyncio.sleep(0.1)
+    assert done == [1, 1], "another key waits for nobody"
+    go.set()
+    assert await both == [{"number": 2}] * 2
+    await other
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".key")]
+    first.close()
+    second.close()
+
+
+@pytest.mark.asyncio
+async def test_a_key_is_not_for_another_content_of_the_same_length(tmp_path: Path) -> None:
+    source = tmp_path / "f"
+    source.write_bytes(b"one")
+    async with network(tmp_path, 3) as net, net.storage(state=tmp_path / "state") as storage:
+        first = await storage.put(source, "f", idempotency_key="k")
+        source.write_bytes(b"one")  # another time, the same content
+        assert await storage.put(source, "f", idempotency_key="k") == first
+        assert await storage.put(b"one", "f", idempotency_key="k") == first
+        source.write_bytes(b"two")
+        with pytest.raises(StorageError, match="another put"):
+            await storage.put(source, "f", idempotency_key="k")
+
+
+@pytest.mark.asyncio
+async def test_fewer_than_three_copies_are_warned_of_whatever_the_meta_node_says(tmp_path: Path) -> None:
+    async with network(tmp_path, 2) as net, net.storage() as storage:
+
+        async def calm(handler: Any, stream: Any, connection: Any) -> None:
+            size = asking.PlanHead.FromString(stream.head).size_bytes
+            await stream.send(encode(asking.Plan(data_shares=1, total_shares=2, bill_noz=bill_noz(TWO_COPIES, size), warning="")))
+
+        net.changes[asking.OBJECT_PLAN] = calm
+        assert "in 2 places only" in (await storage.put(b"x", "f")).warning
+
+
+@pytest.mark.asyncio
+async def test_a_meta_node_that_knows_of_more_nodes_is_told_of(tmp_path: Path) -> None:
+    async def plan(stream: Any, _: Any) -> None:
+        await stream.send(encode(asking.Plan(data_shares=10, total_shares=30)))
+
+    async def opened(stream: Any, _: Any) -> None:
+        stream.end()
+
+    other = Identity(sha256(b"another meta node").digest())
+    server = Server(Node(other, CHAIN_ID, {asking.OBJECT_PLAN: plan, asking.SESSION_OPEN: opened}))
+    host, port = await server.listen()
+    try:
+        async with network(tmp_path, 3) as net, net.storage() as storage:
+            storage._client._add(MetaAddress(other.address, host, port))
+            stored = await storage.put(b"x", "f")
+            assert "30 shares" in stored.warning
+            assert str(MetaAddress(other.address, host, port)) in stored.warning
+            storage._uploads._schemes.clear()
+            await server.close()
+            assert (await storage.put(b"x", "g")).warning == ""
+    finally:
+        await server.close()
 
 
 def test_a_file_of_results_that_is_none_is_told(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from chain.crypto.hd import new_mnemonic
 from sds_node.cli.node_terminal import UnknownLine, argv_of
 from sds_node.cli.output import size_text, span_text, stos_text, table
 from sds_node.cli.ppd import cli
+from sds_node.monitoring import render
 from sds_node.resource.daemon import metrics
 from sds_node.resource.daemon.home import Home
 from tests.sds_node.daemon.commands import NOWHERE, init, password_file, ppd, told
@@ -227,7 +228,8 @@ def test_figures_are_written_for_people() -> None:
 
 def test_every_metric_is_declared_once_and_rendered_with_its_labels() -> None:
     assert len({one.name for one in metrics.METRICS}) == len(metrics.METRICS)
-    text = metrics.render({"ppd_score": {("stsds1x",): 5_000}, "ppd_transfers_total": {("get", "done"): 3}, "ppd_transfers": {(): 1}}).decode()
+    values = {"ppd_score": {("stsds1x",): 5_000}, "ppd_transfers_total": {("get", "done"): 3}, "ppd_transfers": {(): 1}}
+    text = bytes(render(metrics.METRICS, values).body).decode()
     assert 'ppd_score{meta_node="stsds1x"} 5000.0' in text
     assert 'ppd_transfers_total{method="get",outcome="done"} 3.0' in text
     assert "ppd_transfers 1.0" in text

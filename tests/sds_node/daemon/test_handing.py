@@ -14,7 +14,7 @@ from chain.codec.canonical import encode
 from modules.settlement.documents import OrderLimit, Receipt
 from sds_node import asking
 from sds_node.documents import signed
-from sds_node.resource.daemon.handing import Hander
+from sds_node.resource.daemon.handing import OVERDUE_S, Hander
 from sds_node.resource.daemon.home import Home
 from sds_node.resource.receipts import ReceiptLog, open_receipts
 from sds_node.wire.errors import Lost, Refused
@@ -24,6 +24,7 @@ from tests.sds_node.documenting import CHAIN_ID, NOW_S, SESSION, evidence, limit
 pytestmark = pytest.mark.asyncio
 
 HELD, SETTLED, REFUSED = 1, 2, 3
+EXPIRES_S = NOW_S + 600
 
 
 @dataclass
@@ -184,3 +185,49 @@ async def test_thousands_of_receipts_go_in_parts(receipts: ReceiptLog, tmp_path:
     assert await hander(receipts, tmp_path, taker).round() == 2_301
     assert [len(part) for part in taker.handed] == [1_000, 1_000, 301]
     assert sorted(one for part in taker.handed for one in part) == serials
+
+
+async def test_what_is_held_for_ever_is_shown_to_the_others(receipts: ReceiptLog, tmp_path: Path) -> None:
+    [serial], own, other, clock = earn(receipts, 1), Taker(1), Taker(2, state=REFUSED), Clock()
+    hands = Hander(receipts, Home(tmp_path), lambda _: [own], clock, others=lambda _: [other])
+    await hands.round()
+    assert (own.handed, other.handed) == ([[serial]], [])
+    clock.now_s = EXPIRES_S + OVERDUE_S + 1
+    await hands.round()
+    await hands.round()
+    assert other.handed == [[serial]], "and not so soon again"
+    assert len(receipts.pending(NOW_S)) == 1, "that another one refuses it means nothing"
+    assert not (tmp_path / "refused.jsonl").exists()
+    other.state = SETTLED
+    hands._shown.clear()
+    assert await hands.round() == 1
+    assert receipts.pending(NOW_S) == []
+    assert hands.count["settled"] == 1
+
+
+async def test_answers_of_others_about_what_was_not_shown_change_nothing(receipts: ReceiptLog, tmp_path: Path) -> None:
+    earn(receipts, 1)
+    clock = Clock(EXPIRES_S + OVERDUE_S + 1)
+    own, other = Taker(1), Taker(2, extra=[{"serial": b"x" * 16, "state": SETTLED}])
+    hands = Hander(receipts, Home(tmp_path), lambda _: [own], clock, others=lambda _: [other])
+    assert await hands.round() == 0
+    other.answer = b"\xff" * 50
+    hands._shown.clear()
+    assert await hands.round() == 0
+    assert len(receipts.pending(NOW_S)) == 1
+
+
+async def test_a_refused_receipt_without_room_for_its_evidence_stays(receipts: ReceiptLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [serial], taker = earn(receipts, 1), Taker(state=REFUSED)
+    hands = hander(receipts, tmp_path, taker)
+    monkeypatch.setattr("sds_node.resource.daemon.home.MAX_REFUSED_BYTES", 10)
+    assert await hands.round() == 0
+    assert await hands.round() == 0
+    assert taker.handed == [[serial]], "it is not asked for all the time"
+    assert len(receipts.pending(NOW_S)) == 1
+    assert "refused.jsonl" in hands.problem
+    monkeypatch.undo()
+    hands._unkept[serial] = 0.0
+    assert await hands.round() == 1
+    assert (hands.problem, hands.count["refused"]) == ("", 1)
+    assert json.loads((tmp_path / "refused.jsonl").read_text())["serial"] == serial.hex()

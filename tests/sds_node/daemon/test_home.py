@@ -155,7 +155,7 @@ def test_two_processes_do_not_share_a_home(tmp_path: Path) -> None:
 def test_refused_receipts_are_kept_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sds_node.resource.daemon.home.MAX_REFUSED_BYTES", 100)
     home = Home(tmp_path)
-    for number in range(10):
-        home.note_refused({"serial": str(number), "reason": "x" * 20})
+    kept = [home.note_refused([{"serial": str(number), "reason": "x" * 20}]) for number in range(4)]
+    assert kept == [True, True, False, False]
     lines = home.refused_path.read_text().splitlines()
     assert [json.loads(line)["serial"] for line in lines] == ["0", "1"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,8 @@ from sds_node.client.get import ShareToGet, get_share
 from sds_node.client.placing import NodeFailed
 from sds_node.client.put import put_share
 from sds_node.merkle import leaf_count
-from sds_node.resource.daemon.home import Home
+from sds_node.resource.daemon.config import MetaNode
+from sds_node.resource.daemon.home import Home, HomeError
 from sds_node.resource.daemon.node import NodeBroken, ResourceNode
 from sds_node.transfers import Run
 from sds_node.wire.errors import Refused, Unreachable
@@ -123,7 +125,7 @@ async def test_what_a_put_and_a_get_earn_is_handed_in_and_settled(tmp_path: Path
         await _until_online(node)
         user = issuer(node)
         try:
-            await _put(user, data)
+            await put(user, data)
             await meta.until(lambda: len(meta.leaves) == 1)
             assert await _get(user, data) == data
             await meta.until(lambda: len(meta.leaves) == 2)
@@ -146,7 +148,7 @@ async def test_a_stopping_node_says_so_hands_in_and_leaves_no_marker(tmp_path: P
     async with meta_nodes() as [meta], running(tmp_path / "home", meta) as node:
         await _until_online(node)
         user = issuer(node)
-        await _put(user, data)
+        await put(user, data)
         await node.stop()
         assert meta.hellos[-1].is_stopping
         assert len(meta.leaves) == 1
@@ -162,7 +164,7 @@ async def test_a_transfer_under_way_ends_before_the_node_does(tmp_path: Path) ->
     async with meta_nodes() as [meta], running(tmp_path / "home", meta) as node:
         await _until_online(node)
         user = issuer(node, up_bytes_per_s=100_000)
-        putting = asyncio.ensure_future(_put(user, data))
+        putting = asyncio.ensure_future(put(user, data))
         await until(lambda: node.ended.total() == 0 and len(node.service._active) == 1)
         await node.stop(drain_s=60)
         await putting
@@ -175,7 +177,7 @@ async def test_a_transfer_that_does_not_end_is_cut_off(tmp_path: Path) -> None:
     data = content(7, 5_000_000)
     async with running(tmp_path / "home") as node:
         user = issuer(node, up_bytes_per_s=100_000)
-        putting = asyncio.ensure_future(_put(user, data))
+        putting = asyncio.ensure_future(put(user, data))
         await until(lambda: len(node.service._active) == 1)
         await node.stop(drain_s=0.05)
         with pytest.raises(NodeFailed):
@@ -198,7 +200,7 @@ async def test_no_transfer_begins_while_a_node_drains_and_no_put_while_it_leaves
         try:
             node.leave()
             with pytest.raises(NodeFailed, match="leaving"):
-                await _put(user, data)
+                await put(user, data)
             node.is_draining = True
             with pytest.raises(NodeFailed, match="stopping"):
                 await _get(user, data)
@@ -223,7 +225,7 @@ async def test_receipts_of_a_meta_node_that_left_go_to_another(tmp_path: Path) -
     async with meta_nodes(2) as [_, second], running(tmp_path / "home", second, authority=authority) as node:
         await _until_online(node)
         user = issuer(node)
-        await _put(user, data)
+        await put(user, data)
         await node.hander.round()
         assert not second.leaves, "the issuer is active: others will tell where it is"
         authority.numbers = (2,)
@@ -233,17 +235,18 @@ async def test_receipts_of_a_meta_node_that_left_go_to_another(tmp_path: Path) -
 
 
 async def test_receipts_of_a_meta_node_that_stays_away_go_to_another(tmp_path: Path) -> None:
-    data, clock = content(5, 20_000), Clock()
-    async with meta_nodes(2) as [first, second], running(tmp_path / "home", first, second, authority=Metas((1, 2)), clock=clock) as node:
+    data, at = content(5, 20_000), {"s": 1_000.0}
+    options: dict[str, Any] = {"authority": Metas((1, 2)), "monotonic": lambda: at["s"]}
+    async with meta_nodes(2) as [first, second], running(tmp_path / "home", first, second, **options) as node:
         await until(lambda: all(link.is_online for link in node.links.values()))
         user = issuer(node)
         await first.close()
-        await _put(user, data)
-        clock.now_s += 3 * 600 + 1  # beyond what the first one's answer is good for, and longer than it is waited for
+        await put(user, data)
+        at["s"] += 3 * 600 + 1  # beyond what the first one's answer is good for, and longer than it is waited for
         node.announce()
         await until(lambda: node.links[second.address].is_online)
-        await node.hander.round()
-        assert (len(first.leaves), len(second.leaves)) == (0, 1)
+        await second.until(lambda: bool(second.leaves))  # the welcome has receipts handed in
+        assert not first.leaves
         await user.caller.close()
 
 
@@ -266,6 +269,44 @@ async def test_figures_of_a_meta_node_are_bounded_before_they_are_used(tmp_path:
             assert next(iter(node.links.values())).next_s == 600
 
 
+async def test_a_disk_that_is_full_ends_no_running_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Home(tmp_path / "home").make(settings())
+    Home(tmp_path / "home").begin_run(NOW_S)  # and never ended
+    is_full = True
+    real = Home.remember
+
+    def remember(self: Home, **changes: Any) -> Any:
+        if is_full:
+            raise HomeError("state.json cannot be written (No space left on device)")
+        return real(self, **changes)
+
+    async with meta_nodes() as [meta], running(tmp_path / "home") as node:
+        assert node.state.was_killed
+        monkeypatch.setattr(Home, "remember", remember)
+        node._link(MetaNode(meta.address, meta.host, meta.port))
+        await _until_online(node)
+        assert [one.was_killed for one in meta.hellos] == [True]
+        await node.set_maintenance(600)
+        assert (meta.hellos[-1].was_killed, meta.hellos[-1].maintenance_until_s) == (False, NOW_S + 600)
+        assert any("is not on disk" in one for one in node.problems())
+        assert Home(tmp_path / "home").state().was_killed
+        is_full = False
+        node.announce()
+        await until(lambda: not Home(tmp_path / "home").state().was_killed)
+        assert Home(tmp_path / "home").state().maintenance_until_s == NOW_S + 600
+        assert not any("is not on disk" in one for one in node.problems())
+
+
+async def test_a_meta_node_that_is_learned_while_maintenance_is_announced_does_no_harm(tmp_path: Path) -> None:
+    async with meta_nodes(2) as [first, second], running(tmp_path / "home", first, authority=Metas((1, 2))) as node:
+        await _until_online(node)
+        assert second.server is not None
+        first.welcome["metas"] = [{"p2p_key": second.server.node.identity.public_key, "endpoint": f"{second.host}:{second.port}"}]
+        told = await node.set_maintenance(60)
+        assert [one["was_told"] for one in told] == [True]
+        assert len(node.links) == 2
+
+
 async def test_a_part_that_fails_is_told(tmp_path: Path) -> None:
     async def broken() -> None:
         raise ValueError("a defect")
@@ -276,7 +317,7 @@ async def test_a_part_that_fails_is_told(tmp_path: Path) -> None:
             await asyncio.wait_for(asyncio.shield(node.failed), 10)
 
 
-async def _put(user: Issuer, data: bytes) -> None:
+async def put(user: Issuer, data: bytes) -> None:
     await put_share(user.session, user.for_share(user.nodes[0], lone(data).share_root, len(data)), lone(data), data)
 
 

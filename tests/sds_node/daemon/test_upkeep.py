@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,6 +89,18 @@ async def test_a_full_disk_is_told_once_and_again_when_there_is_room(kept: Kept,
 async def test_settled_receipts_are_forgotten_in_time(kept: Kept) -> None:
     await kept.upkeep.compact()
     assert kept.upkeep.count["forgotten"] == 0
+
+
+async def test_what_one_loop_cannot_do_is_not_hidden_by_another(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def tidy() -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(kept.upkeep, "tidy", tidy)
+    task = asyncio.create_task(kept.upkeep.run())
+    await asyncio.sleep(0.2)
+    assert list(kept.upkeep.problems) == ["tidy"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 class Wallet:

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,69 @@ def test_the_last_receipt_of_an_expired_serial_is_ready_for_settlement_and_no_ot
         (leaf,) = log.pending(EXPIRED_S)
         assert leaf.noz == 700
         assert leaves.fault(leaf, CHAIN_ID, Chain().ledger_key) is None
+
+
+def test_receipts_are_kept_while_the_disk_refuses_and_written_when_it_works_again(tmp_path: Path) -> None:
+    with open_receipts(tmp_path / "receipts", window_s=0.05) as log:
+        accept(log, 1)
+        accept(log, 2)
+
+        def fails(database: sqlite3.Connection) -> None:
+            log._write_noted(database)
+            raise sqlite3.OperationalError("database or disk is full")
+
+        log.note(serial(1), receipt(1, 700))
+        with pytest.raises(ReceiptsUnusable, match="has room"):
+            log._do(fails, is_durable=True).result()
+        final = log.finish(serial(2), receipt(2, 300, is_final=True))
+        final.result()
+        entry = log.find(serial(1)).result()
+        assert entry is not None
+        assert entry.receipt.bytes_acked == 700  # type: ignore[union-attr]
+        assert pending(log, EXPIRED_S) == [1, 2]
+    with open_receipts(tmp_path / "receipts") as log:
+        assert pending(log, EXPIRED_S) == [1, 2]
+
+
+def test_a_final_receipt_that_is_not_written_leaves_the_one_before_it(tmp_path: Path) -> None:
+    with open_receipts(tmp_path / "receipts", window_s=30) as log:
+        accept(log, 1)
+        log.note(serial(1), receipt(1, 700))
+
+        def fails(database: sqlite3.Connection) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        # One batch: the thread is held until all three are in the queue.
+        started, held = threading.Event(), threading.Event()
+
+        def holds(database: sqlite3.Connection) -> None:
+            started.set()
+            held.wait()
+
+        log._do(holds)
+        started.wait()
+        final = log.finish(serial(1), receipt(1, 900, 2, is_final=True))
+        failing = log._do(fails)
+        held.set()
+        assert isinstance(failing.exception(), ReceiptsUnusable)
+        assert isinstance(final.exception(), ReceiptsUnusable)
+        assert pending(log, EXPIRED_S) == [1]
+        (leaf,) = log.pending(EXPIRED_S)
+        assert leaf.noz == 700
+
+
+def test_work_that_is_refused_takes_no_receipt_along(tmp_path: Path) -> None:
+    with open_receipts(tmp_path / "receipts", window_s=30) as log:
+        accept(log, 1)
+        log.note(serial(1), receipt(1, 700))
+
+        def refused(database: sqlite3.Connection) -> None:
+            log._write_noted(database)
+            raise UnknownSerial("no such serial")
+
+        with pytest.raises(UnknownSerial):
+            log._do(refused).result()
+        assert pending(log, EXPIRED_S) == [1]
 
 
 def test_a_serial_is_accepted_once_over_restarts_too(tmp_path: Path) -> None:

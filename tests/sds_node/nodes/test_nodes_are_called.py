@@ -11,6 +11,8 @@ import pytest
 
 from chain.codec.canonical import encode
 from sds_node import asking
+from sds_node.meta.books import books
+from sds_node.meta.books.books import BooksError
 from sds_node.meta.nodes.calls import NodeCalls
 from sds_node.meta.nodes.hello import Hellos
 from sds_node.wire.connection import Connection
@@ -19,7 +21,7 @@ from sds_node.wire.identity import Identity
 from sds_node.wire.node import Node, Server
 from sds_node.wire.peer import Direct, Peer
 from sds_node.wire.stream import Stream
-from tests.sds_node.books.world import CHAIN_ID, World, node_key, until, world
+from tests.sds_node.books.world import CHAIN_ID, World, node_key, owner, until, world
 
 pytestmark = pytest.mark.asyncio
 
@@ -123,6 +125,97 @@ async def test_what_a_node_refuses_is_told_again_and_what_it_cannot_read_is_not(
         await one.tell_later(1, "share.confirm", b"garbage")
         await until(lambda: _nothing_waits(made))
         assert told.bodies == [b"first", b"second"]
+
+
+async def test_whether_a_node_answers_is_tried_where_users_are_sent(tmp_path: Path) -> None:
+    async with calls(tmp_path) as (made, one, told):
+        assert not await one.answers(1), "nothing is known of it"
+        told.node.handlers["node.status"] = told.take
+        server = Server(told.node)
+        _, port = await server.listen()
+        await told.hello(made, f":{port}")
+        assert await one.answers(1)
+        told.refusal = Refused(1_009, "no")
+        assert await one.answers(1), "a refusal is an answer"
+        await server.close()
+        await told.hello(made, f":{port}")
+        assert made.wire.connections_of(told.node.address)
+        assert not await one.answers(1), "its own connection helps no user"
+
+
+async def test_three_wallets_do_not_take_out_a_node_that_answers(tmp_path: Path) -> None:
+    async with calls(tmp_path) as (made, _, told):
+        told.node.handlers["node.status"] = told.take
+        server = Server(told.node)
+        _, port = await server.listen()
+        await told.hello(made, f":{port}")
+        for number in (70, 71, 72):
+            made.registry.failed(1, "it does not answer", owner(number))
+        assert made.registry._tries
+        await asyncio.gather(*made.registry._tries)
+        assert [one.number for one in made.registry.candidates()] == [1]
+        await server.close()
+        for number in (70, 71, 72):
+            made.clock.now_s += 5
+            await told.hello(made, f":{port}")
+            made.registry.failed(1, "it does not answer", owner(number))
+        made.clock.now_s += 61
+        await told.hello(made, f":{port}")
+        made.registry.failed(1, "it does not answer", owner(73))
+        await asyncio.gather(*made.registry._tries)
+        assert not made.registry.candidates()
+        await made.registry.close()
+
+
+async def test_a_node_that_takes_no_messages_gets_no_shares_until_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(books, "MAX_TELLS_OF_A_NODE", 3)
+    async with calls(tmp_path) as (made, one, told):
+        told.refusal = Refused(1_009, "not now")
+        await told.hello(made)
+        assert made.registry.why_not(1) == ""
+        for _ in range(3):
+            await one.tell_later(1, "share.confirm", b"x")
+        for _ in range(5):
+            with pytest.raises(BooksError):
+                await one.tell_later(1, "share.confirm", b"one too many")
+        assert "does not take" in made.registry.why_not(1)
+        assert not made.registry.candidates()
+        seen = made.registry.seen_of(1)
+        assert seen is not None
+        assert seen.score_change == -100, "once, not for each message"
+        told.refusal = None
+        await told.hello(made)
+        await heard(told, 3)
+        await until(lambda: made.registry.why_not(1) == "")
+        assert [one.number for one in made.registry.candidates()] == [1]
+
+
+async def test_books_that_cannot_be_read_at_the_start_end_nothing(tmp_path: Path) -> None:
+    async with calls(tmp_path) as (_, one, _told):
+        await one.tell_later(1, "share.confirm", b"kept")
+    async with world(tmp_path) as made:
+        hellos = Hellos(made.registry, made.books, made.wire, made.clock)
+        made.wire.handlers.update(hellos.handlers())
+        one, told = NodeCalls(made.wire, made.registry, made.books, made.clock), Told()
+        read, failures = made.books.nodes_to_tell, 2
+
+        async def nodes_to_tell() -> dict[int, int]:
+            nonlocal failures
+            failures -= 1
+            if failures >= 0:
+                raise BooksError("the disk is full")
+            return await read()
+
+        made.books.nodes_to_tell = nodes_to_tell  # type: ignore[method-assign]
+        task = asyncio.create_task(one.run(0.01))
+        await told.hello(made)
+        await heard(told, 1)
+        assert (told.bodies, task.done()) == ([b"kept"], False)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await one.close()
+        await hellos.close()
+        await told.node.close()
 
 
 async def test_what_waits_outlives_the_process(tmp_path: Path) -> None:

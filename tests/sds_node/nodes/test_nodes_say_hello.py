@@ -13,7 +13,7 @@ import pytest
 
 from chain.codec.canonical import encode
 from sds_node import asking
-from sds_node.meta.nodes.hello import BadEndpoint, Hellos, endpoint_of
+from sds_node.meta.nodes.hello import MOST_BEGUN, BadEndpoint, Hellos, endpoint_of, may_dial
 from sds_node.meta.nodes.maintenance import allowed_until_s, used_s
 from sds_node.meta.nodes.registry import Registry, prefix_of
 from sds_node.meta.nodes.statuses import Statuses
@@ -22,7 +22,7 @@ from sds_node.wire.errors import BadRequest, Refused
 from sds_node.wire.identity import Identity
 from sds_node.wire.node import Node, Server
 from sds_node.wire.peer import Peer
-from tests.sds_node.books.world import CHAIN_ID, DAY_S, WEI, World, message, node_key, observed_node, owner, session_key, until, world
+from tests.sds_node.books.world import CHAIN_ID, DAY_S, WEI, Clock, World, message, node_key, observed_node, owner, session_key, until, world
 
 pytestmark = pytest.mark.asyncio
 ROOM = 10**9
@@ -216,22 +216,173 @@ async def test_hostile_hellos_are_refused_and_change_nothing(tmp_path: Path) -> 
         assert one.registry.candidates()[0].free_bytes == 2 * ROOM
 
 
-async def test_several_wallets_take_a_node_out_for_a_time_and_one_liar_does_not(tmp_path: Path) -> None:
+async def test_several_wallets_have_a_node_tried_and_only_a_failed_try_takes_it_out(tmp_path: Path) -> None:
     async with meta(tmp_path) as one:
         await one.hello(1)
-        for _ in range(100):
-            one.registry.failed(1, "it does not answer", owner(70))
-        one.world.clock.now_s += 2
-        assert one.registry.candidates()
-        one.registry.failed(1, "it does not answer", owner(71))
-        one.registry.failed(1, "it does not answer", owner(72))
+        tried: list[int] = []
+        has_answered = True
+
+        async def attempt(number: int) -> bool:
+            tried.append(number)
+            return has_answered
+
+        one.registry.attempt = attempt
+
+        async def complain(*wallets: int) -> None:
+            for number in wallets:
+                one.registry.failed(1, "it does not answer", owner(number))
+            await asyncio.gather(*one.registry._tries)
+
+        await complain(*[70] * 100)
+        assert not tried, "one wallet alone is nobody"
+        await complain(71, 72)
+        assert tried == [1]
+        assert one.registry.candidates(), "three wallets with a little noz each take no honest node out"
+        await complain(70, 71, 72, 73)
+        assert tried == [1], "it was tried a moment ago"
+        one.world.clock.now_s += 61
+        has_answered = False
+        await complain(74)
         await one.hello(1)
+        assert tried == [1, 1]
         assert not one.registry.candidates()
         assert "several users" in one.registry.why_not(1)
         one.world.clock.now_s += 301
         await one.hello(1)
         assert one.registry.candidates()
         one.registry.failed(99, "no such node", owner(1))
+
+
+async def test_nodes_at_one_address_are_one_network_wherever_they_call_from(tmp_path: Path) -> None:
+    async with meta(tmp_path) as one:
+        servers = []
+        for number in (1, 2, 3):
+            servers.append(Server(Node(Identity(bytes(node_key(number))), CHAIN_ID)))
+            host, port = await servers[-1].listen("127.9.0.1")
+            await one.hello(number, endpoint=f"{host}:{port}", host=f"127.{50 + number}.0.1")
+            await one.settled()
+            assert one.registry.why_not(number) == ""
+            await one.hello(number, endpoint=f"{host}:{port}", host=f"127.{50 + number}.0.1")
+        assert {candidate.prefix for candidate in one.registry.candidates()} == {bytes([127, 9, 0])}
+        assert one.registry.count() == 1
+        for server in servers:
+            await server.close()
+
+
+async def test_on_a_nodes_word_one_place_a_minute_is_dialed(tmp_path: Path) -> None:
+    async with meta(tmp_path) as one:
+        dialed: list[str] = []
+
+        async def probe(host: str, port: int, address: bytes, seen_host: str) -> str:
+            dialed.append(host)
+            return ""
+
+        one.hellos._probe = probe
+        for number in range(30):
+            await one.hello(1, endpoint=f"127.9.0.{number + 1}:22")
+            await one.settled()
+        assert dialed == ["127.9.0.1"]
+        assert len(one.hellos._probed) == 1
+        one.world.clock.now_s += 61
+        await one.hello(1, endpoint="127.9.0.1:22")
+        await one.settled()
+        assert len(dialed) == 1, "what did not answer is left alone for longer"
+        await one.hello(1, endpoint="127.9.0.2:22")
+        await one.settled()
+        assert dialed == ["127.9.0.1", "127.9.0.2"]
+
+
+async def test_black_holes_of_one_node_keep_no_other_from_being_dialed(tmp_path: Path) -> None:
+    async with meta(tmp_path) as one:
+        never = asyncio.Event()
+        dialed: list[int] = []
+
+        async def probe(host: str, port: int, address: bytes, seen_host: str) -> str:
+            dialed.append(port)
+            await never.wait()
+            return ""
+
+        one.hellos._probe = probe
+        for port in range(1, 101):
+            await one.hello(1, endpoint=f"127.9.0.1:{port}")
+        await one.hello(2, endpoint="127.9.0.2:500")
+        await until(lambda: len(dialed) == 2)
+        assert dialed == [1, 500]
+
+
+@pytest.mark.parametrize(
+    ("host", "seen_host", "may"),
+    [
+        ("10.0.0.5", "198.51.100.7", False),
+        ("10.0.0.5", "192.168.1.2", False),
+        ("10.0.0.5", "10.9.9.9", True),
+        ("127.0.0.1", "198.51.100.7", False),
+        ("127.9.0.1", "127.1.0.1", True),
+        ("169.254.169.254", "10.0.0.1", False),
+        ("::ffff:10.0.0.5", "198.51.100.7", False),
+        ("::1", "2001:4860:4860::8888", False),
+        ("fd00::1", "fd00::2", True),
+        ("8.8.8.8", "", True),
+        ("10.0.0.5", "", False),
+        ("0.0.0.0", "127.0.0.1", False),
+        ("224.0.0.1", "127.0.0.1", False),
+        ("a name", "127.0.0.1", False),
+    ],
+)
+async def test_private_addresses_are_dialed_for_who_is_seen_in_the_same_network(host: str, seen_host: str, may: bool) -> None:
+    assert may_dial(host, seen_host) is may
+
+
+async def test_a_wall_clock_that_jumps_costs_nodes_nothing(tmp_path: Path) -> None:
+    async with meta(tmp_path) as one:
+        monotonic = Clock()
+        one.registry.monotonic = monotonic
+        for number in (1, 2, 3):
+            await one.hello(number)
+        await one.statuses.tell()
+        assert one.registry.count() == 3
+        one.world.clock.now_s += DAY_S
+        await one.statuses.tell()
+        assert [(await one.row(number)).score for number in (1, 2, 3)] == [5_000] * 3, "neither lost for a silence nor gained for a day"
+        assert one.registry.count() == 3
+        monotonic.now_s += 16
+        await one.statuses.tell()
+        assert [(await one.row(number)).score for number in (1, 2, 3)] == [4_900] * 3
+        assert one.registry.count() == 0
+
+
+async def test_a_node_that_changes_all_the_time_fills_no_log(tmp_path: Path) -> None:
+    async with meta(tmp_path) as one:
+        await one.hello(1)
+        await one.statuses.tell()
+        before = one.world.ledger.head.sequence
+        for number in range(20):
+            await one.hello(1, endpoint=f":{8_000 + number}")
+            await one.statuses.tell(with_space=False)
+        assert one.world.ledger.head.sequence - before <= 3
+        one.world.clock.now_s += 61
+        await one.hello(1, endpoint=":8019")
+        await one.statuses.tell(with_space=False)
+        assert (await one.row(1)).endpoint == "127.1.0.1:8019", "what is so in the end is told"
+
+
+async def test_maintenance_on_and_off_leaves_few_rows_and_does_not_go_on_for_ever(tmp_path: Path) -> None:
+    async with meta(tmp_path) as one:
+        for _ in range(50):
+            await one.hello(1, maintenance_until_s=int(one.world.clock()) + 100)
+            await one.hello(1)
+            one.world.clock.now_s += 1
+        assert len(await one.world.books.maintenance(1)) == 1
+        for _ in range(20):
+            one.world.clock.now_s += 600
+            await one.hello(1, maintenance_until_s=int(one.world.clock()) + 100)
+            await one.hello(1)
+        assert len(await one.world.books.maintenance(1)) <= MOST_BEGUN
+        assert "maintenance" in (await one.hello(1, maintenance_until_s=int(one.world.clock()) + 100)).why_not_eligible
+        assert not one.registry.is_online(await one.row(1))
+        assert (await one.hello(1)).why_not_eligible == ""
+        one.world.clock.now_s += DAY_S
+        assert "in maintenance until" in (await one.hello(1, maintenance_until_s=int(one.world.clock()) + 100)).why_not_eligible
 
 
 async def test_the_ledger_is_told_what_changed_and_nothing_else(tmp_path: Path) -> None:
@@ -315,6 +466,8 @@ async def test_the_loop_tells_changes_soon(tmp_path: Path) -> None:
         try:
             await one.hello(1)
             await until(lambda: _is_online(one))
+            row = await one.row(1)
+            assert (row.is_online, row.endpoint) == (True, "127.1.0.1:9000")
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

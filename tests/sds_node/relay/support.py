@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -24,12 +24,12 @@ from sds_node.meta.ledger.engine import Ledger
 from sds_node.meta.operations import Proposer
 from sds_node.meta.relay import founding, observer, reporter
 from sds_node.meta.relay.observer import Observer
-from sds_node.meta.relay.reporter import EpochData, Reporter
+from sds_node.meta.relay.reporter import EpochData, Reporter, UnevenBooks
 from sds_node.meta.rules.apply import rules
 from sds_node.meta.rules.invariants import check
 from sds_node.meta.rules.tables import NODE, STATE, WALLET, Node, State
 from sds_node.value_chain import Sender, ValueChain
-from tests.sds_node.value_chain.support import CHAIN_ID, Chain
+from tests.sds_node.value_chain.support import CHAIN_ID, STOS, Chain, prepay_of
 
 ROOT = sha256(b"a root that nobody asks for").digest()
 SESSION = b"\x32" * 32
@@ -41,10 +41,11 @@ def message(name: str, /, **fields: Any) -> Any:
 
 @dataclass
 class PaperBooks:
-    """Books that believe every line, and remember what they were told. ``refusals``: how often they do not."""
+    """Books that believe every line, and remember what they were told. ``refusals``: how often they do not; ``lost``: wallets of which receipts are gone."""
 
     refusals: int = 0
     root: bytes = ROOT
+    lost: frozenset[bytes] = frozenset()
     asked: list[int] = field(default_factory=list)
     told: list[tuple[str, int]] = field(default_factory=list)
 
@@ -53,6 +54,9 @@ class PaperBooks:
         if self.refusals:
             self.refusals -= 1
             raise BooksError("line 1 has 5 noz, its leaves 4")
+        uneven = sorted(self.lost & {line.wallet for line in lines})
+        if uneven:
+            raise UnevenBooks("receipts are lost", uneven)
         return EpochData(self.root if lines else EMPTY_ROOT, len(lines), *[EMPTY_ROOT] * 5, data_ref="sha256:" + "00" * 32)
 
     async def reported(self, number: int) -> None:
@@ -117,8 +121,9 @@ class MetaSide:
         """Every invariant of the ledger."""
         await self.rows(check)
 
-    async def earn(self, name: str, beneficiary: bytes, noz: int) -> None:
-        """A wallet's lease of so many noz, all of which a window gives to a beneficiary."""
+    async def earn(self, name: str, earned: Mapping[bytes, int]) -> None:
+        """A wallet's lease, of which a window gives so many noz to beneficiaries."""
+        noz = sum(earned.values())
         key, now_s, wallet = self.net.key(name), int(time.time()), self.net.wallet(name)
         body = encode(
             SessionGrant(
@@ -132,7 +137,7 @@ class MetaSide:
         window = message(
             "Window", number=1, receipts_root=ROOT, receipts_count=1, batch_hash=ROOT,
             leases=[message("LeaseDebit", lease_id=taken.result, noz=noz)],
-            credits=[message("Credit", beneficiary=beneficiary, fund=1, traffic_class=1, noz=noz)],
+            credits=[message("Credit", beneficiary=to, fund=1, traffic_class=1, noz=given) for to, given in sorted(earned.items())],
         )  # fmt: skip
         await self.proposer.propose("window", window)
 
@@ -140,9 +145,11 @@ class MetaSide:
 @contextlib.asynccontextmanager
 async def meta_side(net: Chain, folder: Path, name: str = "ledger") -> AsyncIterator[MetaSide]:
     """A ledger in ``folder``, opened again if it is there."""
-    with Ledger.open(f"sqlite:///{folder}/{name}.db", rules(CHAIN_ID), CHAIN_ID) as ledger:
+    clock: list[Callable[[], float]] = [time.time]
+    with Ledger.open(f"sqlite:///{folder}/{name}.db", rules(CHAIN_ID), CHAIN_ID, now_ms=lambda: int(clock[0]() * 1_000)) as ledger:
         async with ValueChain(net.rpc) as chain:
             side = MetaSide(net, chain, ledger, None)  # type: ignore[arg-type]
+            clock[0] = side.clock
             side.proposer = Proposer(ledger, CHAIN_ID, net.meta.address, side.key, side.clock)
             await side.proposer.start()
             yield side
@@ -171,3 +178,10 @@ async def until(holds: Callable[[], Awaitable[Any]], timeout_s: float = 40) -> A
             if found:
                 return found
             await asyncio.sleep(0.05)
+
+
+async def prepay(side: MetaSide, wallet: bytes, amount_wei: int = STOS) -> tuple[int, int]:
+    """(noz bought, height)."""
+    sent = await Sender(side.chain, side.net.key("alice")).send([prepay_of(side.net.key("alice"), wallet, amount_wei)])
+    (event,) = [one for one in sent.events if one.kind == "stratos.sds.v1.EventPrePay"]
+    return int(event.text("purchased_noz")), sent.height

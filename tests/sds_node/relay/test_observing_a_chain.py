@@ -15,12 +15,12 @@ from chain.reports import draft, draft_of
 from sds_node.meta.operations import LedgerRefused
 from sds_node.meta.relay import founding
 from sds_node.meta.relay.observer import NotFounded, Observer
-from sds_node.meta.relay.reading import ChainReads, ObservingError
+from sds_node.meta.relay.reading import ChainReads, NotTold, ObservingError
 from sds_node.meta.rules.invariants import gap_noz
 from sds_node.meta.rules.tables import ACTIVE, EPOCH_LINE, GONE, LEAVING, META, SUSPENDED
 from sds_node.meta.rules.wire import Observation, sign_observation
 from sds_node.value_chain import Sender, views
-from tests.sds_node.relay.support import CHAIN_ID, ROOT, MetaSide, message, meta_side, running, until
+from tests.sds_node.relay.support import CHAIN_ID, ROOT, MetaSide, message, meta_side, prepay, running, until
 from tests.sds_node.value_chain.support import STOS, Chain, effective_of, network_key, prepay_of, resource_node_of
 from tests.sds_node.value_chain.support import running as chain_running
 
@@ -30,13 +30,6 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     times = {"register__unbonding_threashold_time": "1s", "register__unbonding_completion_time": "3s"}
     with chain_running(tmp_path_factory.mktemp("net"), pot__epoch_duration_s="2", **times) as chain:
         yield chain
-
-
-async def prepay(side: MetaSide, wallet: bytes, amount_wei: int = STOS) -> tuple[int, int]:
-    """(noz bought, height)."""
-    sent = await Sender(side.chain, side.net.key("alice")).send([prepay_of(side.net.key("alice"), wallet, amount_wei)])
-    (event,) = [one for one in sent.events if one.kind == "stratos.sds.v1.EventPrePay"]
-    return int(event.text("purchased_noz")), sent.height
 
 
 def test_ozone_bought_before_and_after_the_founding_is_the_wallets(net: Chain, tmp_path: Path) -> None:
@@ -142,6 +135,9 @@ def test_a_stopped_observer_goes_on_where_the_ledger_is_and_counts_nothing_twice
                     bought += (await prepay(side, wallet))[0]
         async with meta_side(net, tmp_path) as side, running(side.observer()):
             await until(lambda: _is(side.paid_noz(wallet), bought))
+            height = await side.chain.committed_height() + 2
+            await until(lambda: _true_ledger_height(side, height))
+            assert await side.paid_noz(wallet) == bought
             await side.checked()
 
     asyncio.run(go())
@@ -160,11 +156,18 @@ def test_a_chain_that_is_away_for_a_while_is_observed_without_a_gap(net: Chain, 
                 assert not observer.is_ready
                 await asyncio.to_thread(net.start)
                 side.late_s = 0
-                noz, _ = await prepay(side, wallet)
+                noz, height = await prepay(side, wallet)
                 await until(lambda: _is(side.paid_noz(wallet), noz))
+                await until(lambda: _true(observer.is_ready))
+            assert (await side.state()).height >= height
+            assert observer.problem == ""
             await side.checked()
 
     asyncio.run(go())
+
+
+async def _true_ledger_height(side: MetaSide, height: int) -> bool:
+    return (await side.state()).height >= height
 
 
 async def _true(value: bool) -> bool:
@@ -361,7 +364,7 @@ def test_lines_that_are_not_under_the_root_are_said_to_be_wrong(net: Chain, tmp_
             await until(lambda: _true_height(side, last.height + 1))
             with pytest.raises(ObservingError, match="cannot be read"):
                 await reads.report_lines(last.epoch, kept.lines_root, last.height + 1)
-            with pytest.raises(ObservingError, match="does not tell its state"):
+            with pytest.raises(NotTold, match="does not tell its state"):
                 await reads.ledger_params(10**9)
 
     asyncio.run(go())

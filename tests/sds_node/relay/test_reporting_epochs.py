@@ -13,6 +13,8 @@ from chain.codec.registry import message_class
 from chain.crypto import address as bech32
 from chain.metakeys import MetaKeys
 from chain.reports import Draft
+from sds_node.meta.books.books import BooksError
+from sds_node.meta.ledger.errors import Busy, Unavailable
 from sds_node.meta.relay.reporter import LEAST_PAUSE_S, Reporter, Unequal
 from sds_node.meta.rules.tables import EARNED, EPOCH, EPOCH_LINE, REPORTED
 from sds_node.value_chain import ChainUnavailable, Sender, TxRefused, TxResult, views
@@ -33,8 +35,8 @@ async def founded(side: MetaSide) -> int:
     return (await side.state()).reported_epoch
 
 
-async def with_traffic(side: MetaSide, noz: int) -> None:
-    """Alice buys ozone, and so many noz of it are earned by bob. An observer has to run."""
+async def with_traffic(side: MetaSide, noz: int, **others: int) -> None:
+    """Alice buys ozone, and so many noz of it are earned by bob, and by others. An observer has to run."""
     alice = side.net.key("alice")
     await Sender(side.chain, alice).send([prepay_of(alice, side.net.wallet("alice"), 10 * STOS)])
 
@@ -42,7 +44,7 @@ async def with_traffic(side: MetaSide, noz: int) -> None:
         return await side.paid_noz(side.net.wallet("alice")) > 2 * noz
 
     await until(has_enough)
-    await side.earn("alice", side.net.wallet("bob"), noz)
+    await side.earn("alice", {side.net.wallet("bob"): noz, **{side.net.wallet(name): more for name, more in others.items()}})
 
 
 async def reported(side: MetaSide, number: int) -> Any:
@@ -124,6 +126,60 @@ def test_books_that_do_not_add_up_report_nothing_until_the_epochs_length_is_over
                 await step_until(reporter, 1)
                 await reported(side, before + 1)
                 assert reporter.last_problem == ""
+
+    asyncio.run(go())
+
+
+def test_an_epoch_is_reported_without_wallets_whose_receipts_are_lost(net: Chain, tmp_path: Path) -> None:
+    async def go() -> None:
+        async with meta_side(net, tmp_path) as side:
+            before, books = await founded(side), PaperBooks(lost=frozenset([net.wallet("bob")]))
+            reporter = side.reporter(books)
+            async with running(side.observer()):
+                await with_traffic(side, 10**9, carol=500)
+
+                async def is_refused() -> bool:
+                    await reporter.step()
+                    return bool(reporter.problems())
+
+                await until(is_refused)
+                side.late_s = LEAST_PAUSE_S + 1
+                await step_until(reporter, 1)
+                row = await reported(side, before + 1)
+                assert row.noz == 500
+                # The next one is closed without it at once, and it keeps what it earned.
+                asked = len(books.asked)
+                await step_until(reporter, 2)
+                await reported(side, before + 2)
+                assert books.asked[asked:] == [before + 2]
+            assert {row.wallet: row.noz for row in await side.rows(lambda view: view.scan(EARNED, limit=10))} == {net.wallet("bob"): 10**9}
+            assert reporter.last_problem == ""
+            (problem,) = reporter.problems()
+            assert bech32.encode(net.wallet("bob")) in problem
+            assert f"since epoch {before + 1}" in problem
+            await side.checked()
+
+    asyncio.run(go())
+
+
+def test_books_and_ledgers_that_fail_do_not_end_the_reporter(net: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def go() -> None:
+        monkeypatch.setattr("sds_node.meta.relay.reporter.LONGEST_LOOK_S", 0.01)
+        async with meta_side(net, tmp_path) as side:
+            before = await founded(side)
+            failures: list[Exception] = [BooksError("the disk is full"), Unavailable("the database is away"), Busy("1000 questions wait")]
+
+            class Failing(PaperBooks):
+                async def reported(self, number: int) -> None:
+                    if failures:
+                        raise failures.pop()
+                    await super().reported(number)
+
+            books = Failing()
+            async with running(side.observer(), side.reporter(books)):
+                await reported(side, before + 2)
+            assert not failures
+            assert ("reported", before + 1) in books.told
 
     asyncio.run(go())
 

@@ -149,10 +149,58 @@ def test_what_was_reported_beyond_what_was_earned_is_kept_as_shortfall(world: Wo
     assert (earned(world), world.state.shortfall_noz, gap_noz(world.core.tables)) == ({}, 3, -3)
 
 
-def test_a_report_beyond_all_that_was_sold_is_refused(world: World) -> None:
-    made = report(world, lines=[Line(owner(1), 1, 1, 10**12 + 1)])
-    world.refused(refusals.TOO_MUCH, "observe", world.signed(world.observation(made)))
-    world.refused(refusals.TOO_MUCH, "observe", world.signed(world.observation(report(world, lines=[Line(owner(1), 1, 2, 1)]))))
+def test_a_report_beyond_all_that_was_sold_is_observed_and_leaves_nothing_owed(world: World) -> None:
+    world.observe(granted(1, 30, world.time_ms // 1_000 + 86_400))
+    earn(world, owner1=5)
+    world.observe(report(world, lines=[Line(owner(1), 1, 1, 10**12 + 7), Line(owner(1), 1, 2, 31)]))
+    assert earned(world) == {}
+    # What the wallet and its lease still have is beyond what the chain owes.
+    assert (world.state.owed_noz, world.state.promo_owed_noz) == (0, 0)
+    assert (world.state.shortfall_noz, world.state.promo_shortfall_noz) == (10**12 - 5 + 30, 30)
+    world.observe(event(voided=message("VoidedEpoch", epoch=1)))
+    assert [(row.fund, row.noz) for row in walk(world.core.tables, EARNED)] == [(1, 10**12 + 7), (2, 31)]
+    assert world.state.owed_noz == 10**12 + 7 + 31
+
+
+def test_epochs_without_a_length_may_be_reported_with_gaps(world: World) -> None:
+    world.observe(event(params=message("LedgerParams", **PARAMS | {"epoch_duration_s": 0})))
+    earn(world, owner1=5, owner2=7)
+    world.ok("close_epoch", close())
+    world.observe(report(world, 4, lines=[Line(owner(1), 1, 1, 5)]))
+    assert (world.state.reported_epoch, earned(world)) == (4, {owner(2): 7})
+    assert world.core.tables.get(EPOCH, (1,)) is None
+    assert [row.epoch for row in walk(world.core.tables, EPOCH_LINE)] == [4]
+    world.refused(refusals.WRONG_EPOCH, "observe", world.signed(world.observation(report(world, 4, lines=[Line(owner(1), 1, 1, 5)]))))
+    world.ok("close_epoch", close(5))
+    world.observe(report(world, 5))
+    assert (world.state.reported_epoch, earned(world)) == (5, {})
+
+
+def test_an_epoch_is_closed_again_without_wallets_whose_receipts_are_lost(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(epochs, "MAX_REPORT_WALLETS", 2)
+    for number in (1, 2, 3, 4):
+        earn(world, **{f"owner{number}": 10})
+        world.wait(1_000)
+    world.ok("close_epoch", close())
+    assert {row.wallet for row in walk(world.core.tables, EPOCH_LINE)} == {owner(1), owner(2)}
+    world.wait(600_000)
+    world.ok("close_epoch", message("CloseEpoch", epoch=1, without=sorted([owner(1), owner(3), owner(9)])))
+    assert {row.wallet for row in walk(world.core.tables, EPOCH_LINE)} == {owner(2), owner(4)}
+    assert epoch(world).noz == 20
+    world.observe(report(world))
+    assert earned(world) == {owner(1): 10, owner(3): 10}
+    world.wait(600_000)
+    world.ok("close_epoch", close(2))
+    world.observe(report(world, 2))
+    assert earned(world) == {}
+
+
+def test_wallets_that_an_epoch_is_closed_without_are_a_bounded_ordered_list(world: World) -> None:
+    many = sorted({owner(number) for number in range(1_001)})
+    two = sorted([owner(1), owner(2)])
+    for without in (many, two[::-1], [owner(1), owner(1)], [b"x"], [b""]):
+        world.refused(refusals.BAD_FORM, "close_epoch", message("CloseEpoch", epoch=1, without=without))
+    world.ok("close_epoch", message("CloseEpoch", epoch=1, without=many[:1_000]))
 
 
 def test_a_void_epoch_puts_its_volumes_back_and_they_are_reported_again(world: World) -> None:
@@ -201,7 +249,8 @@ def test_reports_of_another_form_are_refused(world: World) -> None:
     world.ok("close_epoch", close())
     line = Line(owner(1), 1, 1, 5)
     for code, made in [
-        (refusals.WRONG_EPOCH, report(world, epoch=2)),
+        (refusals.WRONG_EPOCH, report(world, epoch=0)),
+        (refusals.BAD_FORM, report(world, epoch=(1 << 63) - 1)),
         (refusals.BAD_FORM, report(world, reference="x" * 129)),
         (refusals.BAD_FORM, report(world, reference="a\nb")),
         (refusals.BAD_FORM, report(world, lines_root=b"x")),

@@ -7,7 +7,7 @@ from chain.crypto.keys import PrivateKey
 from sds_node.meta.rules import refusals
 from sds_node.meta.rules.asking import sequence_text
 from sds_node.meta.rules.leases import MAX_OPEN_LEASES
-from sds_node.meta.rules.tables import LEASE, USED
+from sds_node.meta.rules.tables import LEASE, USED, WALLET
 from sds_node.meta.rules.wire import ORDER_DOMAIN
 from sds_node.requests import Action
 from tests.sds_node.rules.support import DAY_MS, HASH, HOUR_MS, OTHER_HASH, Make, World, granted, message, record, wallet, wallet_key
@@ -254,4 +254,8 @@ def test_a_wallet_with_the_sdks_kind_of_key_orders_too(world: World) -> None:
     # Its digest is Keccak's too, as the original's clients sign.
     signing = PrivateKey(b"\x07" * 32, "eth_secp256k1")
     order["signature"] = signing.sign(ORDER_DOMAIN + b"\x00" + order["body"])
-    world.ok("wallet_order", order)
+    assert world.ok("wallet_order", order) == b""
+    row = world.core.tables.get(WALLET, (key.public_key.address,))
+    assert row is not None
+    assert not row.is_legacy_allowed  # as the order says
+    assert world.wallet().is_legacy_allowed

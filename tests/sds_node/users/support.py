@@ -198,7 +198,7 @@ class Meta:
 @asynccontextmanager
 async def meta_node(
     folder: Path, count: int = 6, *, nodes: Nodes | None = None, settings: Settings = QUICK, clock: Clock | None = None, boot: int = 1,
-    params: dict[str, Any] | None = None, is_new: bool = True, metas: int = 1, cosign: Any = None, tell: Any = None,
+    params: dict[str, Any] | None = None, is_new: bool = True, metas: int = 1, cosign: Any = None, tell: Any = None, **others: Any,
 ) -> AsyncIterator[Meta]:  # fmt: skip
     """A meta node with so many nodes; wallet 1 has bought ozone. Every row is checked at the end. ``is_new`` False: the one of before, started again."""
     clock, nodes = clock or Clock(), nodes or Nodes(count)
@@ -224,7 +224,7 @@ async def meta_node(
     roots = open_roots(folder / "roots.db")
     users = Users(
         proposer, meta_key(1), nodes, roots, clock, boot=boot, cosign=cosign or nobody, tell=tell or note,
-        report_failure=lambda number, _, who: failures.append((number, who)), settings=settings,
+        report_failure=lambda number, _, who: failures.append((number, who)), settings=settings, **others,
     )  # fmt: skip
     await users.start()
     server = Server(Node(Identity.ephemeral(), CHAIN_ID, users.handlers()))

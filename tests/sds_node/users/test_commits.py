@@ -14,14 +14,16 @@ from chain.crypto import address as bech32
 from modules.settlement.documents import OrderLimit
 from sds_node import asking, transfers
 from sds_node.merkle import object_root, segment_root
+from sds_node.meta.books.books import BooksError
+from sds_node.meta.lateness import FREE_S
 from sds_node.meta.rules.commit import object_id
 from sds_node.meta.rules.places import nodes_of
 from sds_node.meta.rules.refusals import BAD_FORM, BAD_OBJECT, NOT_ASKED, UNKNOWN_NODE
 from sds_node.meta.rules.tables import MOVED, OBJECT, OPEN, SEGMENT, STATE
-from sds_node.meta.users import commits
-from sds_node.meta.users.roots import Part
+from sds_node.meta.users import asked, commits
+from sds_node.meta.users.roots import Part, open_roots
 from sds_node.schemes import ONE_COPY, THREE_REPLICAS, TWO_OF_FIVE, share_bytes
-from sds_node.wire.errors import TooMuch
+from sds_node.wire.errors import Busy, TimedOut, TooMuch
 from sds_node.wire.node import Node
 from sds_node.wire.peer import Direct, Peer
 from tests.sds_node.rules.support import CHAIN_ID, event, message, meta_key
@@ -39,7 +41,7 @@ from tests.sds_node.users.support import (
     stored_object,
     stored_segment,
 )
-from tests.sds_node.users.test_sessions import refused
+from tests.sds_node.users.test_sessions import disk_bytes, refused
 
 pytestmark = pytest.mark.asyncio
 MIB = 1 << 20
@@ -53,6 +55,7 @@ async def ready(meta: Meta, noz: int = 10**9) -> tuple[User, bytes]:
 
 
 async def commit_refused(code: int, user: User, ask: Any) -> str:
+    user.meta.clock.wait(0.1)  # what is refused is charged for
     return await refused(code, user, asking.OBJECT_COMMIT, None, ask)
 
 
@@ -187,7 +190,7 @@ async def test_the_same_commit_again_answers_the_same_even_when_its_lease_is_set
         assert await user.commit(stored.ask()) == first
         assert meta.ledger.head.sequence == before
         await user.end(lease_id)
-        meta.clock.wait(721)
+        meta.clock.wait(600 + FREE_S)
         await meta.users.lending.settle_due()
         assert await meta.lease(lease_id) is None
         assert await user.commit(stored.ask()) == first
@@ -268,11 +271,77 @@ async def test_nodes_that_could_not_be_told_are_told_again(tmp_path: Path) -> No
         user, lease_id = await ready(meta)
         await user.keep(lease_id, 1, SIZE)
         await meta.users.close()
-        assert len(await meta.roots.untold()) == 1
+        assert len(await meta.roots.lagging_nodes()) == 5
         fails = False
-        assert await meta.users.commits.tell_again() == 1
+        assert await meta.users.commits.tell_again() == 5
         assert len(told) == 5
-        assert await meta.roots.untold() == []
+        assert await meta.roots.lagging_nodes() == await meta.roots.untold() == []
+
+
+async def test_a_node_that_takes_no_messages_keeps_no_other_from_being_told(tmp_path: Path) -> None:
+    told: list[int] = []
+    tried: list[int] = []
+    full = 0
+
+    async def tell(number: int, _: str, __: bytes) -> None:
+        tried.append(number)
+        if number == full:
+            raise BooksError(f"10000 messages wait for node {number}: no more are kept until it takes some")
+        told.append(number)
+
+    async with meta_node(tmp_path, tell=tell) as meta:
+        user, lease_id = await ready(meta)
+        stored = [await user.store(lease_id, counter, SIZE) for counter in (1, 2, 3)]
+        keys = [{share.p2p_key for share in one.message.segments[0].shares} for one in stored]
+        full = min(meta.nodes.number_of(key) for key in keys[0])
+        count = sum(bytes(meta.nodes.key(full).verify_key) in one for one in keys)
+        await user.commit(stored[0].ask(*stored[1:]))
+        await meta.users.close()
+        others = {meta.nodes.number_of(key) for key in set().union(*keys)} - {full}
+        assert sorted(told) == sorted(others)
+        tried.clear()
+        assert await meta.users.commits.tell_again() == 0
+        assert tried == [full]  # once, and nobody else
+    async with meta_node(tmp_path, is_new=False, clock=meta.clock, boot=2, tell=tell) as again:
+        node, full = full, 0
+        told.clear()
+        assert await again.users.commits.tell_again() == count
+        assert told == [node]
+        assert await again.users.commits.tell_again() == 0
+
+
+async def test_a_node_that_is_gone_is_told_nothing(tmp_path: Path) -> None:
+    told: list[int] = []
+    fails = True
+
+    async def tell(number: int, _: str, __: bytes) -> None:
+        if fails:
+            raise BooksError("too many wait")
+        told.append(number)
+
+    async with meta_node(tmp_path, tell=tell) as meta:
+        user, lease_id = await ready(meta)
+        await user.keep(lease_id, 1, SIZE)
+        await meta.users.close()
+        gone, *others = await meta.roots.lagging_nodes()
+        await is_gone(meta, gone)
+        fails = False
+        await meta.users.commits.tell_again()
+        assert sorted(told) == others
+        assert len(others) == 4
+        assert await meta.roots.lagging_nodes() == []
+
+
+async def test_a_file_of_the_first_version_goes_on(tmp_path: Path) -> None:
+    roots = open_roots(tmp_path / "roots.db")
+    await roots.stage([Part(b"x" * 32, 0, [[b"r" * 32]])])
+    await roots.number([(b"x" * 32, 0, 1, 7)])
+    await roots._do(lambda db: db.executescript("DROP TABLE lagging; PRAGMA user_version = 1"))
+    roots.close()
+    for _ in range(2):
+        again = open_roots(tmp_path / "roots.db")
+        assert (await again.untold(), await again.lagging_nodes()) == ([7], [])
+        again.close()
 
 
 async def test_roots_of_segments_that_are_no_more_are_forgotten(tmp_path: Path) -> None:
@@ -594,14 +663,133 @@ async def test_what_the_ledger_knows_better_is_refused_by_it(tmp_path: Path) -> 
     async with meta_node(tmp_path) as meta:
         user, lease_id = await ready(meta)
         stored = await user.store(lease_id, 1, SIZE)
-        gone = meta.nodes.number_of(stored.message.segments[0].shares[0].p2p_key)
-        node = meta.nodes.events()[gone - 1].node
-        node.standing = 4
-        await meta.observe(event(node=message("ObservedNode", **{name: getattr(node, name) for name in ("address", "owner", "beneficiary", "p2p_key", "deposit_wei", "standing")})))  # fmt: skip
+        await is_gone(meta, meta.nodes.number_of(stored.message.segments[0].shares[0].p2p_key))
         await commit_refused(asking.LEDGER_CODES + UNKNOWN_NODE, user, stored.ask())
         held = meta.users.leases.get(lease_id)
         assert held is not None
         assert len(held.reserved) == 5
+
+
+async def is_gone(meta: Meta, number: int) -> None:
+    """The chain says so."""
+    node = meta.nodes.events()[number - 1].node
+    names = ("address", "owner", "beneficiary", "p2p_key", "deposit_wei")
+    await meta.observe(event(node=message("ObservedNode", standing=4, **{name: getattr(node, name) for name in names})))
+
+
+# --- what it costs to be refused ---------------------------------------------------------------------------------------------------------
+
+
+async def test_refused_commits_leave_nothing_on_the_disk_and_count_as_several(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        user, lease_id = await ready(meta)
+        stored = await user.store(lease_id, 1, SIZE)
+        large = stored.ask()
+        large.objects[0].file.name = b"n" * 4_000
+        await is_gone(meta, meta.nodes.number_of(stored.message.segments[0].shares[0].p2p_key))
+        before, size = meta.ledger.head.sequence, disk_bytes(tmp_path)
+        for code, ask in ((BAD_FORM, large), (BAD_OBJECT, stored_with(stored, file_hash="x" * 40)), (UNKNOWN_NODE, stored.ask())):
+            for _ in range(3):
+                await refused(asking.LEDGER_CODES + code, user, asking.OBJECT_COMMIT, None, ask)
+        assert (meta.ledger.head.sequence, disk_bytes(tmp_path)) == (before, size)
+        await refused(asking.ACK_REFUSED, user, asking.OBJECT_COMMIT, None, stored_with(stored, counter=2))
+        with pytest.raises(Busy):
+            await user.commit(stored.ask())
+        meta.clock.wait(1)
+        await commit_refused(asking.LEDGER_CODES + UNKNOWN_NODE, user, stored.ask())
+
+
+async def test_share_roots_of_a_commit_that_the_ledger_refuses_are_not_kept(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        user, lease_id = await ready(meta)
+        stored = await user.store(lease_id, 1, SIZE)
+        stage = meta.roots.stage
+
+        async def then_it_changes(parts: Any) -> None:
+            await stage(parts)
+            await is_gone(meta, meta.nodes.number_of(stored.message.segments[0].shares[0].p2p_key))
+
+        meta.roots.stage = then_it_changes  # type: ignore[method-assign]
+        await commit_refused(asking.LEDGER_CODES + UNKNOWN_NODE, user, stored.ask())
+        assert await meta.roots._do(lambda db: db.execute("SELECT count(*) FROM staged").fetchone()) == (0,)
+
+
+async def test_one_wallets_commits_leave_room_for_others(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        await meta.buys(2)
+        user, lease_id = await ready(meta)
+        other = await meta.user(2)
+        theirs = await other.store(await other.lease(), 1, SIZE)
+        stored = await user.store(lease_id, 1, SIZE)
+        go_on, number = asyncio.Event(), meta.roots.number
+
+        async def slow(parts: Any) -> None:
+            if parts[0][0] == object_id(lease_id, 1):
+                await go_on.wait()
+            await number(parts)
+
+        meta.roots.number = slow  # type: ignore[method-assign]
+        waiting = [asyncio.create_task(user.commit(stored.ask())) for _ in range(commits.MAX_COMMITS_OF_WALLET)]
+        while meta.users.commits._under_way < len(waiting) or not meta.users.commits._locks:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        again = await meta.user()  # another session of the same wallet
+        for one in (user, again):
+            with pytest.raises(Busy, match="of this wallet"):
+                await one.commit(stored.ask())
+        assert (await other.commit(theirs.ask()))[0].is_complete
+        go_on.set()
+        assert len({str(one) for one in await asyncio.gather(*waiting)}) == 1
+        assert (meta.users.commits._under_way, meta.users.commits._bytes) == (0, 0)
+        assert (await user.commit(stored.ask()))[0].is_complete
+
+
+async def test_nobody_waits_for_a_lease_that_others_name(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        await meta.buys(2)
+        user, lease_id = await ready(meta)
+        other = await meta.user(2)
+        stored = await user.store(lease_id, 1, SIZE)
+        go_on, number = asyncio.Event(), meta.roots.number
+
+        async def slow(parts: Any) -> None:
+            await go_on.wait()
+            await number(parts)
+
+        meta.roots.number = slow  # type: ignore[method-assign]
+        waiting = asyncio.create_task(user.commit(stored.ask()))
+        while not meta.users.commits._locks:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        garbage = asking.StoredObject(counter=1, data_shares=77, total_shares=5)
+        for ask in (stored.ask(), asking.CommitAsk(lease_id=lease_id, objects=[garbage]), asking.CommitAsk(lease_id=b"?" * 32, objects=[garbage])):
+            await commit_refused(asking.LEASE_LOST, other, ask)
+        go_on.set()
+        await waiting
+
+
+async def test_bytes_of_commits_are_bounded_while_they_come_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commits, "MAX_BYTES", 200_000)
+    async with meta_node(tmp_path) as meta:
+        user, lease_id = await ready(meta)
+        stored = await user.store(lease_id, 1, SIZE)
+        large = stored.ask()
+        large.objects[0].file.name = b"n" * 300_000
+        with pytest.raises(Busy, match="many bytes"):
+            await user.commit(large)
+        assert (meta.users.commits._under_way, meta.users.commits._bytes) == (0, 0)
+        assert (await user.commit(stored.ask()))[0].is_complete
+
+
+async def test_a_body_that_does_not_come_gives_its_place_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asked, "BODY_S", 0.05)
+    async with meta_node(tmp_path) as meta:
+        user, lease_id = await ready(meta)
+        stored = await user.store(lease_id, 1, SIZE)
+        stream = await user.peer.call(asking.OBJECT_COMMIT)
+        await stream.send(b"a beginning")
+        with pytest.raises(TimedOut):
+            await stream.receive()
+        assert meta.users.commits._under_way == 0
+        assert (await user.commit(stored.ask()))[0].is_complete
 
 
 async def test_a_commit_goes_on_when_its_caller_is_gone(tmp_path: Path) -> None:

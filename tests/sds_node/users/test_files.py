@@ -12,6 +12,7 @@ from sds_node import asking
 from sds_node.handles import new_share_link
 from sds_node.hashes import file_hash
 from sds_node.merkle import segment_root
+from sds_node.meta.lateness import FREE_S
 from sds_node.meta.rules.refusals import UNKNOWN_FILE, USED_BEFORE
 from sds_node.wire.errors import Refused
 from tests.sds_node.rules.support import event, message
@@ -274,7 +275,7 @@ async def test_granted_ozone_stores_files_too(tmp_path: Path) -> None:
         await user.keep(lease_id, 1, SIZE)
         assert (await user.find(lookup_id=lookup(1))).object.fund == 2
         await user.end(lease_id)
-        meta.clock.wait(721)
+        meta.clock.wait(600 + FREE_S)
         assert await meta.users.lending.settle_due() == 1
         with pytest.raises(Refused):
             await user.lease(10**9, fund=2)

@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sds_node import asking
 from sds_node.documents import Lease, check_lease, signature_of
+from sds_node.meta.lateness import FREE_S, RECEIPTS_S, is_late
+from sds_node.meta.rules.leases import SETTLE_S
 from sds_node.meta.rules.refusals import BAD_FORM, NOT_ASKED, NOT_ENOUGH
 from sds_node.meta.rules.tables import LEASE, STATE, State
 from sds_node.meta.rules.tables import Lease as LeaseRow
+from sds_node.meta.users import leases
 from sds_node.meta.users.leases import LeaseBook, Reserved
 from sds_node.meta.users.sessions import Session
 from sds_node.schemes import scheme_for
-from sds_node.wire.errors import Refused
+from sds_node.wire.errors import Busy, Refused
 from tests.sds_node.documenting import Chain
 from tests.sds_node.rules.support import CHAIN_ID, PARAMS, START_MS, message, meta, meta_key
 from tests.sds_node.users.support import Clock, limit_of, meta_node, put_ask
@@ -106,27 +109,47 @@ def row(noz: int, key: bytes = b"L" * 32) -> LeaseRow:
 
 SESSION = Session(b"w" * 20, "st1", b"s" * 32, b"a" * 20, None, None)
 STEP = st.one_of(
-    st.tuples(st.just("issue"), st.integers(1, 400), st.integers(0, 200)),
-    st.tuples(st.just("done"), st.integers(0, 30), st.integers(0, 100)),
+    st.tuples(st.just("issue"), st.integers(1, 400), st.integers(0, 800)),
+    st.tuples(st.just("hand in"), st.integers(0, 30), st.integers(0, 100)),
     st.tuples(st.just("wait"), st.integers(0, 400), st.just(0)),
+    st.tuples(st.just("hand in when it is nearly late"), st.integers(0, 30), st.integers(0, 100)),
     st.tuples(st.just("commit"), st.integers(0, 30), st.integers(0, 1)),
 )
 
 
-@settings(max_examples=400, deadline=None)
-@given(st.lists(STEP, max_size=60), st.integers(1, 3_000), st.sampled_from([0, 1, RATIO_E18, 10**18]))
+@settings(max_examples=200, deadline=None)
+@example([("issue", 399, 0), ("hand in when it is nearly late", 0, 100), ("wait", 10, 0), ("issue", 99, 400)], 600, 0)
+@given(st.lists(STEP, max_size=60), st.integers(1, 2_000), st.sampled_from([0, 1, RATIO_E18, 10**18]))
 def test_whatever_happens_ranges_never_overlap_and_the_ledger_has_enough_for_all_that_was_promised(
     steps: list[tuple[str, int, int]], noz: int, ratio_e18: int
 ) -> None:
     clock = Clock()
-    book = LeaseBook(clock, 120)
+    book = LeaseBook(clock, FREE_S)
     held = book.add(row(noz), state(ratio_e18))
     ranges: list[tuple[int, int]] = []
-    limits: dict[bytes, tuple[int, bool]] = {}
-    ledger_noz, number, waited = noz, 0, 0
+    limits: dict[bytes, tuple[int, bool, int]] = {}
+    handed_in: list[tuple[float, bytes, int, bool]] = []
+    """Until when it is in a window, at the latest."""
+    ledger_noz, number = noz, 0
     escrows: dict[int, int] = {}
+
+    def wait(until_s: float) -> None:
+        nonlocal ledger_noz
+        while handed_in and min(handed_in)[0] <= until_s:
+            at_s, serial, used, is_read = min(handed_in)
+            handed_in.remove((at_s, serial, used, is_read))
+            clock.now_s = max(clock.now_s, at_s)
+            book.expire(held)
+            taken = used + (used * ratio_e18 // 10**18 if is_read else 0)
+            assert taken <= ledger_noz  # a window: nobody was promised these noz meanwhile
+            ledger_noz -= taken
+            book.done(held.id, serial, used)
+            assert 0 <= held.left_noz <= ledger_noz
+        clock.now_s = max(clock.now_s, until_s)
+        book.expire(held)
+
     for kind, a, b in steps:
-        if kind == "issue" and waited < 3_600:
+        if kind == "issue" and clock() < held.ends_s:
             is_read = a % 2 == 0
             try:
                 book.check(held, [a], b, is_read=is_read)
@@ -134,25 +157,22 @@ def test_whatever_happens_ranges_never_overlap_and_the_ledger_has_enough_for_all
                 assert held.with_share(a, is_read) + b > held.left_noz or held.issued_noz + a > noz
                 continue
             serial = number.to_bytes(16, "big")
-            ranges.append(book.issue(held, serial, a, int(clock()) + 600, is_read=is_read))
-            limits[serial] = a, is_read
+            expires_s = int(clock()) + (600 if a % 3 else 60)  # a session opens again under a grant that ends sooner
+            ranges.append(book.issue(held, serial, a, expires_s, is_read=is_read))
+            limits[serial] = a, is_read, expires_s
             if b:
                 escrows[number] = b
                 book.reserve(held, (0, 0, number), Reserved(a, b))
             number += 1
-        elif kind == "done" and number:
+        elif kind.startswith("hand in") and number:
             serial = (a % number).to_bytes(16, "big")
-            if serial in limits and serial in held.outstanding:
-                most, is_read = limits.pop(serial)
-                used = most * b // 100
-                on_top = min(ledger_noz - used, used * ratio_e18 // 10**18) if is_read else 0
-                assert used + on_top <= ledger_noz  # a window
-                ledger_noz -= used + on_top
-                book.done(held.id, serial, used)
+            if kind.endswith("late") and serial in limits:
+                wait(limits[serial][2] + RECEIPTS_S - 1)
+            if serial in limits and not is_late(limits[serial][2], int(clock() * 1_000)):
+                most, is_read, _ = limits.pop(serial)
+                handed_in.append((clock() + 1 + (37 * a + 11 * b) % (FREE_S - RECEIPTS_S - 1), serial, most * b // 100, is_read))
         elif kind == "wait":
-            clock.wait(a)
-            waited += a
-            book.expire(held)
+            wait(clock() + a)
         elif kind == "commit" and escrows:
             a = sorted(escrows)[a % len(escrows)]
             escrow = escrows.pop(a)
@@ -163,6 +183,7 @@ def test_whatever_happens_ranges_never_overlap_and_the_ledger_has_enough_for_all
         assert 0 <= held.left_noz <= ledger_noz
         assert held.outstanding_noz == sum(one.noz for one in held.outstanding.values())
         assert held.escrow_noz == sum(one.escrow_noz for one in held.reserved.values())
+    wait(clock() + FREE_S)
     flat = [end for pair in ranges for end in pair]
     assert flat == sorted(flat)
     assert not ranges or ranges[-1][1] <= noz
@@ -171,7 +192,7 @@ def test_whatever_happens_ranges_never_overlap_and_the_ledger_has_enough_for_all
 
 def test_a_lease_that_is_over_gives_no_limit() -> None:
     clock = Clock()
-    book = LeaseBook(clock, 120)
+    book = LeaseBook(clock, FREE_S)
     held = book.add(row(100), state())
     assert book.usable(held.id, SESSION) is held
     for change in ("is_ended", "is_settling"):
@@ -187,15 +208,17 @@ def test_a_lease_that_is_over_gives_no_limit() -> None:
         book.usable(b"?" * 32, SESSION)
 
 
-def test_noz_of_a_limit_come_back_when_no_receipt_can_come() -> None:
+def test_noz_of_a_limit_come_back_when_no_receipt_can_come_or_wait_for_a_window() -> None:
     clock = Clock()
-    book = LeaseBook(clock, 120)
+    book = LeaseBook(clock, FREE_S)
     held = book.add(row(1_000), state(0))
     book.issue(held, b"a", 400, int(clock()) + 600, is_read=True)
     book.issue(held, b"b", 100, int(clock()) + 600, is_read=True)
     book.done(held.id, b"b", 30)
     assert held.left_noz == 1_000 - 400 - 30
-    clock.wait(719)
+    clock.wait(600 + RECEIPTS_S)
+    assert is_late(int(clock()) - RECEIPTS_S, int(clock() * 1_000))
+    clock.wait(FREE_S - RECEIPTS_S - 1)
     book.expire(held)
     assert held.left_noz == 570
     clock.wait(1)
@@ -208,7 +231,7 @@ def test_noz_of_a_limit_come_back_when_no_receipt_can_come() -> None:
 
 def test_the_governed_share_of_what_is_read_is_kept_from_when_a_limit_is_issued() -> None:
     clock = Clock()
-    book = LeaseBook(clock, 120)
+    book = LeaseBook(clock, FREE_S)
     held = book.add(row(1_000), state(10**17))
     book.check(held, [500], is_read=True)
     book.issue(held, b"a", 500, int(clock()) + 600, is_read=True)
@@ -221,8 +244,51 @@ def test_the_governed_share_of_what_is_read_is_kept_from_when_a_limit_is_issued(
     assert held.left_noz == 550 - 112
 
 
+def test_a_limit_that_ends_before_older_ones_does_not_wait_for_them() -> None:
+    clock = Clock()
+    book = LeaseBook(clock, FREE_S)
+    held = book.add(row(1_000), state(0))
+    book.issue(held, b"a", 400, int(clock()) + 600, is_read=True)
+    book.issue(held, b"b", 100, int(clock()) + 60, is_read=True)
+    clock.wait(60 + FREE_S)
+    book.expire(held)
+    assert held.left_noz == 600
+    clock.wait(540)
+    book.expire(held)
+    assert held.left_noz == 1_000
+
+
+def test_limits_of_a_wallet_and_of_all_are_bounded_until_they_are_done_or_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "MAX_OUTSTANDING_OF_WALLET", 2)
+    monkeypatch.setattr(leases, "MAX_OUTSTANDING", 3)
+    clock = Clock()
+    book = LeaseBook(clock, FREE_S)
+    first, second = book.add(row(1_000), state(0)), book.add(row(1_000, b"M" * 32), state(0))
+    other = book.add(row(1_000, b"N" * 32)._replace(wallet=b"v" * 20), state(0))
+    for held in (first, second):
+        book.check(held, [5], is_read=True)
+        book.issue(held, held.id, 5, int(clock()) + 600, is_read=True)
+    with pytest.raises(Busy, match="of this wallet"):
+        book.check(first, [5], is_read=True)
+    with pytest.raises(Busy, match="in use here"):
+        book.check(other, [5, 5], is_read=True)
+    book.check(other, [5], is_read=True)
+    book.done(first.id, first.id, 5)
+    book.check(first, [5], is_read=True)
+    book.forget(second.id)
+    book.check(other, [5, 5], is_read=True)
+    assert book.has_session(b"s" * 32)
+    book.forget(first.id)
+    book.forget(other.id)
+    assert not book.has_session(b"s" * 32)
+
+
 def test_done_for_a_lease_of_before_a_start_is_nothing() -> None:
-    LeaseBook(Clock(), 120).done(b"L" * 32, b"s" * 16, 5)
+    book = LeaseBook(Clock(), FREE_S)
+    held = book.add(row(1_000), state(0))
+    book.done(b"?" * 32, b"s" * 16, 5)
+    assert [one.id for one in book] == [held.id]
+    assert (held.left_noz, held.spent_noz) == (1_000, 0)
 
 
 # --- settlement --------------------------------------------------------------------------------------------------------------------------
@@ -252,7 +318,7 @@ async def test_what_was_placed_and_never_stored_costs_a_tenth(tmp_path: Path) ->
         await user.put_places(lease_id, put_ask(1, 2 * MIB, 0, scheme_for(6, 2 * MIB)))
         await user.end(lease_id)
         assert await node.users.lending.settle_due() == 0  # receipts may still come
-        node.clock.wait(600 + 119)
+        node.clock.wait(600 + FREE_S - 1)
         assert await node.users.lending.settle_due() == 0
         node.clock.wait(1)
         assert await node.users.lending.settle_due() == 1
@@ -285,7 +351,7 @@ async def test_a_lease_that_ran_out_is_settled_after_the_time_for_late_receipts(
     async with meta_node(tmp_path) as node:
         user = await node.user()
         await user.lease(5_000, seconds=100)
-        node.clock.wait(219)
+        node.clock.wait(100 + FREE_S - 1)
         assert await node.users.lending.settle_due() == 0
         node.clock.wait(1)
         assert await node.users.lending.settle_due() == 1
@@ -301,7 +367,7 @@ async def test_a_lease_of_before_a_restart_gives_no_limit_and_is_settled_when_it
         await refused(
             asking.LEASE_LOST, user, asking.PLACE_PUT, asking.PlacePutHead(lease_id=lease_id, segments=[put_ask(1, 5, 0, scheme_for(6, 5))])
         )
-        again.clock.wait(600 + 119)
+        again.clock.wait(600 + FREE_S - 1)
         assert await again.users.lending.settle_lost() == 0
         again.clock.wait(1)
         assert await again.users.lending.settle_lost() == 1
@@ -315,10 +381,76 @@ async def test_a_lease_in_hand_is_not_taken_for_a_lost_one(tmp_path: Path) -> No
         user = await node.user()
         lease_id = await user.lease(10**7)
         await user.put_places(lease_id, put_ask(1, 2 * MIB, 0, scheme_for(6, 2 * MIB)))
-        node.clock.wait(3_600 + 120)
+        node.clock.wait(3_600 + FREE_S)
         assert await node.users.lending.settle_lost() == 0
         assert await node.users.lending.settle_due() == 1
         assert (await node.get(STATE, 1)).repair_paid_noz > 0
+
+
+@pytest.mark.asyncio
+async def test_receipts_of_before_a_stop_have_their_time_after_it_too(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as node:
+        user = await node.user()
+        lease_id = await user.lease(10**6, seconds=600)
+    node.clock.wait(600 + FREE_S)
+    done: list[str] = []
+
+    async def before_lost() -> None:
+        done.append("windows")
+
+    async with meta_node(tmp_path, is_new=False, clock=node.clock, boot=2, before_lost=before_lost) as again:
+        assert await again.users.lending.settle_lost() == 0
+        assert done == ["windows"]
+        again.clock.wait(SETTLE_S - FREE_S - 1)
+        assert await again.users.lending.settle_lost() == 0
+        again.clock.wait(1)
+        assert await again.users.lending.settle_lost() == 1
+        assert done == ["windows"]
+        assert await again.lease(lease_id) is None
+
+
+@pytest.mark.asyncio
+async def test_no_lost_lease_is_settled_before_receipts_of_before_the_stop_are_in_windows(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as node:
+        user = await node.user()
+        lease_id = await user.lease(10**6, seconds=600)
+    is_down = True
+
+    async def before_lost() -> None:
+        if is_down:
+            raise OSError("the books cannot be read")
+
+    async with meta_node(tmp_path, is_new=False, clock=node.clock, boot=2, before_lost=before_lost) as again:
+        again.clock.wait(600 + FREE_S)
+        running = asyncio.create_task(again.users.lending.run())
+        await asyncio.sleep(0.1)
+        assert await again.lease(lease_id) is not None
+        is_down = False
+        while await again.lease(lease_id) is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        running.cancel()
+
+
+@pytest.mark.asyncio
+async def test_a_lease_is_not_settled_while_a_receipt_of_it_waits_for_a_window(tmp_path: Path) -> None:
+    waiting: set[bytes] = set()
+
+    async def has_leaves(lease_id: bytes) -> bool:
+        return lease_id in waiting
+
+    async with meta_node(tmp_path, has_leaves=has_leaves) as node:
+        user = await node.user()
+        held, other = await user.lease(10**6, seconds=600), await user.lease(10**6, seconds=600)
+        waiting.add(held)
+        for lease_id in (held, other):
+            await user.end(lease_id)
+        assert await node.users.lending.settle_due() == 1
+        assert await node.lease(other) is None
+        node.users.leases.forget(held)  # as after a start
+        node.clock.wait(600 + FREE_S)
+        assert await node.users.lending.settle_lost() == 0
+        waiting.clear()
+        assert await node.users.lending.settle_lost() == 1
 
 
 @pytest.mark.asyncio

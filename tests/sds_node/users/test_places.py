@@ -11,15 +11,17 @@ import pytest
 from modules.settlement.documents import LIMIT_DOMAIN, SessionGrant, signed_by_key
 from modules.settlement.leaves import faults_of_grant, faults_of_limit
 from sds_node import asking
+from sds_node.meta.lateness import FREE_S
 from sds_node.meta.rules.commit import object_id
+from sds_node.meta.rules.tables import STATE
 from sds_node.meta.users import places as module
 from sds_node.meta.users.placement import Barred, Pool, seed_of, segment_seed
 from sds_node.p2p import address_of
 from sds_node.schemes import FIVE_OF_TEN, ONE_COPY, TEN_OF_THIRTY, THREE_REPLICAS, TWO_OF_FIVE, bill_noz
 from sds_node.transfers import ANY_ROOT
 from sds_node.wire.errors import Busy, Refused
-from tests.sds_node.rules.support import CHAIN_ID, meta, meta_key
-from tests.sds_node.users.support import QUICK, Meta, Nodes, User, limit_of, meta_node, put_ask, share_root_of
+from tests.sds_node.rules.support import CHAIN_ID, meta, meta_key, wallet
+from tests.sds_node.users.support import QUICK, Meta, Nodes, User, limit_of, meta_node, put_ask, share_root_of, stored_object, stored_segment
 from tests.sds_node.users.test_sessions import grant, refused
 
 pytestmark = pytest.mark.asyncio
@@ -282,9 +284,27 @@ async def test_places_in_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.
         await user.commit(stored.ask())
         await user.put_places(lease_id, put_ask(2, 2 * MIB, 0, TWO_OF_FIVE))
         await user.end(lease_id)
-        meta.clock.wait(721)
+        meta.clock.wait(600 + FREE_S)
         assert await meta.users.lending.settle_due() == 1
         assert meta.users.places._in_hand == 0
+
+
+async def test_one_wallet_cannot_take_all_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_IN_HAND_OF_WALLET", 8)
+    async with meta_node(tmp_path) as meta:
+        await meta.buys(2)
+        user, lease_id = await ready(meta)
+        await user.put_places(lease_id, put_ask(1, 2 * MIB, 0, TWO_OF_FIVE))
+        with pytest.raises(Busy):
+            await user.put_places(await user.lease(), put_ask(1, 2 * MIB, 0, TWO_OF_FIVE))
+        other = await meta.user(2)
+        stored = await other.store(await other.lease(), 1, 2 * MIB)
+        await other.commit(stored.ask())
+        assert set(meta.users.places._in_hand_of) == {wallet(1)}
+        await user.end(lease_id)
+        meta.clock.wait(600 + FREE_S)
+        await meta.users.lending.settle_due()
+        assert not meta.users.places._in_hand_of
 
 
 # --- another ------------------------------------------------------------------------------------------------------------------------------
@@ -369,6 +389,38 @@ async def test_a_lease_that_ends_while_a_get_is_looked_up_gives_nothing(tmp_path
         await refused(asking.LEASE_LOST, user, asking.PLACE_GET, head)
 
 
+async def test_a_client_cannot_ask_for_other_places_until_it_has_those_it_wants(tmp_path: Path) -> None:
+    async with meta_node(tmp_path, 34) as meta:
+        user, lease_id = await ready(meta)
+        ask = put_ask(1, 20 * MIB, 0, FIVE_OF_TEN)
+        places = await user.put_places(lease_id, ask)
+        for at in range(20):
+            places[at % 10] = (await user.another(lease_id, ask, at % 10, [meta.nodes.address(meta.nodes.number_of(places[at % 10].p2p_key))]))[0]
+        held = meta.users.leases.get(lease_id)
+        assert held is not None
+        before = held.left_noz
+        assert await user.another(lease_id, ask, 0, [meta.nodes.address(meta.nodes.number_of(places[0].p2p_key))]) == []
+        assert held.left_noz == before
+
+
+async def test_a_place_that_is_given_up_costs_what_one_costs_that_is_not_used(tmp_path: Path) -> None:
+    async with meta_node(tmp_path, 9) as meta:
+        user, lease_id = await ready(meta)
+        ask = put_ask(1, 2 * MIB, 0, TWO_OF_FIVE)
+        places = await user.put_places(lease_id, ask)
+        places[0] = (await user.another(lease_id, ask, 0, [meta.nodes.address(meta.nodes.number_of(places[0].p2p_key))]))[0]
+        stored = stored_object(1, 2 * MIB, TWO_OF_FIVE, [stored_segment(meta.nodes, ask, places)])
+        await user.commit(asking.CommitAsk(lease_id=lease_id, objects=[stored]))
+        assert (await meta.get(STATE, 1)).repair_paid_noz == -(-MIB // 10)
+        second = await user.lease()
+        places = await user.put_places(second, ask)
+        await user.another(second, ask, 0, [meta.nodes.address(meta.nodes.number_of(places[0].p2p_key))])
+        await user.end(second)
+        meta.clock.wait(600 + FREE_S)
+        await meta.users.lending.settle_due()
+        assert (await meta.get(STATE, 1)).repair_paid_noz == -(-MIB // 10) + -(-6 * MIB // 10)
+
+
 async def test_only_nodes_that_had_the_share_are_reported(tmp_path: Path) -> None:
     async with meta_node(tmp_path, 9) as meta:
         user, lease_id = await ready(meta)
@@ -415,7 +467,7 @@ async def test_what_is_read_costs_a_noz_a_byte(tmp_path: Path) -> None:
         ask = asking.GetAsk(object_id=done.object_id, segment=0, index=0, size_bytes=1_000)
         await user.get_places(lease_id, ask, ask)
         await refused(asking.LEASE_SPENT, user, asking.PLACE_GET, asking.PlaceGetHead(lease_id=lease_id, shares=[ask]))
-        meta.clock.wait(721)
+        meta.clock.wait(600 + FREE_S)
         assert len(await user.get_places(lease_id, changed_get(ask, size_bytes=100))) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from chain.crypto import address as bech32
 from modules.settlement.documents import GRANT_DOMAIN, SessionGrant
 from sds_node import asking
 from sds_node.client.session import open_session
-from sds_node.meta.rules.refusals import NOT_ENOUGH
+from sds_node.meta.rules.refusals import NOT_ASKED, NOT_ENOUGH, NOT_FRESH
 from sds_node.meta.users import sessions as module
 from sds_node.meta.users.sessions import Sessions
 from sds_node.p2p import address_of
@@ -116,18 +117,78 @@ async def test_a_grant_for_reading_alone_gives_no_places_to_store(tmp_path: Path
         await refused(asking.BAD_GRANT, user, asking.PLACE_PUT, asking.PlacePutHead(lease_id=lease_id, segments=[asking.PutAsk()]))
 
 
-async def test_a_wallet_has_a_bounded_number_of_sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_SESSIONS_OF_WALLET", 2)
+async def test_a_wallets_oldest_session_goes_for_one_more_but_not_one_that_has_a_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SESSIONS_OF_WALLET", 3)
     async with meta_node(tmp_path) as meta:
-        first = await meta.user()
-        await meta.user(life_s=50)
-        third = await meta.user(is_open=False)
-        text = await refused(asking.BAD_GRANT, third, asking.SESSION_OPEN, asking.SessionHead(grant=third.session.grant))
-        assert "2 sessions" in text
-        await first.open()  # its own goes on
-        await meta.user(2)
-        meta.clock.wait(50)
-        await third.open()
+        users = [await meta.user() for _ in range(3)]
+        await users[0].lease(10)
+        await users[2].open()  # its own goes on, as the newest
+        newest = await meta.user()
+        await meta.buys(2)
+        other = await meta.user(2)
+        for user in (users[0], users[2], newest, other):
+            await user.ask(asking.WALLET_INFO, None)
+        await refused(asking.NO_SESSION, users[1], asking.WALLET_INFO, None)
+        for user in (users[2], newest):
+            await user.lease(10)
+        await meta.user()  # all of them have one: the oldest goes all the same
+        assert len(meta.users.sessions) == 4
+
+
+async def test_wallets_that_cost_nothing_take_no_place_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SESSIONS", 2)
+    monkeypatch.setattr(module, "MAX_STRANGERS", 2)
+    async with meta_node(tmp_path) as meta:
+        strangers = [await meta.user(number) for number in (2, 3, 4)]
+        await refused(asking.NO_SESSION, strangers[0], asking.WALLET_INFO, None)
+        for user in (await meta.user(), await meta.user(), *strangers[1:]):
+            await user.ask(asking.WALLET_INFO, None)
+        await refused(asking.LEASE_LOST, strangers[2], asking.OBJECT_COMMIT, None)
+
+
+async def test_a_stranger_that_has_bought_is_none_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_STRANGERS", 1)
+    async with meta_node(tmp_path) as meta:
+        user = await meta.user(2)
+        await meta.buys(2)
+        lease_id = await user.lease(10**9)
+        await meta.user(3)
+        await meta.user(4)
+        assert (await user.keep(lease_id, 1, 1_000)).is_complete
+
+
+async def test_when_all_is_full_the_oldest_session_goes_that_has_no_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SESSIONS", 2)
+    async with meta_node(tmp_path) as meta:
+        await meta.buys(2)
+        first, second = await meta.user(), await meta.user()
+        await first.lease(10)
+        third = await meta.user(2)
+        await refused(asking.NO_SESSION, second, asking.WALLET_INFO, None)
+        await first.ask(asking.WALLET_INFO, None)
+        await third.lease(10)
+        await refused(asking.TRY_ANOTHER, second, asking.SESSION_OPEN, asking.SessionHead(grant=second.session.grant))
+        await first.open()  # what is there goes on, and was not dropped for nothing
+        await third.ask(asking.WALLET_INFO, None)
+        assert len(meta.users.sessions) == 2
+
+
+async def test_a_session_that_finds_no_room_under_a_new_grant_stays_under_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_SESSIONS", 1)
+    clock = Clock()
+    held = Sessions(CHAIN_ID, clock, lambda _: True)
+    known, stranger = [open_session(wallet_key(number), CHAIN_ID, max_noz=5, actions=[1], clock=clock) for number in (1, 2)]
+    held.open(known.grant, address_of(known.public_key))
+    new = held.judged(stranger.grant, address_of(stranger.public_key))
+    new.is_stranger = True
+    held.add(new, int(clock()))
+    with pytest.raises(Refused) as caught:
+        held.open(stranger.grant, address_of(stranger.public_key))
+    assert caught.value.code == asking.TRY_ANOTHER
+    held.known(new)
+    assert held.of(address_of(stranger.public_key)) is new
+    assert new.is_stranger
+    assert len(held) == 2
 
 
 async def test_opening_again_and_again_keeps_one_session() -> None:
@@ -177,3 +238,34 @@ async def test_a_wallet_that_the_ledger_does_not_know_leaves_nothing_in_its_log(
         order = stranger.signed_order(delete=message("DeleteFiles", lookup_ids=[b"l" * 32]))
         await refused(asking.NOT_HELD, stranger, asking.FILE_ORDER, asking.OrderHead(order=order))
         assert meta.ledger.head.sequence == before
+
+
+async def test_what_the_ledger_would_refuse_is_not_in_its_log_and_counts_as_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with meta_node(tmp_path) as meta:
+        user = await meta.user()
+        before, size = meta.ledger.head.sequence, disk_bytes(tmp_path)
+        head = asking.LeaseHead(noz=10**12 + 1, seconds=60, fund=1)
+        for _ in range(5):
+            await refused(asking.LEDGER_CODES + NOT_ASKED, user, asking.LEASE_TAKE, head)
+        order = user.signed_order(delete=message("DeleteFiles", lookup_ids=[b"l" * 32]), expires_s=5)
+        for _ in range(5):
+            await refused(asking.LEDGER_CODES + NOT_FRESH, user, asking.FILE_ORDER, asking.OrderHead(order=order))
+        assert (meta.ledger.head.sequence, disk_bytes(tmp_path)) == (before, size)
+        with pytest.raises(Busy):
+            await user.lease(10)
+        meta.clock.wait(1)
+        await user.lease(10)
+
+
+async def test_leases_at_once_of_which_one_alone_can_be_paid_leave_one_in_the_log(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        await meta.buys(2, 1_000)
+        user = await meta.user(2)
+        before = meta.ledger.head.sequence
+        found = await asyncio.gather(*(user.lease(1_000) for _ in range(8)), return_exceptions=True)
+        assert [type(one) for one in found].count(bytes) == 1
+        assert meta.ledger.head.sequence == before + 1
+
+
+def disk_bytes(folder: Path) -> int:
+    return sum(one.stat().st_size for one in folder.iterdir())

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sds_node.wire.connection import Connection, Phase
-from sds_node.wire.errors import Busy, Lost, ProtocolViolation, TooSlow, WireError
+from sds_node.wire.errors import Busy, HandshakeFailed, Lost, ProtocolViolation, TooSlow, WireError
 from sds_node.wire.frames import END, Hello, Kind, encode_hello, frame
 from sds_node.wire.identity import Identity, contexts
 from sds_node.wire.limits import Limits
@@ -367,6 +367,52 @@ async def test_connections_of_one_peer_are_bounded_and_it_is_told() -> None:
         await two.callee.connections_of(node.address)[0].closed.wait()
         (await dial(node, two.host, two.port, two.callee.address)).close()
         await node.close()
+
+
+@pytest.mark.asyncio
+async def test_a_full_table_drains_the_connection_that_is_unused_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sds_node.wire.node.SPARED_S", 0.0)
+    async with pair(limits=Limits(connections=3)) as two:
+        idlers = Node(Identity.ephemeral(), CHAIN)
+        used, first, second = [await dial(idlers, two.host, two.port, two.callee.address) for _ in range(3)]
+        stream = await used.call("echo", b"x")
+        assert bytes(await stream.receive()) == b"x"
+        # Who comes takes the place of the one that waits longest, and so does who comes then; never that of one with a stream.
+        other = Node(Identity.ephemeral(), CHAIN)
+        served = await dial(other, two.host, two.port, two.callee.address)
+        await first.closed.wait()
+        assert second.usable
+        busy = await served.call("echo", b"y")
+        assert bytes(await busy.receive()) == b"y"
+        await two.peer.connect()
+        await second.closed.wait()
+        kept_busy = await (await two.peer.connect()).call("echo", b"z")
+        assert bytes(await kept_busy.receive()) == b"z"
+        # All have streams: nobody goes, and the newcomer is not let in.
+        with pytest.raises(HandshakeFailed):
+            await dial(other, two.host, two.port, two.callee.address)
+        assert used.usable
+        await stream.send(b"still here")
+        assert bytes(await stream.receive()) == b"still here"
+        await idlers.close()
+        await other.close()
+
+
+@pytest.mark.asyncio
+async def test_a_connection_that_just_opened_or_is_kept_does_not_go_for_a_newcomer(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with pair(limits=Limits(connections=1)) as two:
+        other = Node(Identity.ephemeral(), CHAIN)
+        fresh = await two.peer.connect()
+        monkeypatch.setattr("sds_node.wire.node.SPARED_S", 60.0)
+        with pytest.raises(HandshakeFailed):
+            await dial(other, two.host, two.port, two.callee.address)
+        monkeypatch.setattr("sds_node.wire.node.SPARED_S", 0.0)
+        two.callee.kept[two.caller.address] += 1
+        with pytest.raises(HandshakeFailed):
+            await dial(other, two.host, two.port, two.callee.address)
+        assert fresh.usable
+        assert await two.peer.ask("who") == two.caller.address
+        await other.close()
 
 
 @pytest.mark.asyncio

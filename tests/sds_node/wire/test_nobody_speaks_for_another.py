@@ -324,6 +324,17 @@ async def test_a_port_where_nobody_listens_or_nobody_speaks_tls_is_a_failed_hand
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("host", "port"), [("a" * 64 + ".example.org", 18_081), ("a.." + "b", 18_081), ("x\0y", 18_081), ("\ud800", 18_081), ("127.0.0.1", 70_000)]
+)
+async def test_a_host_that_is_no_name_is_a_failed_handshake(host: str, port: int) -> None:
+    node = Node(Identity.ephemeral(), CHAIN)
+    with pytest.raises(HandshakeFailed, match="no TCP connection"):
+        await Peer(node, node.address, [Direct(host, port)]).ask("who")
+    await node.close()
+
+
+@pytest.mark.asyncio
 async def test_a_connection_that_is_not_open_says_who_nobody_is() -> None:
     async with pair() as two, raw(two) as peer:
         ours = await two.peer.connect()

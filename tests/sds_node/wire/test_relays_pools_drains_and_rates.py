@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ from sds_node.wire.identity import Identity
 from sds_node.wire.limits import Limits, Rates
 from sds_node.wire.node import Node, Server
 from sds_node.wire.peer import Direct, Peer, Through
-from sds_node.wire.relay import RELAY, RELAYED, RelayLimits, serve
+from sds_node.wire.relay import RELAY, RELAYED, RelayLimits, anybody, serve
 from sds_node.wire.stream import Stream
 from tests.sds_node.wire.support import CHAIN, HANDLERS, SMALL, WINDOW, pair, proxy, raw, until
 
@@ -52,12 +52,13 @@ async def relayed(
     handlers: dict[str, Handler] | None = None,
     *,
     relay_limits: RelayLimits | None = None,
+    may_reach: Callable[[bytes], bool] = anybody,
     limits: Limits = QUICK,
     caller_handlers: dict[str, Handler] | None = None,
 ) -> AsyncIterator[Relayed]:
     target = Node(Identity.ephemeral(), CHAIN, {**HANDLERS, **(handlers or {})}, capabilities=("reach",), limits=limits)
     relay, caller = Node(Identity.ephemeral(), CHAIN, HANDLERS), Node(Identity.ephemeral(), CHAIN, caller_handlers, limits=limits)
-    serve(relay, relay_limits)
+    serve(relay, relay_limits, may_reach)
     server = Server(relay)
     _, port = await server.listen()
     wire: list[bytes] = []
@@ -206,6 +207,33 @@ async def test_a_relay_carries_no_more_streams_than_its_limits() -> None:
                 break
             except (Busy, Lost, HandshakeFailed):
                 await asyncio.sleep(0.001)
+
+
+async def test_a_relay_carries_to_nobody_that_it_does_not_know() -> None:
+    async with relayed(may_reach=lambda target: False) as three:
+        with pytest.raises(Unreachable, match="carries nothing"):
+            await three.to_relay.ask(RELAY, three.target.address)
+        with pytest.raises(WireError):
+            await three.to_target.ask("who")
+
+
+async def test_new_keys_give_a_caller_no_more_streams_of_a_relay() -> None:
+    async with relayed(relay_limits=RelayLimits(streams_per_host=1)) as three:
+        await three.to_target.ask("who")
+        stranger = Node(Identity.ephemeral(), CHAIN)
+        to_relay = Peer(stranger, three.relay.address, [Direct("127.0.0.1", three.port)])
+        with pytest.raises(Busy, match="from your host"):
+            await to_relay.ask(RELAY, three.target.address)
+        await stranger.close()
+
+
+async def test_a_relays_whole_rate_counts_all_streams_and_loses_nothing() -> None:
+    async with relayed(relay_limits=RelayLimits(bytes_per_s=2_000_000)) as three:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        answers = await asyncio.gather(*(three.to_target.ask("count", body=bytes(400_000)) for _ in range(4)))
+        assert answers == [b"400000"] * 4
+        assert loop.time() - begun > 0.5, "1.6 MB, half a MB of them at once"
 
 
 async def test_a_relay_carries_no_more_bytes_than_its_limit() -> None:
