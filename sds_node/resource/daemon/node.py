@@ -38,7 +38,7 @@ from sds_node.resource.daemon.links import MetaLink
 from sds_node.resource.daemon.upkeep import Upkeep
 from sds_node.resource.daemon.withdrawing import Withdrawer
 from sds_node.resource.receipts import ReceiptsError, open_receipts
-from sds_node.resource.service import Service
+from sds_node.resource.service import Service, hands_in
 from sds_node.resource.service import Settings as ServiceSettings
 from sds_node.settings import SettingsError
 from sds_node.wire import errors as wire_errors
@@ -228,9 +228,11 @@ class ResourceNode:
         name = _MOVES[method]
 
         async def counted(stream: Stream, connection: Connection) -> None:
-            if self.is_draining:
+            # A receipt that is handed in moves nothing and is this node's pay.
+            is_pay = hands_in(method, stream.head)
+            if self.is_draining and not is_pay:
                 raise wire_errors.Busy("this node is stopping: ask another one")
-            if self.upkeep.is_short:
+            if self.upkeep.is_short and not is_pay:
                 raise wire_errors.Busy("the disk of this node is full: ask another one")
             if self.state.is_leaving and method == transfers.PUT:
                 raise wire_errors.Refused(transfers.STORE_FULL, "this node is leaving the network and takes no new shares: ask another one")

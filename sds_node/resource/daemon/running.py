@@ -126,6 +126,9 @@ class Running:
             if beside is not None:
                 await beside.start()
         except BaseException:
+            if self.monitor is not None:
+                await self.monitor.close()
+                self.monitor = None
             await control.close()
             await node.abandon()
             raise
