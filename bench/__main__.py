@@ -3,6 +3,8 @@
 python -m bench [store] [application] [reports] [startup] [throughput]
 python -m bench throughput --validators 4     one part, with its own options
 python -m bench durability --write            no figure of the machine, so only by name: what schemes lose (docs/durability.md)
+python -m bench storage --only small          the storage network beside kubo, by name alone: it takes half an hour
+python -m bench storage-index --segments 1000000 --database postgres
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import sys
 from tests.support import ROOT
 
 PARTS = ("store", "application", "reports", "startup", "throughput")
-BY_NAME = (*PARTS, "durability")
+BY_NAME = (*PARTS, "durability", "storage", "storage-index")
 
 
 def main() -> None:
@@ -24,7 +26,7 @@ def main() -> None:
     if options and len(names) != 1:
         raise SystemExit(f"{options[0]} is an option of one part: name one of {', '.join(BY_NAME)} before it")
     for name in names:
-        if subprocess.run([sys.executable, "-m", f"bench.{name}", *options], cwd=ROOT).returncode:
+        if subprocess.run([sys.executable, "-m", f"bench.{name.replace('-', '_')}", *options], cwd=ROOT).returncode:
             raise SystemExit(f"bench.{name} failed: its message is above")
 
 
