@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+import uvloop
 
 from chain import metakeys
 from chain.config import ConfigError
@@ -137,7 +138,7 @@ def start(ctx: click.Context, /, log_level: str, log_format: str, password_file:
     try:
         secret = password(password_file or home.settings.keys.password_file or None)
         owner = PrivateKey(keystore.load(home.owner, secret).private_key, "eth_secp256k1")
-        asyncio.run(_run(home, owner))
+        uvloop.run(_run(home, owner))
     finally:
         os.close(held)
 

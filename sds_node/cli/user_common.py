@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import sys
 import time
@@ -14,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import click
+import uvloop
 
 from sds_node.cli import output
 from sds_node.cli.node_common import NODE_ERRORS, home_of, home_option
@@ -73,7 +73,7 @@ def with_storage(ctx: click.Context, password_file: str | None, work: Callable[[
         async with home.storage(key, settings) as storage:
             return await work(storage)
 
-    return asyncio.run(done())
+    return uvloop.run(done())
 
 
 def told(value: dict[str, Any], *, as_json: bool, text: str | None = None) -> None:
