@@ -8,6 +8,8 @@ import os
 import resource
 import shlex
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +32,21 @@ from sds_node.cli.output import (
     table,
     time_text,
 )
+from sds_node.client.meta import MetaAddress
 from sds_node.control import NotRunning
+from sds_node.gateway.owner import ChainOwner
+from sds_node.gateway.running import RunningGateway
 from sds_node.keystore import Kind
 from sds_node.p2p import parse_address
 from sds_node.resource import store as shares
-from sds_node.resource.daemon.config import Config, capacity_bytes, reserve_bytes
+from sds_node.resource.daemon.config import Config, capacity_bytes, parse_meta_node, reserve_bytes
 from sds_node.resource.daemon.home import Home, HomeError
+from sds_node.resource.daemon.node import ResourceNode
 from sds_node.resource.daemon.running import Running
 from sds_node.resource.receipts import open_receipts
 from sds_node.value_chain import views
 from sds_node.value_chain.client import ValueChain, ValueChainError
+from sds_node.value_chain.sender import Sender
 
 STOP_S = 90.0
 
@@ -58,7 +65,29 @@ def run_node(home: Home, config: Config, secret: str) -> None:
     with home.held():
         key, wallet = opened_keys(home, config, secret)
         allow_files()
-        uvloop.run(Running(home, config, key, wallet).run())
+        owner = home.wallet_key(config, secret) if config.gateway.enabled and config.gateway.owner else None
+        beside = partial(_gateway, home, config, owner) if config.gateway.enabled else None
+        uvloop.run(Running(home, config, key, wallet, beside=beside).run())
+
+
+def _gateway(home: Home, config: Config, owner: PrivateKey | None, chain: ValueChain, node: ResourceNode) -> RunningGateway:
+    """The gateway of a node. ``owner`` opens the door for ``owner_`` methods."""
+
+    def service_status(wallet: str) -> str:
+        metas = [link.told_of() for link in node.links.values()]
+        works = any(one["is_online"] and not one["why_not_eligible"] for one in metas)
+        return f"Registration Status: {'ACTIVE' if works else 'INACTIVE'} | Mining: {'ONLINE' if works else 'OFFLINE'}"
+
+    return RunningGateway(
+        home.root,
+        config.chain.id,
+        [MetaAddress(one.address, one.host, one.port) for one in map(parse_meta_node, config.network.meta_nodes)],
+        time.time,
+        config.gateway,
+        owner=None if owner is None else ChainOwner(chain, Sender(chain, owner), node.public_key),
+        rest_port=config.gateway.streaming_port or None,
+        service_status=service_status,
+    )
 
 
 def allow_files() -> None:

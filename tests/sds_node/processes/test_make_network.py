@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support import ROOT, free_ports
@@ -103,6 +104,15 @@ def test_what_one_wallet_stores_another_one_reads_and_a_killed_node_does_not_mat
         return found["open_leases"] == 0 and before - int(found["paid_noz"]) == stored["charged_noz"]
 
     until(is_billed, 60, lambda: str(network.ppd("balance", home="alice")))
+
+
+def test_every_node_answers_the_originals_clients(network: Made) -> None:
+    wallet = next(one["wallet"] for one in network.net["users"] if one["name"] == "alice")
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "user_requestGetOzone", "params": [{"walletaddr": wallet}]}
+    for one in network.net["resource_nodes"][1:]:
+        answer = httpx.post(one["gateway"], json=asked, timeout=30).json()["result"]
+        assert (answer["return"], answer["sequencynumber"]) == ("0", "SN:0000000000000000001")
+        assert int(answer["ozone"]) > 0
 
 
 def test_the_chain_pays_the_nodes(network: Made) -> None:
