@@ -28,7 +28,7 @@ from sds_node.schemes import THREE_REPLICAS, bill_noz
 from tests.support import ask_until, free_ports
 from tools.network import Network
 
-pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 HERE = Path(__file__).parent / "gateway_js"
 NODES = 4
 """A gateway does not store with the node that it runs beside, and a file of 3 replicas needs 3 others."""
