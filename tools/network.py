@@ -236,8 +236,7 @@ class Network:
     def _launch(self, name: str, program: tuple[str, ...], home: Path) -> None:
         if name in self._processes and self._processes[name].poll() is None:
             return
-        os.environ.update({key: value for key, value in self.environment.items() if key.endswith("PASSWORD_FILE")})
-        self._processes[name] = self.folder.start(str(home), self.log(name), program)
+        self._processes[name] = self.folder.start(str(home), self.log(name), program, self.environment)
         self._note()
 
     def _note(self) -> None:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +88,13 @@ class Folder:
             self.save(found)
         return found
 
-    def start(self, home: str, log: Path, program: Sequence[str] = STCHAIND) -> subprocess.Popen[bytes]:
-        """A node of the folder as a child that ends with this process. ``program``: what follows ``python -m``, for a build of a test's own."""
+    def start(self, home: str, log: Path, program: Sequence[str] = STCHAIND, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """A node of the folder as a child that ends with this process. ``program``: what follows ``python -m``; ``env``: its environment, if not this one's."""
         command = [sys.executable, "-m", *program, "start", "--home", home]
         with log.open("ab") as output:
             # A process group of its own: Ctrl-C reaches this script alone, which then stops the node in order.
             return subprocess.Popen(
-                command, stdout=output, stderr=output, start_new_session=True, pass_fds=(self.lock,), preexec_fn=_stop_with_parent
+                command, stdout=output, stderr=output, env=env, start_new_session=True, pass_fds=(self.lock,), preexec_fn=_stop_with_parent
             )
 
 

@@ -233,7 +233,7 @@ def completion(shell: str) -> None:
     click.Group.main(cli, args=[], prog_name="spd", complete_var="_SPD_COMPLETE")
 
 
-for _command in (start, stop, status, init, verify_epoch, epoch_batch):
+for _command in (verify_epoch, epoch_batch):
     cli.add_command(_command)
 
 

@@ -28,6 +28,7 @@ from sds_node.client.placing import Settings
 from sds_node.client.session import Session
 from sds_node.client.sources import Progress
 from sds_node.client.transfer import ObjectReader
+from sds_node.files import sync_folder
 from sds_node.hashes import FileHasher, is_legacy
 
 SYNC_BYTES: Final = 32 << 20
@@ -89,7 +90,7 @@ class Downloads:
                     raise
                 os.replace(part, target)
                 note.unlink(missing_ok=True)
-            await asyncio.to_thread(_sync_folder, target.parent)
+            await asyncio.to_thread(sync_folder, target.parent)
         except OSError as error:
             raise StorageError(f"{target} cannot be written: {error.strerror}") from None
 
@@ -181,11 +182,3 @@ def _noted_down(out: BinaryIO, note: Path, file: StoredFile, done: int) -> None:
 def _sync(out: BinaryIO) -> None:
     out.flush()
     os.fsync(out.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -27,6 +27,7 @@ from modules.settlement.leaves import GET, PUT
 from sds_node import asking, p2p
 from sds_node.client.errors import MetaLied, MetaRefused, MetaUnreachable, refusal
 from sds_node.client.session import Session, open_session
+from sds_node.endpoints import endpoint_text
 from sds_node.wire.errors import Busy, ConnectionFailed, Refused, TimedOut, Unreachable, WireError
 from sds_node.wire.limits import Limits
 from sds_node.wire.node import Node
@@ -60,8 +61,7 @@ class MetaAddress:
     port: int
 
     def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{p2p.format_address(self.address)}@{host}:{self.port}"
+        return f"{p2p.format_address(self.address)}@{endpoint_text(self.host, self.port)}"
 
 
 def _is_ipv6(host: str) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from hashlib import sha256
 from pathlib import Path
@@ -31,16 +32,16 @@ Progress = Callable[[int, int], None]
 """Called with bytes done and bytes in all."""
 
 
-class Source:
+class Source(ABC):
     """Content of a known length. ``identity`` is what tells that a file is the same as before; None for what cannot be read again."""
 
     size_bytes: int
     identity: dict[str, int] | None = None
     can_repeat: bool = False
 
+    @abstractmethod
     def pieces(self) -> AsyncGenerator[Buffer, None]:
         """The content from its beginning. Raises SourceChanged when it has not the length that was said, StorageError when it cannot be read."""
-        raise NotImplementedError
 
     async def digest(self) -> str:
         """SHA-256 of the content, which tells it from another one; empty for what is read once. Raises SourceChanged, StorageError."""

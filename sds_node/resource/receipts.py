@@ -36,7 +36,7 @@ from chain.codec.canonical import encode, known
 from modules.settlement.documents import OrderLimit, Receipt, SessionGrant
 from modules.settlement.leaves import Leaf
 from sds_node.documents import LeaseCertificate, SignedDocument
-from sds_node.resource.store.disk import sync_folder
+from sds_node.files import sync_folder
 from sds_node.transfers import TrafficEvidence
 
 log = structlog.get_logger("receipts")

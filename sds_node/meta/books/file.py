@@ -25,6 +25,8 @@ from urllib.parse import quote
 
 import structlog
 
+from sds_node.files import sync_folder
+
 log = structlog.get_logger("books")
 
 MAX_WAITING: Final = 65_536
@@ -280,11 +282,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         elif version != _VERSION:
             raise BooksDamaged(f"the books {path} have version {version}, expected {_VERSION}: another version made them")
         database.execute("CREATE INDEX IF NOT EXISTS of_lease ON leaves (lease) WHERE state < 3")  # files of before have it not
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except BaseException:
         database.close()
         raise

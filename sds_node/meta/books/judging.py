@@ -44,7 +44,7 @@ from modules.settlement.leaves import (
     faults_of_receipt,
     leaf_bytes,
 )
-from sds_node.meta.books.books import LeafRow, State
+from sds_node.meta.books.books import NEVER_MS, LeafRow, State
 from sds_node.meta.lateness import RECEIPTS_S, is_late
 from sds_node.meta.rules.leases import settles_ms
 from sds_node.meta.rules.tables import Lease, Meta, Node
@@ -52,8 +52,6 @@ from sds_node.meta.rules.windows import MAX_ENTRY_NOZ
 
 MAX_LEAF_BYTES: Final = 16_384
 PREFIX_BYTES: Final = 4
-NEVER_MS: Final = (1 << 62) - 1
-"""When what no lease pays must be in a window."""
 MAX_GRANTS: Final = 20_000
 
 

@@ -20,8 +20,7 @@ import structlog
 from chain.codec.registry import message_class
 from chain.crypto import address as bech32
 from modules.settlement.leaves import Leaf, leaf_bytes
-from sds_node.meta.books.books import Books, BooksError, Kind, LeafRow, Phase, State, WindowRow
-from sds_node.meta.books.judging import NEVER_MS
+from sds_node.meta.books.books import NEVER_MS, Books, BooksError, Kind, LeafRow, Phase, State, WindowRow
 from sds_node.meta.books.windows import Windows
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.operations import AnyLedger, LedgerRefused, Proposer

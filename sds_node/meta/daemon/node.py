@@ -23,6 +23,7 @@ import structlog
 
 from chain.metakeys import MetaKeys
 from sds_node import asking
+from sds_node.endpoints import endpoint_text
 from sds_node.meta.audits.auditor import Auditor
 from sds_node.meta.books.books import Books, open_books
 from sds_node.meta.books.epochs import EpochBooks
@@ -385,8 +386,3 @@ async def _nobody_else(body: bytes) -> Sequence[tuple[bytes, bytes]]:
 async def _no_signatures(draft: Any) -> Mapping[bytes, bytes]:
     """``Gather`` of a report in a network with one meta node."""
     return {}
-
-
-def endpoint_text(host: str, port: int) -> str:
-    """host:port, an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

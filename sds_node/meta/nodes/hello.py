@@ -19,6 +19,7 @@ from typing import Any, Final
 import structlog
 
 from sds_node import asking
+from sds_node.endpoints import endpoint_text
 from sds_node.meta.books.books import Books
 from sds_node.meta.nodes.handling import handler
 from sds_node.meta.nodes.maintenance import WINDOW_S, Span, allowed_until_s
@@ -83,11 +84,6 @@ def endpoint_of(text: str) -> tuple[str, int]:
     if not (port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65_535):
         raise BadEndpoint(f"endpoint: expected a port from 1 to 65535 after the last colon, got {text[:60]!a}")
     return host, int(port)
-
-
-def endpoint_text(host: str, port: int) -> str:
-    """The one spelling of an endpoint."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def same_host(left: str, right: str) -> bool:

@@ -69,7 +69,7 @@ class ShareRoots:
     async def stage(self, parts: Sequence[Part]) -> None:
         """Keep the roots of objects' segments before the ledger has them."""
         rows = [(one.object_id, one.first + at, b"".join(roots)) for one in parts for at, roots in enumerate(one.roots)]
-        await self._do(lambda db: db.executemany("INSERT OR REPLACE INTO staged VALUES (?, ?, ?)", rows))
+        await self._write("INSERT OR REPLACE INTO staged VALUES (?, ?, ?)", rows)
 
     async def number(self, parts: Sequence[tuple[bytes, int, int, int]]) -> None:
         """The ledger has what was staged. Of each part (object id, first, count, number): segment i of the object is the ledger's number ``number`` + i."""
@@ -96,15 +96,15 @@ class ShareRoots:
 
     async def caught_up(self, node: int, numbers: Sequence[int]) -> None:
         """A node was told of these segments."""
-        await self._do(lambda db: db.executemany("DELETE FROM lagging WHERE node = ? AND segment = ?", [(node, one) for one in numbers]))
+        await self._write("DELETE FROM lagging WHERE node = ? AND segment = ?", [(node, one) for one in numbers])
 
     async def drop_staged(self, object_id: bytes) -> None:
         """Nothing of what is staged for an object will come into the ledger."""
-        await self._do(lambda db: db.execute("DELETE FROM staged WHERE object = ?", (object_id,)))
+        await self._write("DELETE FROM staged WHERE object = ?", [(object_id,)])
 
     async def forget(self, numbers: Sequence[int]) -> None:
         """The ledger has these segments no more. Nodes that lag behind with them find nothing to be told."""
-        await self._do(lambda db: db.executemany("DELETE FROM share_roots WHERE segment = ?", [(one,) for one in numbers]))
+        await self._write("DELETE FROM share_roots WHERE segment = ?", [(one,) for one in numbers])
 
     # --- reading ---
 
@@ -185,7 +185,15 @@ class ShareRoots:
         self._thread.shutdown()
 
     async def _keep(self, number: int, roots: Sequence[bytes]) -> None:
-        await self._do(lambda db: db.execute("INSERT OR REPLACE INTO share_roots VALUES (?, ?, 1)", (number, b"".join(roots))))
+        await self._write("INSERT OR REPLACE INTO share_roots VALUES (?, ?, 1)", [(number, b"".join(roots))])
+
+    async def _write(self, sql: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """A statement for each row. Its cursor ends in the thread that made it."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.executemany(sql, rows)
+
+        await self._do(work)
 
     async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def run() -> T:

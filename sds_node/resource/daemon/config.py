@@ -16,6 +16,7 @@ from typing import Final
 from chain.crypto import address as bech32
 from chain.errors import AppError
 from chain.tx.fees import parse_amounts
+from sds_node.endpoints import endpoint_text
 from sds_node.gateway_settings import Settings as Gateway
 from sds_node.p2p import P2PError, address_of, format_address, parse_address, parse_public_key
 from sds_node.settings import SettingsError, read, value, write
@@ -222,11 +223,6 @@ def split_endpoint(what: str, text: str) -> tuple[str, int]:
     if not colon or not is_number or not _is_host(host, is_bracketed=is_bracketed):
         raise SettingsError(f"{what}: expected host:port with a port from 1 to 65535 (an IPv6 address in brackets), got {text[:100]!r}")
     return host, int(port)
-
-
-def endpoint_text(host: str, port: int) -> str:
-    """``host:port``, an IPv6 address in brackets; an empty host stays empty."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_host(host: str, *, is_bracketed: bool) -> bool:

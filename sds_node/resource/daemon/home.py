@@ -24,9 +24,9 @@ from typing import Any, Final
 
 from chain.crypto.keys import PrivateKey
 from sds_node import keystore
+from sds_node.files import sync_folder
 from sds_node.keystore import Kind, StoredKey
 from sds_node.resource.daemon.config import Config, load, text_of
-from sds_node.resource.store.disk import sync_folder
 
 DEFAULT_HOME: Final = "~/.ppd"
 HOME_VARIABLE: Final = "PPD_HOME"

@@ -28,10 +28,11 @@ from google.protobuf.message import DecodeError
 from sds_node import transfers
 from sds_node.asking import MAX_ANSWER_BYTES, NODE_EARNINGS, NodeEarningsReply, NodeHello
 from sds_node.documents import Authority
+from sds_node.endpoints import endpoint_text
 from sds_node.monitoring import Values
 from sds_node.p2p import P2PError, address_of, format_address
 from sds_node.resource import store as shares
-from sds_node.resource.daemon.config import Config, MetaNode, capacity_bytes, endpoint_text, parse_meta_node, reserve_bytes, split_endpoint
+from sds_node.resource.daemon.config import Config, MetaNode, capacity_bytes, parse_meta_node, reserve_bytes, split_endpoint
 from sds_node.resource.daemon.handing import Asked, Hander
 from sds_node.resource.daemon.home import Home, HomeError, State
 from sds_node.resource.daemon.links import MetaLink

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from sds_node.files import sync_folder
 from sds_node.resource.store.errors import StoreError, StoreFull, StoreLocked, StoreUnusable
 
 FREE_FILES: Final = 1024
@@ -39,15 +40,6 @@ def disk_errors(home: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise told(error, home) from error
-
-
-def sync_folder(path: str | Path) -> None:
-    """Make the names in a folder durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

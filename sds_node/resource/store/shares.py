@@ -25,10 +25,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, TypeVar
 
+from sds_node.files import sync_folder
 from sds_node.merkle import LEAF_BYTES, MAX_SHARE_BYTES, MerkleError, RootCheck, leaf_count, root_of_hashes, share_path
 from sds_node.resource.store import layout
 from sds_node.resource.store.clock import Clock
-from sds_node.resource.store.disk import Folders, check_room, disk_errors, lock_folder, sync_folder, write_all
+from sds_node.resource.store.disk import Folders, check_room, disk_errors, lock_folder, write_all
 from sds_node.resource.store.errors import (
     IndexDamaged,
     ShareDamaged,

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from sds_node.files import sync_folder
 from sds_node.resource.store import layout
-from sds_node.resource.store.disk import disk_errors, sync_folder
+from sds_node.resource.store.disk import disk_errors
 from sds_node.resource.store.errors import ShareRefused, StoreUnusable
 from sds_node.resource.store.index import Copy, Kept, Writing, changed, create
 from sds_node.resource.store.layout import ROOT_BYTES, Damaged, Key, State, Trailer, file_name, folder_of, key_of, path_in
