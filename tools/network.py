@@ -318,6 +318,8 @@ def _height(rpc: str) -> int:
 
 def _is_free(host: str, port: int) -> bool:
     with socket.socket() as probe:
+        # As servers do: what a stopped network's connections left behind takes no port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError:

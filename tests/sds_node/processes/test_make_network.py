@@ -111,16 +111,18 @@ def test_every_node_answers_the_originals_clients(network: Made) -> None:
     asked = {"jsonrpc": "2.0", "id": 1, "method": "user_requestGetOzone", "params": [{"walletaddr": wallet}]}
     for one in network.net["resource_nodes"][1:]:
         answer = httpx.post(one["gateway"], json=asked, timeout=30).json()["result"]
-        assert (answer["return"], answer["sequencynumber"]) == ("0", "SN:0000000000000000001")
+        assert (answer["return"], answer["sequencynumber"]) == ("0", "SN:0000000000000000000")
         assert int(answer["ozone"]) > 0
 
 
 def test_the_chain_pays_the_nodes(network: Made) -> None:
-    def is_paid() -> bool:
-        told = json.loads(network.run("ppd", "earnings", "--home", network.folder / "node2", "-o", "json"))
+    def is_paid(name: str) -> bool:
+        told = json.loads(network.run("ppd", "earnings", "--home", network.folder / name, "-o", "json"))
         return int(told["chain"]["immature_wei"]) + int(told["chain"]["mature_wei"]) > 0
 
-    until(is_paid, 150, network.told)
+    # Three of the four hold the file, and the one that was killed may be one of them.
+    running = [one["name"] for one in network.net["resource_nodes"][1:]]
+    until(lambda: sum(map(is_paid, running)) >= 2, 150, network.told)
 
 
 def test_it_stops_in_order_and_goes_on_with_everything_there(network: Made, tmp_path: Path) -> None:
