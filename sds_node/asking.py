@@ -33,6 +33,12 @@ NODE_SETTLED: Final = "node.settled"
 NODE_EARNINGS: Final = "node.earnings"
 EPOCH_BATCH: Final = "epoch.batch"
 EPOCH_PROOF: Final = "epoch.proof"
+META_HELLO: Final = "meta.hello"
+META_COSIGN: Final = "meta.cosign"
+META_OBSERVATION: Final = "meta.observation"
+META_REPORT: Final = "meta.report"
+META_WINDOW: Final = "meta.window"
+META_ROOTS: Final = "meta.roots"
 
 # Codes of refusals on the wire (``wire.errors.Refused``). Append-only.
 NOT_READY: Final = 2_000
@@ -56,6 +62,8 @@ UNKNOWN_NODE: Final = 2_009
 TRY_ANOTHER: Final = 2_010
 """Another meta node is responsible."""
 WRONG_PASSWORD: Final = 2_011
+NOT_EQUAL: Final = 2_012
+"""This meta node makes something else of what another one asks it to sign: the text says what."""
 LEDGER_CODES: Final = 3_000
 """Refusal c of the ledger is this + c."""
 
@@ -73,6 +81,8 @@ MAX_LEAVES: Final = 2_000
 MAX_LEAF_BYTES: Final = 16_384
 """Of a leaf in an epoch's batch."""
 MAX_CURSOR_BYTES: Final = 64
+MAX_ROOTS_ASKED: Final = 500
+"""Segments in one ``meta.roots``."""
 
 
 def _message(name: str) -> Any:
@@ -133,3 +143,11 @@ EpochBatchPage: Final = _message("EpochBatchPage")
 EpochProofHead: Final = _message("EpochProofHead")
 TreeProof: Final = _message("TreeProof")
 EpochProof: Final = _message("EpochProof")
+MetaHello: Final = _message("MetaHello")
+MetaGreeting: Final = _message("MetaGreeting")
+ReportDraft: Final = _message("ReportDraft")
+BlsSignature: Final = _message("BlsSignature")
+WindowLeavesHead: Final = _message("WindowLeavesHead")
+SegmentList: Final = _message("SegmentList")
+SegmentShareRoots: Final = _message("SegmentShareRoots")
+SegmentShareRootsList: Final = _message("SegmentShareRootsList")
