@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -38,6 +36,7 @@ from chain.crypto.keys import PrivateKey, public_key_to_any
 from chain.metrics import Metrics
 from chain.store.kv import KVBackend, MemoryBackend
 from chain.testing.driver import Driver
+from chain.testing.ports import free_ports as free_ports
 from chain.testing.validators import ValidatorKey
 from chain.tx.build import Signer, build_tx
 from genesis import build, document
@@ -48,8 +47,6 @@ CHAIN_ID = "test-1"
 FEE: Coins = (Coin("wei", 200_000 * 10**9),)
 GAS = 200_000
 FUNDS_WEI = 10**24
-FIRST_OUTGOING_PORT = 32768
-"""Linux's ``ip_local_port_range`` begins here unless somebody changed it."""
 GOV = bech32.encode(GOV_ADDRESS)
 """The account of the gov module: the authority over parameters."""
 
@@ -147,23 +144,6 @@ def stchaind(home: Path, *arguments: str, stdin: str = "") -> tuple[int, str, st
     done = CliRunner().invoke(cli, ["--home", str(home), *arguments], input=stdin)
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     return done.exit_code, done.stdout, done.stderr
-
-
-def free_ports(count: int) -> int:
-    """The first of ``count`` neighbouring free ports.
-
-    They are below those that the system gives to outgoing connections: one of these could take a port while the node that has it is down.
-    """
-    for _ in range(50):
-        base = random.SystemRandom().randrange(10_000, FIRST_OUTGOING_PORT - count)
-        with contextlib.ExitStack() as stack:
-            try:
-                for at in range(count):
-                    stack.enter_context(socket.socket()).bind(("127.0.0.1", base + at))
-            except OSError:
-                continue
-            return base
-    raise OSError("no free neighbouring ports")
 
 
 @dataclass

@@ -96,7 +96,7 @@ def test_what_one_wallet_stores_another_one_reads_and_a_killed_node_does_not_mat
 
     def is_billed() -> bool:
         found = network.ppd("balance", home="alice")
-        return found["open_leases"] == 0 and before - int(found["paid_noz"]) == stored["charged_noz"]
+        return (found["open_leases"], before - int(found["paid_noz"])) == (0, stored["charged_noz"])
 
     # Before a node is killed: what a killed node has not shown yet keeps its lease open until it is too late for it.
     until(is_billed, 60, lambda: str(network.ppd("balance", home="alice")))
