@@ -13,7 +13,9 @@ import asyncio
 import contextlib
 import json
 import os
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -34,6 +36,8 @@ from sds_node.hashes import FileHasher, is_legacy
 SYNC_BYTES: Final = 32 << 20
 """A part that is on disk for sure is noted each time so much came: a get that was interrupted goes on from there."""
 MAX_NOTE_BYTES: Final = 4_096
+WAITING_PIECES: Final = 8
+"""So many pieces, each of at most 1 MiB, wait for the disk."""
 
 
 class Downloads:
@@ -97,20 +101,15 @@ class Downloads:
     async def _write(self, file: StoredFile, key: bytes | None, out: BinaryIO, done: int, note: Path, progress: Progress | None) -> None:
         out.truncate(done)
         out.seek(done)
-        synced = done
         if done and key is None:
             await self._prefix(file, out, done, note, progress)
             return
-        async with contextlib.aclosing(self.read(file, key, done)) as pieces:
+        async with _Writer(out, done, file, note) as writer, contextlib.aclosing(self.read(file, key, done)) as pieces:
             async for piece in pieces:
-                out.write(piece)
+                await writer.write(piece)
                 done += len(piece)
                 if progress is not None:
                     progress(done, file.size_bytes)
-                if done - synced >= SYNC_BYTES:
-                    synced = done
-                    await asyncio.to_thread(_noted_down, out, note, file, done)
-        await asyncio.to_thread(_sync, out)
 
     async def _prefix(self, file: StoredFile, out: BinaryIO, done: int, note: Path, progress: Progress | None) -> None:
         """The rest of a public file: what is there already is hashed again, so that the whole is."""
@@ -136,6 +135,47 @@ class Downloads:
         if not is_legacy(wanted) and hasher.file_hash() != wanted:
             raise MetaLied(f"what came is {hasher.file_hash()}, not {wanted}: fetch it again")
         await asyncio.to_thread(_sync, out)
+
+
+class _Writer:
+    """Writes what comes to a file in a thread, while more comes; on the disk at each SYNC_BYTES and at the end. Leaving it without an error waits for that.
+
+    ``done`` is how many bytes of ``file`` are there. ``write`` raises what the disk said of an earlier piece.
+    """
+
+    def __init__(self, out: BinaryIO, done: int, file: StoredFile, note: Path) -> None:
+        self._out, self._done, self._synced, self._file, self._note = out, done, done, file, note
+        self._thread = ThreadPoolExecutor(1, "download")
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def write(self, piece: memoryview) -> None:
+        """Have a piece written after those before. At most WAITING_PIECES wait."""
+        while len(self._waiting) >= WAITING_PIECES:
+            await self._waiting.popleft()
+        self._waiting.append(asyncio.get_running_loop().run_in_executor(self._thread, self._write, piece))
+
+    def _write(self, piece: memoryview) -> None:
+        self._out.write(piece)
+        self._done += len(piece)
+        if self._done - self._synced >= SYNC_BYTES:
+            self._synced = self._done
+            _noted_down(self._out, self._note, self._file, self._done)
+
+    async def __aenter__(self) -> _Writer:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                while self._waiting:
+                    await self._waiting.popleft()
+                await asyncio.get_running_loop().run_in_executor(self._thread, _sync, self._out)
+        finally:
+            # Nothing may be written once the caller closes the file.
+            await asyncio.shield(asyncio.to_thread(self._thread.shutdown, cancel_futures=True))
+            for one in self._waiting:
+                if one.done() and not one.cancelled():
+                    one.exception()
 
 
 async def _opened(file: StoredFile, key: bytes, reader: ObjectReader, offset: int, length: int) -> AsyncGenerator[memoryview, None]:
