@@ -14,6 +14,7 @@ import structlog
 from chain.cli import (
     authz,
     bootstrap,
+    compat,
     debug,
     distribution,
     feegrant,
@@ -153,6 +154,7 @@ for _command in (
     node.version,
     node.export,
     node.rollback,
+    compat.compat_rpc,
     snapshots.snapshots,
     maintain.prune,
     maintain.config_group,

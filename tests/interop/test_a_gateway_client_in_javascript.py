@@ -212,6 +212,7 @@ def test_a_poll_does_not_delete_but_a_deletion_does(owner: Wallet, stored: Store
     told = json.loads(done.stdout)
     assert (told["poll"]["file_upload_state"], told["deletion"]["return"]) == (STORED, SIGNATURE_FAILURE)
     assert told["again"]["user_has_file"] is True
+    time.sleep(1.1)  # a deletion in the second of a poll is the same signed string, and refused
     owner.run("rm", stored.filehash)
     assert owner.run("list")["fileinfo"] == []
     assert "-6" in owner.refused("get", stored.filehash, tmp_path / "gone")
