@@ -35,8 +35,8 @@ run: setup ## a one-validator devnet: start it, show it, continue it next time (
 localnet: setup ## four validators and a full node in .localnet (RESET=1 starts over; LOCALNET_ARGS="--block-time 500ms")
 	@$(BIN)/python -m tools.localnet $(if $(RESET),--reset) $(LOCALNET_ARGS)
 
-network: setup ## a chain, a meta node and six resource nodes in .network, each a process (RESET=1 starts over; NETWORK_ARGS="--nodes 12")
-	@$(BIN)/python -m tools.network $(if $(RESET),--reset) $(NETWORK_ARGS)
+network: setup ## a chain, a meta node and six resource nodes in .network, each a process (RESET=1 starts over; SIZE=full: 4 and 12)
+	@$(BIN)/python -m tools.network $(if $(RESET),--reset) $(if $(SIZE),--size $(SIZE)) $(NETWORK_ARGS)
 
 # These share no process, port or clock with each other, so two files run at once; the rest starts networks that want both cores.
 SIDE_BY_SIDE := $(addprefix tests/,abci api app codec crypto economics modules sds_node simulation)

@@ -15,7 +15,7 @@ import sys
 from tests.support import ROOT
 
 PARTS = ("store", "application", "reports", "startup", "throughput")
-BY_NAME = (*PARTS, "durability", "storage", "storage-index")
+BY_NAME = (*PARTS, "durability", "federation", "storage", "storage-index")
 
 
 def main() -> None:

@@ -39,6 +39,7 @@ META_OBSERVATION: Final = "meta.observation"
 META_REPORT: Final = "meta.report"
 META_WINDOW: Final = "meta.window"
 META_ROOTS: Final = "meta.roots"
+META_KEEP: Final = "meta.keep"
 
 # Codes of refusals on the wire (``wire.errors.Refused``). Append-only.
 NOT_READY: Final = 2_000
@@ -83,6 +84,8 @@ MAX_LEAF_BYTES: Final = 16_384
 MAX_CURSOR_BYTES: Final = 64
 MAX_ROOTS_ASKED: Final = 500
 """Segments in one ``meta.roots``."""
+MAX_KEPT_BYTES: Final = 1 << 20
+"""Of a ``meta.keep``: one operation has at most 1,000 segments of 30 shares."""
 
 
 def _message(name: str) -> Any:
@@ -151,3 +154,5 @@ WindowLeavesHead: Final = _message("WindowLeavesHead")
 SegmentList: Final = _message("SegmentList")
 SegmentShareRoots: Final = _message("SegmentShareRoots")
 SegmentShareRootsList: Final = _message("SegmentShareRootsList")
+KeptRoots: Final = _message("KeptRoots")
+KeptRootsList: Final = _message("KeptRootsList")

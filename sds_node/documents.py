@@ -118,6 +118,16 @@ def lease_quorum(meta_nodes: int) -> int:
     return (meta_nodes - 1) // 3 + 1
 
 
+REPAIR_LEASE_NOZ: Final = 1 << 50
+"""A lease of repair has just so many, and ends REPAIR_LEASE_S after it began: it moves no wallet's noz, so it is in no ledger."""
+REPAIR_LEASE_S: Final = 3_600
+
+
+def is_repair_lease(document: Any) -> bool:
+    """Whether a Lease is one of repair, by what it says."""
+    return bool(document.noz == REPAIR_LEASE_NOZ and document.expires_s - document.created_s == REPAIR_LEASE_S)
+
+
 def check_lease(certificate: Any, authority: Authority) -> Any:
     """The Lease of a LeaseCertificate. Raises Refused unless its form is right and enough active meta nodes signed it, each counted once.
 

@@ -120,6 +120,7 @@ class Use(enum.Enum):
     DOWNLOAD = "download"
     DELETE = "delete"
     OTHER = "other"
+    END_SHARE = "end share"
     VERSION_2 = "version 2"
 
 
@@ -131,9 +132,11 @@ USES: Final = {
     Action.FILE_STATUS: Use.OTHER,
     Action.CREATE_SHARE: Use.OTHER,
     Action.REPLICA_INFO: Use.OTHER,
+    Action.STOP_SHARE: Use.END_SHARE,
+    Action.GET_SHARED_OLD: Use.OTHER,
 }
-"""Actions that spend, and actions whose strings equal a deletion's. The rest need no record: their strings begin with a wallet or a link, and no link is
-a file hash (``handles``)."""
+"""Actions that spend, actions whose strings equal a deletion's, and the old way to get a share, whose string ends it where the share is the wallet's own.
+The rest need no record: their strings begin with a wallet, and no link is a file hash (``handles``)."""
 
 
 class Dialect(enum.Enum):
@@ -298,8 +301,9 @@ class UsedStrings:
         """Until then (unix seconds) another node kept the record of wallets that come here now."""
         self._gap_until_s = max(self._gap_until_s, until_s)
 
-    def use(self, text: str, use: Use, wallet: bytes, timestamp_s: int, now_s: int) -> bool:
-        """Record that a string whose signature holds is used. True if it is new. Raises UsedOtherwise, NotFresh (the gap), TooManyRequests."""
+    def use(self, text: str, use: Use, wallet: bytes, timestamp_s: int, now_s: int, gap_until_s: int = 0) -> bool:
+        """Record that a string whose signature holds is used. True if it is new; ``gap_until_s``: of this wallet's record, if it has one of its own. Raises
+        UsedOtherwise, NotFresh (the gap), TooManyRequests."""
         now_s = self.now(now_s)
         self._forget(now_s)
         key = sha256(text.encode()).digest()
@@ -311,10 +315,11 @@ class UsedStrings:
                 )
             return False
         # Whatever was used in the gap was not more than FRESH_S ahead of it.
-        if use is Use.DELETE and self._gap_until_s and timestamp_s <= self._gap_until_s + FRESH_S:
+        gap_until_s = max(gap_until_s, self._gap_until_s)
+        if use is Use.DELETE and gap_until_s and timestamp_s <= gap_until_s + FRESH_S:
             raise NotFresh(
-                f"this node does not know what strings were used for until {self._gap_until_s}, so a deletion is signed with a req_time later than "
-                f"{self._gap_until_s + FRESH_S}, got {timestamp_s}: sign again then, or sign version 2"
+                f"this node does not know what strings were used for until {gap_until_s}, so a deletion is signed with a req_time later than "
+                f"{gap_until_s + FRESH_S}, got {timestamp_s}: sign again then, or delete with a client that signs orders (ppd)"
             )
         count = self._of_wallet.get(wallet, 0)
         if count >= self._max_per_wallet or len(self._used) >= self._max_strings:
@@ -343,6 +348,7 @@ _NAMES: Final = {
     Use.DOWNLOAD: "a download",
     Use.DELETE: "a deletion",
     Use.OTHER: "a request that deletes nothing",
+    Use.END_SHARE: "the end of a share",
     Use.VERSION_2: "version 2",
 }
 
@@ -356,11 +362,12 @@ def accept(
     signature: WalletSignature,
     now_s: int,
     tolerance_s: int = 0,
+    gap_until_s: int = 0,
 ) -> Accepted:
     """A legacy request: its age, its signature, then its place in the record, which only a request that holds reaches.
 
     ``sequences`` are those that the wallet may use now, at most 4, and empty for actions without one (clients do not send it with a download). With
-    ``tolerance_s`` = 1 the time that was signed may differ from ``timestamp_s`` by a second. Raises RequestError: WrongRequest, NotFresh,
+    ``tolerance_s`` = 1 the time that was signed may differ from ``timestamp_s`` by a second; ``gap_until_s`` is for ``UsedStrings.use``. Raises RequestError: WrongRequest, NotFresh,
     WrongSignature, UsedOtherwise, TooManyRequests.
     """
     now_s = used.now(now_s)
@@ -369,7 +376,7 @@ def accept(
         raise WrongSignature(f"the signature is not {signature.wallet}'s over {_form(action)}: check req_time and the sequence number")
     text, sequence, signed_s = signed
     use = USES.get(action)
-    return Accepted(text, sequence, signed_s, True if use is None else used.use(text, use, signature.address, signed_s, now_s))
+    return Accepted(text, sequence, signed_s, True if use is None else used.use(text, use, signature.address, signed_s, now_s, gap_until_s))
 
 
 def accept_get_shared(
@@ -386,7 +393,7 @@ def accept_get_shared(
             return Dialect.CURRENT, Accepted(*current, is_first=is_first)
     old = _signed_one(Action.GET_SHARED_OLD, shown_link, (), times, signature)
     if old is not None:
-        return Dialect.OLD, Accepted(*old, is_first=True)
+        return Dialect.OLD, Accepted(*old, is_first=used.use(old[0], USES[Action.GET_SHARED_OLD], signature.address, old[2], now_s))
     raise WrongSignature(
         f"the signature is not {signature.wallet}'s over {_form(Action.DOWNLOAD_SHARED)}, nor over {_form(Action.GET_SHARED_OLD)}: check req_time"
     )
@@ -428,17 +435,23 @@ def v2_text(chain_id: str, method: str, params: Mapping[str, object], wallet: st
 def accept_v2(
     used: UsedStrings, chain_id: str, method: str, params: Mapping[str, object], expiry_s: int, signature: WalletSignature, now_s: int
 ) -> Accepted:
-    """A version 2 request that holds. Raises WrongRequest, NotFresh, WrongSignature, TooManyRequests.
+    """A version 2 request that holds, noted as used. Raises WrongRequest, NotFresh, WrongSignature, TooManyRequests.
 
     It may be repeated until it expires, as the calls of one upload do, and is then not first.
     """
     now_s = used.now(now_s)
+    text = check_v2(chain_id, method, params, expiry_s, signature, now_s)
+    return Accepted(text, "", expiry_s, used.use(text, Use.VERSION_2, signature.address, expiry_s, now_s))
+
+
+def check_v2(chain_id: str, method: str, params: Mapping[str, object], expiry_s: int, signature: WalletSignature, now_s: int) -> str:
+    """The text of a version 2 request that holds; nothing is noted. Raises WrongRequest, NotFresh, WrongSignature."""
     text = v2_text(chain_id, method, params, signature.wallet, expiry_s)
     if not now_s <= expiry_s <= now_s + MAX_V2_LIFETIME_S:
         raise NotFresh(f"a request expires now or within {MAX_V2_LIFETIME_S} s, got {expiry_s} while it is {now_s}: sign again")
     if not is_signed(text, signature):
         raise WrongSignature(f"the signature is not {signature.wallet}'s over {V2_HEAD} of {method} on {chain_id} with these parameters")
-    return Accepted(text, "", expiry_s, used.use(text, Use.VERSION_2, signature.address, expiry_s, now_s))
+    return text
 
 
 def text_digest(text: str) -> bytes:

@@ -48,7 +48,7 @@ AUDIT: Final = "share.audit"
 CONFIRM: Final = "share.confirm"
 DROP: Final = "share.drop"
 """Copies that no meta node confirmed go by the word of one. A confirmed one goes when as many different active meta nodes as sign a lease
-(``documents.lease_quorum``: 1 of 3, 2 of 4) have asked for it within an hour; until then an answer does not name it, and nothing has happened."""
+(``documents.lease_quorum``: 1 of 3, 2 of 4) have asked for it within 15 days; until then an answer does not name it, and nothing has happened."""
 RESTORE: Final = "share.restore"
 INVENTORY: Final = "share.inventory"
 STATUS: Final = "node.status"

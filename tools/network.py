@@ -1,11 +1,11 @@
-"""``make network``: a whole storage network in ``.network``: a chain, a meta node, resource nodes, two users with ozone, each a process of its own.
+"""``make network``: a whole storage network in ``.network``: a chain, meta nodes, resource nodes, two users with ozone, each a process of its own.
 
-    .network/chain/        a one-validator chain (tools/localnet.py), whose validator is the meta node
-             meta0/        home of spd
+    .network/chain/        a chain with as many validators as meta nodes (tools/localnet.py): each of them is one
+             meta0 … 3/    homes of spd; several keep one ledger by a CometBFT of their own
              node1 … 6/    homes of ppd, each at an address of its own: node i listens at 127.0.i.1
              alice, bob    homes of two users: `ppd put FILE --home .network/alice`
 
-Made once, continued every time, started over with ``--reset``. ``.network/network.json`` tells scripts all of it, process ids too. Ctrl-C stops all, in order.
+One meta node and six resource nodes, or four and twelve with ``--size full``. Made once, continued every time, started over with ``--reset``. ``.network/network.json`` tells scripts all of it, process ids too. Ctrl-C stops all, in order.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ from chain.cli.testnet import Account
 from chain.comet import CometError, ensure_comet
 from chain.config import ConfigError
 from chain.module import GenesisError
-from tools.localnet import Localnet
+from tools.localnet import PORTS_PER_NODE, Localnet
 from tools.nodes import Folder, attend, last_lines
 
 COMMAND = "make network"
 FIRST_PORT = 28_000
-RESOURCE_NODES = 6
+SIZES = {"small": (1, 6), "full": (4, 12)}
+"""Meta nodes, resource nodes."""
 DEPOSIT = "100stos"
 OZONE = "100stos"
 PASSWORD = "of a network to play with"
@@ -41,8 +42,11 @@ USERS = ("alice", "bob")
 SPD, PPD = ("sds_node.cli.spd",), ("sds_node.cli.ppd",)
 UP_S = 120.0
 MAX_NODES = 18
+MAX_METAS = 4
 GATEWAYS = 20
 """Ports of gateways are so much above those of monitors."""
+FEDERATION = 52
+"""Ports of the second meta node and those that follow, and of their CometBFT, begin here: four for each."""
 
 
 class NetworkError(Exception):
@@ -53,27 +57,50 @@ class Network:
     """The processes of one folder. They end with this one."""
 
     def __init__(
-        self, folder: Path, *, ports: int = FIRST_PORT, nodes: int = RESOURCE_NODES, reset: bool = False, params: Mapping[str, Any] | None = None
+        self,
+        folder: Path,
+        *,
+        ports: int = FIRST_PORT,
+        metas: int = SIZES["small"][0],
+        nodes: int = SIZES["small"][1],
+        reset: bool = False,
+        params: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder = Folder(folder, "network", COMMAND)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.chain: Localnet | None = None
         try:
-            self.net = self.folder.load(lambda: self._first(ports, nodes), reset, self._moved)
+            self.net = self.folder.load(lambda: self._first(ports, metas, nodes), reset, self._moved)
             owners = [Account(**one) for one in self.net["owners"]]
             self.chain = Localnet(
-                self.folder.path / "chain", ports=self.net["ports"], validators=1, full_nodes=0, more_accounts=owners, params=params or {}
+                self.folder.path / "chain",
+                ports=self.net["ports"],
+                validators=self.size,
+                full_nodes=0,
+                more_accounts=owners,
+                params=params or {},
             )
         except BaseException:
             self.folder.close()
             raise
 
-    def _first(self, ports: int, nodes: int) -> dict[str, Any]:
+    @property
+    def size(self) -> int:
+        """How many meta nodes it has."""
+        return int(self.net.get("size", 1))
+
+    @property
+    def _first_port(self) -> int:
+        """The first port behind the chain's, less ten: as it is with one validator."""
+        return int(self.net["ports"]) + PORTS_PER_NODE * (self.size - 1)
+
+    def _first(self, ports: int, metas: int, nodes: int) -> dict[str, Any]:
         (self.folder.path / "password").write_text(PASSWORD + "\n")
         (self.folder.path / "password").chmod(0o600)
         owners = [Account.new(f"miner{number}", "eth_secp256k1") for number in range(1, nodes + 1)]
         made = {
             "ports": ports,
+            "size": metas,
             "is_complete": False,
             "owners": [{"name": one.name, "key_type": one.key_type, "mnemonic": one.mnemonic, "hd_path": one.hd_path} for one in owners],
             "meta_nodes": [],
@@ -99,14 +126,14 @@ class Network:
     def start(self) -> None:
         """Start everything; what is missing is made. Raises NetworkError."""
         assert self.chain is not None
-        taken = [port for port in range(self.net["ports"], self.net["ports"] + 12) if not _is_free("127.0.0.1", port)]
+        taken = [port for port in range(self.net["ports"], self._first_port + 12) if not _is_free("127.0.0.1", port)]
         if taken:
             raise NetworkError(f"port {taken[0]} is taken: end what has it, or begin another network with --ports")
         self.chain.start()
         self._wait("the chain makes blocks", lambda: _height(self.chain_info["rpc"]) >= 1)
         told = {name: self.chain_info[name] for name in ("chain_id", "rpc", "grpc", "rest")}
         self.net.update({**told, "chain_home": self.chain_info["home"], "accounts": self.chain_info["accounts"]})
-        self._meta()
+        self._metas()
         for number in range(1, len(self.net["owners"]) + 1):
             self._resource(number)
         self._wait(f"{len(self.net['resource_nodes'])} resource nodes are at work", self._are_at_work)
@@ -115,39 +142,95 @@ class Network:
         self.net["is_complete"] = True
         self.save()
 
-    def _meta(self) -> None:
-        home, net = self.folder.path / "meta0", self.net
-        if not net["meta_nodes"]:
-            validator = self.chain_info["nodes"][0]
-            operator = next(one for one in self.chain_info["accounts"] if one["address"] == validator["operator"])
-            words = self.folder.path / "operator.txt"
-            words.write_text(operator["mnemonic"])
-            words.chmod(0o600)
-            port = net["ports"] + 10
-            keys = str(Path(validator["home"]) / "config" / "meta_keys.json")
-            made = self._json(
-                SPD, "init", "--home", home, "--rpc", net["rpc"], "--port", port, "--meta-keys", keys, "--owner-mnemonic-file", words,
-                "--hd-path", operator["hd_path"],
-            )  # fmt: skip
-            words.unlink()
-            for name, value in (("times.hello_s", 2), ("times.status_s", 10), ("times.window_s", 3), ("metrics.port", port + 1)):
-                self._run(SPD, "config", "set", name, str(value), "--home", home)
-            net["meta_nodes"].append(
-                {"name": "meta0", "node": made["node"], "pubkey": made["pubkey"], "endpoint": f"127.0.0.1:{port}", "home": str(home), "pid": None}
-            )
+    # --- meta nodes -------------------------------------------------------------------------------------------------------------
+
+    def _metas(self) -> None:
+        """Make what is missing, and start them. Several get one ledger: the first founds it, all join what it exported."""
+        net = self.net
+        for number in range(len(net["meta_nodes"]), self.size):
+            net["meta_nodes"].append(self._meta(number))
             self.save()
-        # A chain that was made elsewhere, or whose folder was moved, keeps its keys where it is now.
-        self._run(
-            SPD, "config", "set", "keys.meta_keys", str(Path(self.chain_info["nodes"][0]["home"]) / "config" / "meta_keys.json"), "--home", home
-        )
-        self._launch("meta0", SPD, home)
-        self._wait("the meta node serves", lambda: self._status(SPD, home).get("is_ready", False))
+        for number, one in enumerate(net["meta_nodes"]):
+            home = self.folder.path / one["name"]
+            # A chain that was made elsewhere, or whose folder was moved, keeps its keys where it is now.
+            keys = Path(self.chain_info["nodes"][number]["home"]) / "config" / "meta_keys.json"
+            self._set(home, {"keys.meta_keys": keys})
+        if self.size > 1 and not net["is_complete"]:
+            self._federate()
+        for one in net["meta_nodes"]:
+            self._launch(one["name"], SPD, self.folder.path / one["name"])
+        for one in net["meta_nodes"]:
+            self._wait(f"{one['name']} serves", lambda home=self.folder.path / one["name"]: self._status(SPD, home).get("is_ready", False))  # type: ignore[misc]
+
+    def _meta(self, number: int) -> dict[str, Any]:
+        """The home of a meta node, and what network.json says of it."""
+        name = f"meta{number}"
+        home, validator = self.folder.path / name, self.chain_info["nodes"][number]
+        operator = next(one for one in self.chain_info["accounts"] if one["address"] == validator["operator"])
+        words = self.folder.path / f"{name}.txt"
+        words.write_text(operator["mnemonic"])
+        words.chmod(0o600)
+        first = self._first_port + FEDERATION + 4 * number
+        port = first if number else self._first_port + 10
+        made = self._json(
+            SPD, "init", "--home", home, "--rpc", validator["rpc"], "--port", port,
+            "--meta-keys", str(Path(validator["home"]) / "config" / "meta_keys.json"), "--owner-mnemonic-file", words,
+            "--hd-path", operator["hd_path"],
+        )  # fmt: skip
+        words.unlink()
+        settings = {"times.hello_s": 2, "times.status_s": 10, "times.window_s": 3, "metrics.port": port + 1}
+        self._set(home, {**settings, **({"comet.port": first + 2, "comet.rpc_port": first + 3} if self.size > 1 else {})})
+        return {
+            "name": name,
+            "node": made["node"],
+            "pubkey": made["pubkey"],
+            "endpoint": f"127.0.0.1:{port}",
+            "comet": f"127.0.0.1:{first + 2}" if self.size > 1 else None,
+            "metrics": f"http://127.0.0.1:{port + 1}",
+            "rpc": validator["rpc"],
+            "home": str(home),
+            "pid": None,
+        }
+
+    def _federate(self) -> None:
+        """Bring the meta nodes together around one ledger. Doing it again changes nothing."""
+        metas = self.net["meta_nodes"]
+        for one in metas:
+            others = [other for other in metas if other is not one]
+            self._set(
+                self.folder.path / one["name"],
+                {
+                    "network.peers": ",".join(f"{other['pubkey']}@{other['endpoint']}" for other in others),
+                    "comet.peers": ",".join(f"{other['node']}@{other['comet']}" for other in others),
+                },
+            )
+        export = self.folder.path / "ledger.export"
+        if not export.exists():
+            home = self.folder.path / metas[0]["name"]
+            self._run(SPD, "ledger", "found", "--home", home)
+            self._run(SPD, "ledger", "export", export, "--home", home)
+        for one in metas:
+            self._run(SPD, "ledger", "join", export, "--home", self.folder.path / one["name"])
+
+    def _set(self, home: Path, values: Mapping[str, Any]) -> None:
+        self._run(SPD, "config", "set", *(part for pair in values.items() for part in pair), "--home", home)
 
     @property
     def meta(self) -> str:
-        """The meta node, as clients name it."""
-        meta = self.net["meta_nodes"][0]
-        return f"{meta['pubkey']}@{meta['endpoint']}"
+        """The first meta node, as clients name it."""
+        return self.metas[0]
+
+    @property
+    def metas(self) -> list[str]:
+        """All of them, as clients name them."""
+        return [f"{one['pubkey']}@{one['endpoint']}" for one in self.net["meta_nodes"]]
+
+    @property
+    def _named(self) -> list[str]:
+        """The same as options."""
+        return [part for one in self.metas for part in ("--meta-node", one)]
+
+    # --- resource nodes and users -----------------------------------------------------------------------------------------------
 
     def _resource(self, number: int) -> None:
         name = f"node{number}"
@@ -157,9 +240,9 @@ class Network:
             words = self.folder.path / f"{name}.txt"
             words.write_text(account["mnemonic"] + "\n")
             words.chmod(0o600)
-            host, port = f"127.0.{number}.1", net["ports"] + 12
+            host, port = f"127.0.{number}.1", self._first_port + 12
             made = self._json(
-                PPD, "init", "--home", home, "--chain-id", net["chain_id"], "--rpc", net["rpc"], "--meta-node", self.meta, "--mnemonic-file", words,
+                PPD, "init", "--home", home, "--chain-id", net["chain_id"], "--rpc", net["rpc"], *self._named, "--mnemonic-file", words,
                 "--listen", f"{host}:{port}", "--capacity", "20GiB", "--monitor-port", port + number,
                 "--gateway-port", port + GATEWAYS + number,
             )  # fmt: skip
@@ -181,8 +264,9 @@ class Network:
         self._launch(name, PPD, home)
 
     def _are_at_work(self) -> bool:
-        found = self._status(SPD, self.folder.path / "meta0")
-        return bool(found.get("eligible_nodes", 0) >= len(self.net["resource_nodes"]))
+        wanted = len(self.net["resource_nodes"])
+        found = [self._status(SPD, self.folder.path / one["name"]) for one in self.net["meta_nodes"]]
+        return all(one.get("eligible_nodes", 0) >= wanted for one in found)
 
     def _user(self, name: str) -> None:
         if any(one["name"] == name for one in self.net["users"]):
@@ -193,7 +277,7 @@ class Network:
         words.write_text(account["mnemonic"] + "\n")
         words.chmod(0o600)
         self._run(
-            PPD, "setup", "--home", home, "--chain-id", self.net["chain_id"], "--rpc", self.net["rpc"], "--meta-node", self.meta,
+            PPD, "setup", "--home", home, "--chain-id", self.net["chain_id"], "--rpc", self.net["rpc"], *self._named,
             "--mnemonic-file", words,
         )  # fmt: skip
         words.unlink()
@@ -290,7 +374,7 @@ class Network:
         return names
 
     def stop(self) -> None:
-        """Stop resource nodes, then the meta node, then the chain."""
+        """Stop resource nodes, then meta nodes, then the chain."""
         for prefix in ("node", "meta"):
             ending = [process for name, process in self._processes.items() if name.startswith(prefix) and process.poll() is None]
             for process in ending:
@@ -333,22 +417,25 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path(".network"))
     parser.add_argument("--ports", type=int, default=FIRST_PORT, help=f"first port (default {FIRST_PORT})")
     parser.add_argument(
-        "--nodes",
-        type=int,
-        choices=range(1, MAX_NODES + 1),
-        metavar="N",
-        default=RESOURCE_NODES,
-        help=f"resource nodes of a new network (default {RESOURCE_NODES})",
+        "--size",
+        choices=sorted(SIZES),
+        default="small",
+        help="of a new network: " + ", ".join(f"{name} is {metas} meta and {nodes} resource nodes" for name, (metas, nodes) in SIZES.items()),
     )
+    parser.add_argument("--metas", type=int, choices=range(1, MAX_METAS + 1), metavar="N", help="meta nodes of a new network, if not the size's")
+    parser.add_argument("--nodes", type=int, choices=range(1, MAX_NODES + 1), metavar="N", help="resource nodes of a new network, if not the size's")
     arguments = parser.parse_args()
     try:
         ensure_comet()
-        network = Network(arguments.folder, ports=arguments.ports, nodes=arguments.nodes, reset=arguments.reset)
+        metas, nodes = SIZES[arguments.size]
+        network = Network(
+            arguments.folder, ports=arguments.ports, metas=arguments.metas or metas, nodes=arguments.nodes or nodes, reset=arguments.reset
+        )
     except (CometError, ConfigError, GenesisError, OSError) as error:
         print(f"{COMMAND}: {error}", file=sys.stderr)
         return 1
     try:
-        print("  starting a chain, a meta node and resource nodes; a new network takes about a minute", flush=True)
+        print("  starting a chain, meta nodes and resource nodes; a new network takes about a minute, a full one some minutes", flush=True)
         network.start()
         _show(network)
 
@@ -377,7 +464,8 @@ def _show(network: Network) -> None:
     ppd = f"PPD_PASSWORD_FILE={folder}/password .venv/bin/ppd"
     print(
         f"\n  {net['chain_id']} with {len(net['resource_nodes'])} resource nodes is running\n\n"
-        f"  chain    {net['rpc']}   {net['rest']}\n  meta     {network.meta}\n"
+        f"  chain    {net['rpc']}   {net['rest']}\n"
+        + "".join(f"  {one['name']:<8} {one['pubkey']}@{one['endpoint']}\n" for one in net["meta_nodes"])
         + "".join(f"  {one['name']:<8} {one['endpoint']:<18} {one['monitor']}   gateway {one['gateway']}\n" for one in net["resource_nodes"])
         + "\n  try:\n"
         f"    {ppd} put README.md --home {folder}/alice\n"

@@ -19,6 +19,7 @@ from sds_node import keystore
 from sds_node import settings as settings_file
 from sds_node.cli.output import OURS, Commands, configure_logs, output_option, password, password_option, remark, show
 from sds_node.cli.spd_epochs import epoch_batch, verify_epoch
+from sds_node.cli.spd_ledger import ledger
 from sds_node.control import ControlError, ControlServer, ask
 from sds_node.keystore import Kind, StoredKey
 from sds_node.meta.books.books import BooksError
@@ -211,14 +212,18 @@ def config_get(ctx: click.Context, /, name: str, output: str, **_: Any) -> None:
 
 
 @config_group.command("set")
-@click.argument("name")
-@click.argument("value")
+@click.argument("pairs", nargs=-1, required=True, metavar="NAME VALUE [NAME VALUE]…")
 @home_option
 @click.pass_context
-def config_set(ctx: click.Context, /, name: str, value: str, **_: Any) -> None:
-    """Change a setting, as `spd config set network.port 18881`; the node takes it at its next start."""
+def config_set(ctx: click.Context, /, pairs: tuple[str, ...], **_: Any) -> None:
+    """Change settings, all of them or none, as `spd config set network.port 18881`; the node takes them at its next start."""
+    if len(pairs) % 2:
+        raise click.UsageError(f"expected a value after each name, got {len(pairs)} words")
     home = Home.open(root_of(ctx))
-    dataclasses.replace(home, settings=settings_file.changed(home.settings, name, value)).save()
+    settings = home.settings
+    for name, value in zip(pairs[::2], pairs[1::2], strict=True):
+        settings = settings_file.changed(settings, name, value)
+    dataclasses.replace(home, settings=settings).save()
 
 
 @cli.command()
@@ -233,7 +238,7 @@ def completion(shell: str) -> None:
     click.Group.main(cli, args=[], prog_name="spd", complete_var="_SPD_COMPLETE")
 
 
-for _command in (verify_epoch, epoch_batch):
+for _command in (verify_epoch, epoch_batch, ledger):
     cli.add_command(_command)
 
 

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +27,7 @@ from sds_node.meta.daemon.home import DEFAULT, Home, HomeError
 from sds_node.settings import SettingsError
 from sds_node.value_chain import views
 from sds_node.value_chain.client import DEFAULT_RPC, ValueChain, ValueChainError
-from sds_node.verifying import Finding, Findings, verify
+from sds_node.verifying import DATA_REF, Finding, Findings, verify
 from sds_node.wire.errors import WireError
 from sds_node.wire.identity import Identity
 from sds_node.wire.node import Node
@@ -59,11 +60,18 @@ async def meta_peer(chain_id: str, where: MetaAddress) -> AsyncIterator[Peer]:
 
 
 @contextlib.contextmanager
-def _or_cannot() -> Any:
+def or_cannot() -> Any:
+    """Have whatever goes wrong end with exit code 2: 1 says that an epoch is wrong, and nothing else may say it."""
     try:
         yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        raise
     except _FAILURES as error:
         raise CannotCheck(str(error) or "the meta node gave no answer in time: ask another one") from None
+    except OSError as error:
+        raise CannotCheck(f"a file cannot be read or written ({error}): see to the disk and the rights there") from None
+    except Exception as error:
+        raise CannotCheck(f"a fault of this program ended the check ({type(error).__name__}: {error}): tell its authors") from error
 
 
 def _home(ctx: click.Context) -> Home | None:
@@ -124,12 +132,12 @@ def verify_epoch(
     spd verify-epoch 12 --from stsds1…@meta.example.org:18881 --proof-dir proofs
     spd verify-epoch 12 --batch epoch-12.batch -o json
     """
-    with _or_cannot():
+    with or_cannot():
         where = None if batch is not None else _where(ctx, source)
         url = _rpc(ctx, rpc)
         checked = asyncio.run(_checked(url, epoch, batch, where, earlier if batch is None else 0))
-    value, text = checked.told(proof_dir)
-    show(value, output, text)
+        value, text = checked.told(proof_dir)
+        show(value, output, text)
     ctx.exit(WRONG if checked.findings.found else FINE)
 
 
@@ -236,6 +244,17 @@ async def _fetched(peer: Peer | None, epoch: ReportedEpoch) -> bytes:
         ) from None
 
 
+def check_hash(data: bytes, epoch: ReportedEpoch) -> bytes:
+    """The batch, if it is the one that the commitment names. Raises EpochDataError for other bytes."""
+    named, given = str(epoch.roots.data_ref), f"{DATA_REF}{sha256(data).hexdigest()}"
+    if epoch.roots.receipts_count and named != given:
+        raise EpochDataError(
+            f"epoch {epoch.number} names the batch {named[:80]!r} on chain, the meta node gives {given}: ask another one; if all give the same, `spd verify-epoch` "
+            "says what is wrong with it"
+        )
+    return data
+
+
 @click.command("epoch-batch")
 @click.argument("epoch", type=click.IntRange(1, (1 << 63) - 1))
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), required=True, help="The file that is written.")
@@ -253,11 +272,12 @@ def epoch_batch(ctx: click.Context, /, epoch: int, out: Path, source: str | None
         async with ValueChain(_rpc(ctx, rpc)) as chain:
             chain_id = (await chain.status()).chain_id
             async with meta_peer(chain_id, _where(ctx, source)) as peer:
-                return await _fetched(peer, await reported_epoch(chain, epoch))
+                reported = await reported_epoch(chain, epoch)
+                return check_hash(await _fetched(peer, reported), reported)
 
-    with _or_cannot():
+    with or_cannot():
         data = asyncio.run(fetched())
-    temporary = out.with_name(f".{out.name}.part")
-    temporary.write_bytes(data)
-    temporary.replace(out)
+        temporary = out.with_name(f".{out.name}.part")
+        temporary.write_bytes(data)
+        temporary.replace(out)
     show({"epoch": str(epoch), "file": str(out), "size_bytes": str(len(data))}, output, f"{out} has {len(data)} bytes; now `spd verify-epoch`")

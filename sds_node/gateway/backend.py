@@ -7,7 +7,7 @@ Source: storage-protocol.md 5; docs/adr/0009 (``legacy.open``, ``legacy.order``)
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -142,6 +142,10 @@ class Reading(Protocol):
         ...
 
 
+Check = Callable[[FileInfo], None]
+"""Looks at a file before anything is paid for it. Raises what its caller gets."""
+
+
 class Backend(Protocol):
     """The storage network. Everything raises BackendError."""
 
@@ -184,8 +188,9 @@ class Backend(Protocol):
         """Take the lease of an upload. Raises SameFile, NotEnoughOzone."""
         ...
 
-    async def begin_download(self, ask: Ask, link: ShareLink | None = None) -> Reading:
-        """Take the lease of a download: of the wallet's own file, or of what ``link`` leads to. Raises NotFound, NotEnoughOzone, WrongPassword."""
+    async def begin_download(self, ask: Ask, link: ShareLink | None = None, check: Check | None = None) -> Reading:
+        """Take the lease of a download, of a file that ``check`` has nothing against: of the wallet's own one, or of what ``link`` leads to. Raises NotFound,
+        NotEnoughOzone, WrongPassword, what ``check`` raises."""
         ...
 
     async def close(self) -> None: ...

@@ -24,18 +24,21 @@ from sds_node.requests import (
     WrongRequest,
     accept,
     accept_get_shared,
-    accept_v2,
+    check_v2,
     parse_signature,
 )
 
+TOLERANCE_S: Final = 1
+"""sdubo looks at its clock once for req_time and once more for what it signs."""
 MAX_NAME_CHARACTERS: Final = 128
 MAX_NAME_BYTES: Final = 1_024
 MAX_EXTENSION: Final = 20
 _NO_NAME: Final = "unnamed"
 
 
-def signer(params: Params, method: str, chain_id: str, used: UsedStrings, now_s: int) -> WalletSignature:
-    """Who signed a call: the key is the wallet's, and the call is the one that was signed where version 2 is there. Raises Failed."""
+def signer(params: Params, method: str, chain_id: str, now_s: int) -> WalletSignature:
+    """Who signed a call: the key is the wallet's, and the call is the one that was signed where version 2 is there. Nothing is noted, since nothing is known
+    of the wallet yet. Raises Failed."""
     given = params.signature()
     if given is None:
         raise Failed(WRONG_INPUT, "signature is missing: expected {address, pubkey, signature} of the wallet")
@@ -50,7 +53,7 @@ def signer(params: Params, method: str, chain_id: str, used: UsedStrings, now_s:
         expiry_s, text = given.v2
         try:
             v2 = parse_signature(given.address, given.pubkey, text)
-            accept_v2(used, chain_id, method, {name: value for name, value in params.raw.items() if value is not None}, expiry_s, v2, now_s)
+            check_v2(chain_id, method, {name: value for name, value in params.raw.items() if value is not None}, expiry_s, v2, now_s)
         except RequestError as error:
             raise Failed(SIGNATURE_FAILURE, f"wrong wallet signature, version 2: {error}") from None
     return found
@@ -61,7 +64,7 @@ def asked(
 ) -> tuple[Ask, Accepted]:
     """The string of a call. Raises Failed."""
     try:
-        found = accept(used, action, subject, sequences, params.number("req_time"), signature, now_s)
+        found = accept(used, action, subject, sequences, params.number("req_time"), signature, now_s, TOLERANCE_S)
     except WrongRequest as error:
         raise Failed(WRONG_INPUT, str(error)) from None
     except RequestError as error:
@@ -76,7 +79,7 @@ def asked_shared(
     shown = params.text("sharelink")
     link = share_link(shown)
     try:
-        dialect, found = accept_get_shared(used, shown, sequences, params.number("req_time"), signature, now_s)
+        dialect, found = accept_get_shared(used, shown, sequences, params.number("req_time"), signature, now_s, TOLERANCE_S)
     except WrongRequest as error:
         raise Failed(WRONG_INPUT, str(error)) from None
     except RequestError as error:

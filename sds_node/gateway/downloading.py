@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import structlog
@@ -45,6 +45,7 @@ class Download:
         self.spooled = (0, 0)
         self.hasher: FileHasher | None = None
         self.is_over = False
+        self.is_gone = False
 
     def want(self, start: int, end: int) -> None:
         """Only these bytes; all of them have their hash checked."""
@@ -60,6 +61,7 @@ class Downloads:
         self._room, self._clock, self._settings = room, clock, settings
         self._downloads: dict[str, Download] = {}
         self._of_wallet: Counter[str] = Counter()
+        self._entering: Counter[str] = Counter()
         self._fetches = asyncio.Semaphore(settings.fetches_at_once)
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -78,11 +80,20 @@ class Downloads:
         """The one that a signed string began."""
         return next((one for one in self._downloads.values() if one.text == text), None)
 
-    def check_room(self, wallet: str) -> None:
-        """Raises Failed when the wallet, or all, have too many."""
+    @contextlib.contextmanager
+    def place(self, wallet: str) -> Iterator[None]:
+        """A place is kept for a download that begins inside. Raises Failed when the wallet, or all, have too many."""
         self.expire()
-        if len(self._downloads) >= self._settings.downloads_most or self._of_wallet[wallet] >= self._settings.downloads_of_wallet:
+        of_wallet, of_all = self._of_wallet[wallet] + self._entering[wallet], len(self._downloads) + self._entering.total()
+        if of_all >= self._settings.downloads_most or of_wallet >= self._settings.downloads_of_wallet:
             raise Failed(INTERNAL_DATA_FAILURE, "too many downloads are under way at this gateway: end one, or try again later")
+        self._entering[wallet] += 1
+        try:
+            yield
+        finally:
+            self._entering[wallet] -= 1
+            if not self._entering[wallet]:
+                del self._entering[wallet]
 
     def add(self, ask: Ask, file: FileInfo, *, link: ShareLink | None = None, text: str = "") -> Download:
         """A new one."""
@@ -92,11 +103,14 @@ class Downloads:
         return made
 
     def begin(self, download: Download, reading: Reading, start: int, end: int | None) -> None:
-        """It is read from here on. Raises Failed for a range that the file has not."""
-        size = download.file.size_bytes
-        stop = size if end is None else end
-        if not 0 <= start <= stop <= size or (start == stop and size > 0):
-            raise Failed(WRONG_INPUT, f"offsetstart and offsetend: the file has {size} bytes, got {start} to {stop}")
+        """It is read from here on. Raises Failed for a range that the file has not, and for a download that was ended meanwhile; then the reading is closed."""
+        try:
+            stop = checked_end(download.file, start, end)
+            if download.is_gone:
+                raise Failed(GENERIC_ERR, "this download was ended while it began: begin another one")
+        except Failed:
+            self._keep(asyncio.get_running_loop().create_task(reading.close()))
+            raise
         download.reading = reading
         download.want(start, stop)
 
@@ -170,6 +184,7 @@ class Downloads:
         """It is no more."""
         if self._downloads.pop(download.reqid, None) is None:
             return
+        download.is_gone = True
         self._of_wallet[download.wallet] -= 1
         if not self._of_wallet[download.wallet]:
             del self._of_wallet[download.wallet]
@@ -193,6 +208,15 @@ class Downloads:
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def checked_end(file: FileInfo, start: int, end: int | None) -> int:
+    """The byte after the last one that is wanted. Raises Failed for a range that the file has not."""
+    size = file.size_bytes
+    stop = size if end is None else end
+    if not 0 <= start <= stop <= size or (start == stop and size > 0):
+        raise Failed(WRONG_INPUT, f"offsetstart and offsetend: the file has {size} bytes, got {start} to {stop}")
+    return stop
 
 
 async def _stream(reading: Reading, offset: int, length: int) -> Any:

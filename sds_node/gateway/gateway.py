@@ -11,7 +11,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
@@ -25,7 +25,8 @@ from sds_node.gateway.spool import Room
 from sds_node.gateway.table import METHODS, Method, Params
 from sds_node.gateway.uploading import Uploads
 from sds_node.gateway_settings import Settings
-from sds_node.requests import KEPT_S, USES, Accepted, Action, UsedStrings, WalletSignature
+from sds_node.legacy import recent_sequences
+from sds_node.requests import KEPT_S, MAX_SEQUENCES, USES, Accepted, Action, UsedStrings, WalletSignature
 
 log = structlog.get_logger("gateway")
 
@@ -34,6 +35,7 @@ MAX_ANSWERS: Final = 10_000
 STEP_S: Final = 5.0
 
 Work = Callable[["Gateway", Params], Awaitable[dict[str, Any]]]
+T = TypeVar("T")
 
 
 class Gateway:
@@ -58,7 +60,7 @@ class Gateway:
         self.service_status = service_status or (lambda _: "Registration Status: gateway | Mining: no")
         self._methods: dict[str, tuple[Method, Work]] = {one.name: (one, WORK[one.name]) for one in METHODS}
         self._answers: OrderedDict[str, tuple[float, dict[str, Any]]] = OrderedDict()
-        self._pending: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._pending: dict[str, asyncio.Future[Any]] = {}
 
     @property
     def now_s(self) -> int:
@@ -90,16 +92,25 @@ class Gateway:
 
     def signer(self, params: Params, method: str) -> WalletSignature:
         """Who signed a call. Raises Failed."""
-        return signer(params, method, self.backend.chain_id, self.used, self.now_s)
+        return signer(params, method, self.backend.chain_id, self.now_s)
 
     async def asked(self, params: Params, method: str, action: Action, subject: str) -> tuple[Ask, Accepted]:
-        """The string of a call, with the wallet's current number where the action has one. Raises Failed, BackendError."""
+        """The string of a call, with a recent number of the wallet where the action has one. Raises Failed, BackendError."""
         signature = self.signer(params, method)
         sequences: list[str] = []
         if action in USES:
             known = await self.known(signature.wallet)
-            sequences = [known.sequence] if action.value[1] else []
+            sequences = self.recent(known) if action.value[1] else []
         return asked(params, action, subject, sequences, signature, self.used, self.now_s)
+
+    @staticmethod
+    def recent(known: WalletState) -> list[str]:
+        """The numbers that may have been signed: downloads begun at once end one after another."""
+        return recent_sequences(known.sequence, MAX_SEQUENCES)
+
+    async def is_known(self, wallet: str) -> bool:
+        """Whether the ledger knows a wallet. One that is new has nothing, and its strings are not shown to the network."""
+        return (await self.backend.wallet(wallet)).is_known
 
     async def known(self, wallet: str) -> WalletState:
         """A wallet that the ledger knows: strings of others would fill the record. Raises NotFound."""
@@ -122,6 +133,20 @@ class Gateway:
             pending = self._pending[key] = asyncio.ensure_future(work())
             pending.add_done_callback(lambda done: self._answered(key, done))
         return await asyncio.shield(pending)
+
+    async def joined(self, key: str, work: Callable[[], Awaitable[T]]) -> T:
+        """The result of work that is done once at a time: who asks for it while it goes on gets the same."""
+        pending = self._pending.get(key)
+        if pending is None:
+            pending = self._pending[key] = asyncio.ensure_future(work())
+            pending.add_done_callback(lambda done: self._left(key, done))
+        result: T = await asyncio.shield(pending)
+        return result
+
+    def _left(self, key: str, done: asyncio.Future[Any]) -> None:
+        del self._pending[key]
+        if not done.cancelled():
+            done.exception()  # whoever waits has it, or is gone
 
     def _answered(self, key: str, done: asyncio.Future[dict[str, Any]]) -> None:
         del self._pending[key]

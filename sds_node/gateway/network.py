@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from hashlib import sha256
 from typing import Any, Final
 
 import structlog
@@ -33,9 +32,9 @@ from sds_node.client.sharing import Link, password_check
 from sds_node.client.transfer import ObjectReader, put_object
 from sds_node.documents import PACKAGE
 from sds_node.gateway.asking import StringClient, TaskLease, legacy_ask, told
-from sds_node.gateway.backend import PAGE, Ask, BackendError, FileInfo, NewShare, SameFile, ShareInfo, WalletState
+from sds_node.gateway.backend import PAGE, Ask, BackendError, Check, FileInfo, NewShare, SameFile, ShareInfo, WalletState
 from sds_node.handles import ShareLink, parse_wallet
-from sds_node.legacy import OBJECT_COUNTER, download_bound_noz, on_top, upload_bound_noz
+from sds_node.legacy import OBJECT_COUNTER, download_bound_noz, legacy_lookup_id, on_top, sequence_text, upload_bound_noz
 from sds_node.merkle import Buffer
 from sds_node.schemes import Scheme, SchemeError, legacy_replicas, scheme_of
 
@@ -50,18 +49,7 @@ MAX_SORTED: Final = 1_000
 MAX_CURSORS: Final = 10_000
 CLOSE_S: Final = 30.0
 LEASE_S: Final = 3_600
-_LOOKUP: Final = b"stratos/legacy-file/v1\0"
 _SEED_BYTES: Final = 32
-
-
-def legacy_lookup_id(wallet: bytes, file_hash: str) -> bytes:
-    """Where a wallet's record of a file of the original's clients is: one for each content, whatever its name."""
-    return sha256(_LOOKUP + wallet + file_hash.encode()).digest()
-
-
-def sequence_text(number: int) -> str:
-    """A sequence number as clients sign it."""
-    return f"SN:{number:019d}"
 
 
 class NetworkBackend:
@@ -167,11 +155,16 @@ class NetworkBackend:
                 if not found.has_more or not found.shares:
                     break
                 after = found.shares[-1].share_id
-            return [await self._share(client, files, row) for row in rows[:PAGE]], total
+            found_shares = [await self._share(client, files, row) for row in rows[:PAGE]]
+            return [one for one in found_shares if one is not None], total
 
     @staticmethod
-    async def _share(client: MetaClient, files: Files, row: Any) -> ShareInfo:
-        reply = await client.ask(asking.FILE_FIND, asking.FileFindHead(object_id=row.object_id), asking.FileReply)
+    async def _share(client: MetaClient, files: Files, row: Any) -> ShareInfo | None:
+        """A share; None when its file is in the trash, where its links lead nowhere."""
+        try:
+            reply = await client.ask(asking.FILE_FIND, asking.FileFindHead(object_id=row.object_id), asking.FileReply)
+        except errors.NotFound:
+            return None
         file = _info(files.checked(reply.file))
         return ShareInfo(row.share_id, row.link, file, row.made_ms // 1_000, row.ends_ms // 1_000, row.has_password)
 
@@ -240,7 +233,7 @@ class NetworkBackend:
             raise
         return NetworkStoring(task, lease, scheme, ask, size_bytes, self._settings)
 
-    async def begin_download(self, ask: Ask, link: ShareLink | None = None) -> NetworkReading:
+    async def begin_download(self, ask: Ask, link: ShareLink | None = None, check: Check | None = None) -> NetworkReading:
         params = (await self.info()).params
         ratio_e18 = params.repair_ratio_e18
         task = _Task(self._client(ask.wallet))
@@ -252,6 +245,8 @@ class NetworkBackend:
                 else:
                     reply = await task.client.ask(asking.FILE_FIND, asking.FileFindHead(file_hash=ask.subject), asking.FileReply)
                     file = task.files.checked(reply.file)
+                if check is not None:
+                    check(_info(file))
                 size = file.stored_bytes
                 if size:
                     await task.lease.take(size + on_top(size, ratio_e18), download_bound_noz(size, ratio_e18), _lease_seconds(params))

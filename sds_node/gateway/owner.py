@@ -172,11 +172,7 @@ class OwnerDoor:
             return listener
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        before = os.umask(0o177)
-        try:
-            await listener.start(path=str(path))
-        finally:
-            os.umask(before)
+        await listener.start(path=str(path))
         return listener
 
     def _check(self, request: Request) -> Response | None:

@@ -1,6 +1,6 @@
 """JSON-RPC 2.0 over bytes: one request or a batch in, one answer or a list out; nothing of what comes in is larger or deeper than is said here.
 
-    body ─ how many brackets ─ JSON ─ depth ─► requests ─► call(method, params) ─► answers (none for notifications)
+    body ─ how many brackets ─ JSON ─ depth ─► requests ─► call(method, params) ─► answers (none for notifications), until a batch has 25 MB of them
 
 Source: sds.md 5.1; JSON-RPC 2.0.
 """
@@ -12,9 +12,12 @@ from typing import Any, Final
 
 import orjson
 
-from sds_node.gateway.results import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR, RpcError
+from sds_node.gateway import budget
+from sds_node.gateway.results import INVALID_PARAMS, INVALID_REQUEST, PARSE_ERROR, SERVER_ERROR, RpcError
 
 MAX_BATCH: Final = 100
+MAX_BATCH_BYTES: Final = 25_000_000
+"""Of answers: once a batch has so many, what stands behind is not done."""
 MAX_DEPTH: Final = 16
 MAX_PARTS: Final = 20_000
 """Brackets and commas in a body: a batch of real calls has a few thousand. Base64 has none of them."""
@@ -32,12 +35,24 @@ async def answered(body: bytes, call: Call) -> bytes:
         return orjson.dumps(_error(None, error))
     if not isinstance(asked, list):
         one = await _one(asked, call)
-        return orjson.dumps(one) if one is not None else b""
+        whole = orjson.dumps(one) if one is not None else b""
+        budget.settle(len(whole))
+        return whole
     if not 1 <= len(asked) <= MAX_BATCH:
         return orjson.dumps(_error(None, RpcError(INVALID_REQUEST, f"a batch has 1 to {MAX_BATCH} requests, got {len(asked)}")))
     # One after another: a client may send what depends on what stands before it.
-    answers = [one for request in asked if (one := await _one(request, call)) is not None]
-    return orjson.dumps(answers) if answers else b""
+    answers, size_bytes = list[bytes](), 0
+    for request in asked:
+        one = await _one(request, call if size_bytes <= MAX_BATCH_BYTES else _no_more)
+        if one is not None:
+            answers.append(orjson.dumps(one))
+            size_bytes += len(answers[-1]) + 1
+        budget.settle(size_bytes)
+    return b"[" + b",".join(answers) + b"]" if answers else b""
+
+
+async def _no_more(method: str, params: Any) -> Any:
+    raise RpcError(SERVER_ERROR, f"the answers of this batch have more than {MAX_BATCH_BYTES} bytes: send this call in another request")
 
 
 def _parsed(body: bytes) -> Any:

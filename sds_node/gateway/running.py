@@ -95,7 +95,7 @@ class RunningGateway:
         while True:
             await asyncio.sleep(STEP_S)
             if self.streaming is not None:
-                self.streaming.expire()
+                await self.streaming.expire()
 
     async def stop(self) -> None:
         """Take no more, end what is under way."""

@@ -1,6 +1,7 @@
 """HTTP in front of the gateway: who may ask, how much at a time, from which web pages (reference sds.md 5.1).
 
     POST / ─ host ─ content type ─ at most 5 MiB, in 30 s ─► rpc.py ─► gzip ─► client            GET / ─► 200, empty            anything else ─► 405
+      connections.py: heads, slow readers, hosts                          └ budget.py: answers in memory, until they are read
 
 CORS lets any web page call ``user_*`` methods unless the operator says otherwise: they do nothing that the wallet has not signed, and know no cookies.
 """
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import gzip
 import ipaddress
+import os
 import socket
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -21,8 +23,10 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sds_node.gateway.budget import Budget, Tab
+from sds_node.gateway.connections import BoundedProtocol
 from sds_node.gateway.rpc import Call, answered
 
 log = structlog.get_logger("gateway")
@@ -37,6 +41,9 @@ BACKLOG: Final = 512
 BODIES_BYTES: Final = 256 << 20
 """Of all requests that are in memory at a time; a client that sends slowly holds no more than it has sent."""
 GZIP_BYTES: Final = 1_024
+MAX_GZIP_BYTES: Final = 8 << 20
+SENT_BYTES: Final = 256 << 10
+"""At a time: what a client has not read is not in the connection's buffer, too."""
 CONTENT_TYPES: Final = ("application/json", "application/json-rpc", "application/jsonrequest")
 _METHODS: Final = ["GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "PATCH"]
 _CORS_HEADERS: Final = "Content-Type, Accept, Accept-Encoding"
@@ -62,6 +69,7 @@ class Front:
             read_s,
         )
         self._held_bytes = 0
+        self.answers = Budget()
         self.app: ASGIApp = Starlette(routes=[Route("/{path:path}", self._serve, methods=_METHODS)])
 
     async def _serve(self, request: Request) -> Response:
@@ -94,25 +102,33 @@ class Front:
         return await self._called(request)
 
     async def _called(self, request: Request) -> Response:
-        body = bytearray()
+        body, tab = bytearray(), self.answers.tab()
+        answer: bytes | None = None
         try:
             async with asyncio.timeout(self._read_s):
                 refused = await self._read(request, body)
             if refused is not None:
                 return refused
             async with asyncio.timeout(WRITE_S):
-                answer = await answered(bytes(body), self._call)
+                with tab.open():
+                    answer = await answered(bytes(body), self._call)
         except TimeoutError:
             return _text(408 if request.headers.get("content-length") != str(len(body)) else 503, "this took too long: try again")
         except ClientDisconnect:
             return _text(400, "the client is gone")
         finally:
             self._held_bytes -= len(body)
-        headers = {"Content-Type": "application/json"}
-        if len(answer) >= GZIP_BYTES and "gzip" in request.headers.get("accept-encoding", "").lower():
-            answer = await asyncio.to_thread(gzip.compress, answer, 1)
-            headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
-        return Response(answer, headers=headers)
+            if answer is None:
+                tab.close()
+        try:
+            headers = {"Content-Type": "application/json"}
+            if GZIP_BYTES <= len(answer) <= MAX_GZIP_BYTES and "gzip" in request.headers.get("accept-encoding", "").lower():
+                answer = await asyncio.to_thread(gzip.compress, answer, 1)
+                headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+            return _Answer(answer, headers, tab)
+        except BaseException:
+            tab.close()
+            raise
 
     async def _read(self, request: Request, body: bytearray) -> Response | None:
         """The body into ``body``; a refusal as soon as it is seen that it is too large."""
@@ -152,12 +168,29 @@ def _text(status: int, text: str) -> Response:
     return Response(text + "\n", status_code=status, media_type="text/plain")
 
 
+class _Answer(Response):
+    """An answer that is sent as it is read. ``tab`` is closed when all was sent, or the client is gone."""
+
+    def __init__(self, content: bytes, headers: dict[str, str], tab: Tab) -> None:
+        super().__init__(content, headers=headers)
+        self._tab = tab
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            for at in range(0, max(1, len(self.body)), SENT_BYTES):
+                end = at + SENT_BYTES
+                await send({"type": "http.response.body", "body": bytes(self.body[at:end]), "more_body": end < len(self.body)})
+        finally:
+            self._tab.close()
+
+
 class Listener:
     """An application that listens: on a TCP port or, with ``path``, on a unix socket. ``start`` it, and ``stop`` it."""
 
     def __init__(self, app: ASGIApp) -> None:
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=IDLE_S, limit_concurrency=MAX_CONNECTIONS, http="h11",
+            app, log_config=None, access_log=False, lifespan="off", timeout_keep_alive=IDLE_S, limit_concurrency=MAX_CONNECTIONS, http=BoundedProtocol,
             h11_max_incomplete_event_size=32 << 10, server_header=False, loop="none", ws="none", timeout_graceful_shutdown=10,
         )  # fmt: skip
         self._server = uvicorn.Server(config)
@@ -174,6 +207,8 @@ class Listener:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             found.bind(path if path is not None else (host, port))
+            if path is not None:
+                os.chmod(path, 0o600)  # before it listens, so nobody comes in between
         except OSError:
             found.close()
             raise

@@ -29,9 +29,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
-from sds_node.gateway.backend import Ask, BackendError, Reading
+from sds_node.gateway.backend import Ask, BackendError, FileInfo, Reading
 from sds_node.gateway.gateway import Gateway
-from sds_node.gateway.results import FILE_REQ_FAILURE, GENERIC_ERR, INTERNAL_DATA_FAILURE, WRONG_INPUT, Failed, failure
+from sds_node.gateway.results import FILE_REQ_FAILURE, GENERIC_ERR, INTERNAL_DATA_FAILURE, TIME_OUT, WRONG_INPUT, Failed, failure
 from sds_node.gateway.spool import Spool
 from sds_node.handles import HandleError, ShareLink, parse_share_link, parse_wallet
 from sds_node.hashes import HashError, parse_hash
@@ -44,6 +44,8 @@ LIFE_S: Final = 3_600
 MAX_CACHES: Final = 64
 MAX_VIDEO_BYTES: Final = 16 << 30
 MAX_BODY_BYTES: Final = 16 << 10
+READ_S: Final = 30.0
+"""A body comes in within this time."""
 SLICE_MIB: Final = 32
 SEGMENT_S: Final = (2, 60)
 CUTS_AT_ONCE: Final = 2
@@ -85,8 +87,9 @@ def cut_with_pyav(video: BinaryIO, folder: Path, size_bytes: int) -> None:
 
 @dataclass
 class Cache:
-    """A video that is ready. ``reserved`` is its place on the disk."""
+    """A video that is ready. ``text`` is the string that has paid for it, ``reserved`` its place on the disk."""
 
+    text: str
     folder: Path
     reserved: Spool
     ends_s: float
@@ -100,6 +103,7 @@ class Streaming:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self._caches: dict[str, Cache] = {}
+        self._making = 0
         self._cuts = asyncio.Semaphore(CUTS_AT_ONCE)
         routes = [
             Route("/getOzone/{wallet}", self._told(self._ozone), methods=["GET"]),
@@ -141,7 +145,7 @@ class Streaming:
         signature, time_s = await _signature(request)
         if owner != signature.wallet:
             raise Failed(WRONG_INPUT, "the owner in the path is not the wallet that signed: an own file is asked for by its owner")
-        return await self._made(await self._ask(Action.DOWNLOAD, file_hash, signature, time_s), None)
+        return await self._ready(*await self._ask(Action.DOWNLOAD, file_hash, signature, time_s), None)
 
     async def _prepare_shared(self, request: Request) -> Response:
         signature, time_s = await _signature(request)
@@ -150,38 +154,49 @@ class Streaming:
             link = parse_share_link(request.path_params["link"] + (f"/{password}" if password else ""))
         except HandleError as error:
             raise Failed(WRONG_INPUT, str(error)) from None
-        return await self._made(await self._ask(Action.DOWNLOAD_SHARED, link.link, signature, time_s), link)
+        return await self._ready(*await self._ask(Action.DOWNLOAD_SHARED, link.link, signature, time_s), link)
 
-    async def _ask(self, action: Action, subject: str, signature: WalletSignature, time_s: int) -> Ask:
-        sequence = (await self._gateway.known(signature.wallet)).sequence
+    async def _ask(self, action: Action, subject: str, signature: WalletSignature, time_s: int) -> tuple[Ask, str]:
+        """(the ask of a string, the string)."""
+        sequences = self._gateway.recent(await self._gateway.known(signature.wallet))
         try:
-            found = accept(self._gateway.used, action, subject, [sequence], time_s, signature, self._gateway.now_s)
+            found = accept(self._gateway.used, action, subject, sequences, time_s, signature, self._gateway.now_s)
         except RequestError as error:
             raise failure(error) from None
-        return Ask(action, subject, found.sequence, found.timestamp_s, signature)
+        return Ask(action, subject, found.sequence, found.timestamp_s, signature), found.text
 
-    async def _made(self, ask: Ask, link: ShareLink | None) -> Response:
-        self.expire()
-        if len(self._caches) >= MAX_CACHES:
-            raise Failed(INTERNAL_DATA_FAILURE, "too many videos are cached at this gateway: try again later")
-        reading = await self._gateway.backend.begin_download(ask, link)
-        try:
-            reqid = await self._cached(reading)
-        finally:
-            await reading.close()
+    async def _ready(self, ask: Ask, text: str, link: ShareLink | None) -> Response:
+        """A prepared video; a string that comes again has the same one."""
+        await self.expire()
+        reqid = next((reqid for reqid, one in self._caches.items() if one.text == text), None)
+        if reqid is None:
+            reqid = await self._gateway.joined(f"video\n{text}", lambda: self._made(ask, text, link))
         return _json({"headerFile": PLAYLIST, "reqId": reqid})
 
-    async def _cached(self, reading: Reading) -> str:
+    async def _made(self, ask: Ask, text: str, link: ShareLink | None) -> str:
+        if len(self._caches) + self._making >= MAX_CACHES:
+            raise Failed(INTERNAL_DATA_FAILURE, "too many videos are cached at this gateway: try again later")
+        self._making += 1
+        try:
+            reading = await self._gateway.backend.begin_download(ask, link, _check_video)
+            try:
+                return await self._cached(reading, text)
+            finally:
+                await reading.close()
+        finally:
+            self._making -= 1
+
+    async def _cached(self, reading: Reading, text: str) -> str:
         """Fetch and cut a file. Gives the id of its cache."""
         size = reading.file.size_bytes
-        if not reading.file.is_public or not 0 < size <= MAX_VIDEO_BYTES:
-            raise Failed(INTERNAL_DATA_FAILURE, f"a video that is streamed is public and has 1 to {MAX_VIDEO_BYTES} bytes")
+        _check_video(reading.file)
         reqid = str(uuid.uuid4())
         folder = self._folder / reqid
         with contextlib.ExitStack() as undo:
             # The video while it is cut, and its segments, which are about as large.
-            spool, reserved = self._gateway.room.take(size), self._gateway.room.take(size)
+            reserved = self._gateway.room.take(size)
             undo.callback(reserved.close)
+            spool = self._gateway.room.take(size)
             try:
                 at = 0
                 async for piece in reading.read(0, size):
@@ -193,7 +208,7 @@ class Streaming:
             finally:
                 spool.close()
             undo.pop_all()
-        self._caches[reqid] = Cache(folder, reserved, self._gateway.clock() + LIFE_S)
+        self._caches[reqid] = Cache(text, folder, reserved, self._gateway.clock() + LIFE_S)
         return reqid
 
     def _cut_into(self, spool: Spool, folder: Path, size_bytes: int) -> None:
@@ -203,7 +218,7 @@ class Streaming:
             self._cut(video, folder, size_bytes)
 
     async def _segment(self, request: Request) -> Response:
-        self.expire()
+        await self.expire()
         reqid, name = request.path_params["reqid"], request.path_params["name"]
         cache = self._caches.get(reqid)
         path = cache.folder / name if cache is not None and _IS_SEGMENT(name) else None
@@ -211,23 +226,28 @@ class Streaming:
             raise Failed(FILE_REQ_FAILURE, "there is no such segment here: prepare the video first")
         return FileResponse(path, media_type=_TYPES[path.suffix])
 
-    def expire(self) -> None:
+    async def expire(self) -> None:
         """Forget what is over."""
         now_s = self._gateway.clock()
-        for reqid in [key for key, one in self._caches.items() if one.ends_s <= now_s]:
-            self._drop(self._caches.pop(reqid))
-
-    @staticmethod
-    def _drop(cache: Cache) -> None:
-        shutil.rmtree(cache.folder, ignore_errors=True)
-        cache.reserved.close()
+        over = [self._caches.pop(key) for key in [key for key, one in self._caches.items() if one.ends_s <= now_s]]
+        try:
+            for one in over:
+                await asyncio.to_thread(shutil.rmtree, one.folder, ignore_errors=True)
+        finally:
+            for one in over:
+                one.reserved.close()
 
     def close(self) -> None:
         """Forget all."""
         for one in self._caches.values():
-            self._drop(one)
+            one.reserved.close()
         self._caches.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _check_video(file: FileInfo) -> None:
+    if not file.is_public or not 0 < file.size_bytes <= MAX_VIDEO_BYTES:
+        raise Failed(INTERNAL_DATA_FAILURE, f"a video that is streamed is public and has 1 to {MAX_VIDEO_BYTES} bytes")
 
 
 def _json(value: Any, status: int = 200) -> Response:
@@ -244,10 +264,14 @@ def _checked_wallet(text: str) -> None:
 async def _signature(request: Request) -> tuple[WalletSignature, int]:
     """Who signed, and the time that was signed, of a body. Raises Failed."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise Failed(WRONG_INPUT, f"the body has at most {MAX_BODY_BYTES} bytes")
+    try:
+        async with asyncio.timeout(READ_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    raise Failed(WRONG_INPUT, f"the body has at most {MAX_BODY_BYTES} bytes")
+    except TimeoutError:
+        raise Failed(TIME_OUT, f"expected the whole body within {READ_S:g} s") from None
     try:
         found = orjson.loads(bytes(body))
     except orjson.JSONDecodeError:

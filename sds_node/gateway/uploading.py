@@ -1,16 +1,18 @@
 """Uploads under way: one for each (wallet, file hash), on disk until all bytes are there and have the right hash, then in the network.
 
     RECEIVING ─ last byte, hash is right ─► READY ─ user_uploadSign, or the grace is over ─► STORING ─► DONE
-        │                └ wrong: gone, nothing charged            └ refused: READY with an error, until somebody signs again or it is dropped
-        └ stop, or nothing heard for long: gone, its room is free at once
+        │                └ wrong: gone, nothing charged            └ refused, or failed on the way: READY with an error and its bytes, until
+        └ stop, or nothing heard for long: gone, its room free       somebody signs or resumes, or it is dropped
 
 The string that pays is the last one that the wallet signed. The network takes a string for five minutes only, so an upload that lasts longer takes its lease
-while bytes still come. Source: sds.md 5.4 and 5.6; storage-protocol.md 5.
+while bytes still come; a lease that is old by the time it is used is taken anew by a newer string. What a wallet sends is together at most what it could pay
+and a quarter of the disk, and its polls keep no room. Source: sds.md 5.4 and 5.6; storage-protocol.md 5.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 from collections import Counter
 from collections.abc import Callable
@@ -19,9 +21,9 @@ from typing import Any, Final
 
 import structlog
 
-from sds_node.gateway.backend import Ask, Backend, BackendError, SameFile, Storing
-from sds_node.gateway.results import CONFLICT_WITH_ANOTHER_SESSION, INTERNAL_DATA_FAILURE, WRONG_FILE_INFO, WRONG_FILE_SIZE, Failed
-from sds_node.gateway.spool import Room, Spool
+from sds_node.gateway.backend import Ask, Backend, BackendError, NotEnoughOzone, SameFile, Storing
+from sds_node.gateway.results import CONFLICT_WITH_ANOTHER_SESSION, INTERNAL_DATA_FAILURE, TIME_OUT, WRONG_FILE_INFO, WRONG_FILE_SIZE, Failed
+from sds_node.gateway.spool import NoRoom, Room, Spool
 from sds_node.gateway_settings import Settings
 from sds_node.hashes import FileHasher, is_legacy, parse_hash, upload_chunk_at
 
@@ -29,6 +31,12 @@ log = structlog.get_logger("gateway")
 
 BEGIN_EARLY_S: Final = 200
 """A string that is so old is used for the lease now, though bytes are still missing."""
+RENEW_S: Final = 2_400
+"""A lease holds an hour; one of which so much is over is given back for a new one."""
+WALLET_PART: Final = 4
+"""One wallet's uploads have so great a part of the disk: a quarter."""
+QUIET_S: Final = 30
+"""When all places are taken, one that was not heard of for so long may have to go."""
 KEPT_S: Final = 600
 """An upload that is over is remembered so long, for late calls and polls."""
 INLINE_BYTES: Final = 256 << 10
@@ -55,6 +63,8 @@ class Upload:
         self.error = ""
         self.same: SameFile | None = None
         self.storing: Storing | None = None
+        self.begun_s = now_s
+        """When its lease was taken."""
         self.lock = asyncio.Lock()
         self.hasher = FileHasher(parse_hash(file_hash).codec)
         self.last: tuple[int, bytes] | None = None
@@ -89,8 +99,8 @@ class Uploads:
         """An upload, over or not."""
         return self._uploads.get((wallet, file_hash))
 
-    def begin(self, ask: Ask, text: str, size_bytes: int, name: str) -> Upload:
-        """A new upload, in place of one that is over. Raises Failed, NoRoom."""
+    def begin(self, ask: Ask, text: str, size_bytes: int, name: str, noz: int) -> Upload:
+        """A new upload of a wallet that has ``noz``, in place of one that is over. Raises Failed, NoRoom, NotEnoughOzone."""
         self.expire()
         wallet, file_hash = ask.wallet, ask.subject
         if is_legacy(file_hash):
@@ -103,6 +113,9 @@ class Uploads:
                     "this wallet uploads this file already: send user_uploadData with stop, or user_requestUpload with resume",
                 )
             self.drop(before)
+        self._check_share(wallet, size_bytes, noz)
+        if len(self._uploads) >= self._settings.uploads_most and self._of_wallet[wallet] < self._settings.uploads_of_wallet:
+            self._make_place(wallet)
         if len(self._uploads) >= self._settings.uploads_most or self._of_wallet[wallet] >= self._settings.uploads_of_wallet:
             raise Failed(INTERNAL_DATA_FAILURE, "too many uploads are under way at this gateway: end one, or try again later")
         made = Upload(file_hash, size_bytes, name, self._room.take(size_bytes), ask, text, self._clock())
@@ -110,8 +123,38 @@ class Uploads:
         self._of_wallet[wallet] += 1
         return made
 
+    def _check_share(self, wallet: str, size_bytes: int, noz: int) -> None:
+        """Refuses more than one wallet may have here at a time."""
+        mine = [one for one in self._uploads.values() if one.ask.wallet == wallet and one.phase is not Phase.DONE]
+        unpaid = sum(one.size_bytes for one in mine if one.storing is None)
+        if unpaid + size_bytes > noz:
+            raise NotEnoughOzone(f"not enough ozone to process (Available: {noz}  Required: {unpaid + size_bytes} or more, with uploads under way)")
+        others = sum(one.size_bytes for one in mine)
+        most = self._room.most_bytes // WALLET_PART
+        if others + size_bytes > most:
+            raise NoRoom(
+                f"uploads of one wallet have at most {most} bytes at this gateway, {others} are under way: try again later, or another gateway"
+            )
+
+    def _make_place(self, wallet: str) -> None:
+        """Drop what is over, or a quiet upload of the wallet that has the most, so that few wallets do not keep out all others."""
+        now_s = self._clock()
+        over = next((one for one in self._uploads.values() if one.phase is Phase.DONE), None)
+        other, count = self._of_wallet.most_common(1)[0]
+        if over is None and count > self._of_wallet[wallet] + 1:
+            quiet = [one for one in self._uploads.values() if one.ask.wallet == other and one.phase is Phase.RECEIVING and not one.lock.locked()]
+            over = min((one for one in quiet if now_s - one.heard_s > QUIET_S), key=lambda one: one.heard_s, default=None)
+        if over is not None:
+            self.drop(over)
+
     async def receive(self, upload: Upload, data: bytes, offset: int | None) -> None:
         """The next bytes, or those once more whose answer was lost. Raises Failed, NoRoom; WRONG_FILE_INFO when all are there and are another file."""
+        # It is done whole or not at all, though its client may be gone in the middle.
+        task = asyncio.get_running_loop().create_task(self._receive(upload, data, offset))
+        self._keep(task)
+        await asyncio.shield(task)
+
+    async def _receive(self, upload: Upload, data: bytes, offset: int | None) -> None:
         async with upload.lock:
             upload.heard_s = self._clock()
             digest = sha256(data).digest()
@@ -122,11 +165,12 @@ class Uploads:
                 return
             if len(data) != end - start or (offset is not None and offset != start):
                 raise Failed(WRONG_FILE_SIZE, f"expected the {end - start} bytes from {start} to {end}, got {len(data)} from {offset or start} on")
+            # First onto the disk: when that fails the same bytes may come again, and the hash has not seen them.
+            await upload.spool.write(start, data)
             if len(data) <= INLINE_BYTES:
                 upload.hasher.update(data)
             else:
                 await asyncio.to_thread(upload.hasher.update, data)
-            await upload.spool.write(start, data)
             upload.offset, upload.last = end, (start, digest)
             if end < upload.size_bytes:
                 await self._begin_early(upload)
@@ -148,12 +192,30 @@ class Uploads:
                 return
             if upload.task is not None:
                 upload.task.cancel()
-            if upload.storing is None:
+            if ask.timestamp_s >= upload.ask.timestamp_s:
                 upload.ask = ask
             await self._begin(upload)
             if upload.same is not None:
                 raise upload.same
             self._run(upload, self._store(upload))
+
+    def go_on(self, upload: Upload) -> None:
+        """Store again what could not be stored: the wallet has signed anew, and resumes."""
+        if upload.phase is Phase.READY and upload.error:
+            upload.error = ""
+            self._run(upload, self._after_grace(upload))
+
+    async def settle(self, upload: Upload, within_s: float) -> None:
+        """Have an upload whose bytes are all there stored, without waiting for user_uploadSign: its wallet goes on as if it was. Raises BackendError, Failed."""
+        if upload.phase is Phase.READY:
+            with contextlib.suppress(SameFile):
+                await self.sign(upload, upload.ask)
+        if upload.task is not None:
+            _, running = await asyncio.wait({upload.task}, timeout=within_s)
+            if running:
+                raise Failed(TIME_OUT, f"the file is still being stored after {within_s:g} s: try again")
+        if upload.error:
+            raise BackendError(upload.error)
 
     def drop(self, upload: Upload) -> None:
         """It is no more: its room is free, its lease goes back."""
@@ -188,7 +250,8 @@ class Uploads:
     # --- into the network ---
 
     async def _begin_early(self, upload: Upload) -> None:
-        if upload.storing is None and upload.same is None and self._clock() - upload.ask.timestamp_s > BEGIN_EARLY_S:
+        is_due = self._clock() - upload.ask.timestamp_s > BEGIN_EARLY_S if upload.storing is None else self._is_old(upload)
+        if is_due and upload.same is None:
             try:
                 await self._begin(upload)
             except BackendError as error:
@@ -196,13 +259,20 @@ class Uploads:
                 log.info("an upload's lease is taken later", file=upload.file_hash, why=str(error))
                 upload.error = ""
 
+    def _is_old(self, upload: Upload) -> bool:
+        """Whether a lease is better taken anew, and a string that was signed since is there to pay for it."""
+        return self._clock() - upload.begun_s > RENEW_S and upload.ask.timestamp_s > upload.begun_s
+
     async def _begin(self, upload: Upload) -> None:
         """Have its lease. Raises BackendError; of a file that the wallet has already it is noted."""
         if upload.storing is not None:
-            return
+            if not self._is_old(upload):
+                return
+            before, upload.storing = upload.storing, None
+            await before.close()
         try:
             upload.storing = await self._backend.begin_upload(upload.ask, upload.size_bytes)
-            upload.error = ""
+            upload.error, upload.begun_s = "", self._clock()
         except SameFile as error:
             upload.same, upload.error = error, ""
             if upload.phase is not Phase.RECEIVING:
@@ -227,20 +297,26 @@ class Uploads:
                 self._run(upload, self._store(upload))
 
     async def _store(self, upload: Upload) -> None:
-        storing = upload.storing
-        assert storing is not None
         upload.phase = Phase.STORING
+        is_stored = False
         try:
             async with self._stores:
-                await storing.store(upload.name, upload.spool.pieces())
-            upload.error = ""
+                # Its turn may have come late.
+                await self._begin(upload)
+                if upload.storing is not None:
+                    await upload.storing.store(upload.name, upload.spool.pieces())
+            is_stored, upload.error = True, ""
         except BackendError as error:
             upload.error = str(error)
             log.warning("an upload failed", file=upload.file_hash, why=str(error))
         finally:
-            upload.storing = None
-            self._over(upload)
-            await storing.close()
+            storing, upload.storing = upload.storing, None
+            if is_stored or upload.is_gone:
+                self._over(upload)
+            else:
+                upload.phase, upload.heard_s = Phase.READY, self._clock()
+            if storing is not None:
+                await storing.close()
 
     def _over(self, upload: Upload) -> None:
         upload.phase, upload.heard_s = Phase.DONE, self._clock()
@@ -256,5 +332,5 @@ class Uploads:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, (Failed, BackendError)):
             log.error("an upload ended by a fault of this gateway", error=repr(error))

@@ -12,8 +12,20 @@ from typing import Final
 
 RECEIPTS_S: Final = 120
 """After an order limit's end its receipt may still come for so long."""
+REPAIR_RECEIPTS_S: Final = 6 * 3_600
+"""The same for a limit of repair or an audit, which no lease of the ledger bounds."""
+REPAIR_LATEST_S: Final = 6 * 86_400
+"""However long this meta node was away: below the week after which the leaf of a receipt that was paid is forgotten (``books/epochs.py``)."""
 FREE_S: Final = 300
 """After an order limit's or a lease's end its noz are kept for so long. Below the 600 s after which the ledger settles a lease by itself."""
+
+
+def is_late_repair(expires_s: int, now_ms: int, away_ms: tuple[int, int] = (0, 0)) -> bool:
+    """``is_late`` for a limit of repair or an audit. A receipt that was paid once is known for as long as it is not late."""
+    due_ms = (expires_s + REPAIR_RECEIPTS_S) * 1_000
+    if away_ms[0] < due_ms:
+        due_ms = max(due_ms, min(away_ms[1] + REPAIR_RECEIPTS_S * 1_000, (expires_s + REPAIR_LATEST_S) * 1_000))
+    return now_ms >= due_ms
 
 
 def is_late(expires_s: int, now_ms: int, away_ms: tuple[int, int] = (0, 0)) -> bool:

@@ -1,7 +1,8 @@
 """Operations of this meta node: numbered, signed, proposed. One of these for a ledger and a process, since it counts the nonces.
 
 kind and message ─► Operation {chain id, meta node, nonce, until} ─ ledger key ─► SignedOperation ─► ledger ─► result, or LedgerRefused
-                └ what anyone may ask for is tried out on what is committed before ──────────────────┘
+                ├ what anyone may ask for is tried out on what is committed before ──────────────────┘   │
+                └─ the next nonce ◄── this one was used, or is too far behind ───────────────────────────┘
 
 What the ledger refuses is in its log, too. So what users ask for is tried out first, and only what would be applied is proposed.
 """
@@ -17,11 +18,15 @@ from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.ledger.errors import CODE_OK
 from sds_node.meta.ledger.log import Head, Result
 from sds_node.meta.rules.apply import rules
+from sds_node.meta.rules.refusals import USED_NONCE
 from sds_node.meta.rules.tables import META
 from sds_node.meta.rules.wire import Operation, sign_operation
 
 HOLDS_S: Final = 600
 """How long an operation may wait for its turn."""
+MOST_NONCES: Final = 8
+"""So many nonces are tried for one operation. Where blocks give the order, operations overtake each other, and those of a process that has ended may still
+be on their way."""
 
 
 class LedgerRefused(Exception):
@@ -65,8 +70,7 @@ class Proposer:
 
     async def start(self) -> None:
         """Count on from the nonces that the ledger has seen."""
-        row = await self.ledger.query(lambda view: view.get(META, (self.address,)))
-        self._nonce = 0 if row is None else row.nonce
+        self._nonce = await self._used()
 
     def propose(self, kind: str, message: Any) -> Awaitable[Result]:
         """The Result of an operation of that kind (a field of Operation), once it is on disk. The nonce is taken at once, in the order of the calls.
@@ -74,7 +78,7 @@ class Proposer:
         Raises LedgerRefused; what the ledger raises when it cannot do anything.
         """
         self._nonce += 1
-        return self._proposed(self._signed(kind, message, self._nonce))
+        return self._proposed(kind, message, self._signed(kind, message, self._nonce))
 
     async def propose_tried(self, kind: str, message: Any) -> Result:
         """``propose``, of what the rules do not refuse as the ledger stands: that is in no log. Raises the same."""
@@ -102,9 +106,21 @@ class Proposer:
         field.SetInParent()
         return sign_operation(operation, self._key)
 
-    async def _proposed(self, raw: bytes) -> Result:
+    async def _proposed(self, kind: str, message: Any, raw: bytes) -> Result:
         self._check_time()
         result = await self.ledger.propose(raw)
+        for _ in range(MOST_NONCES - 1):
+            if result.code != USED_NONCE:
+                break
+            used = await self._used()
+            self._nonce = max(self._nonce, used) + 1
+            self._check_time()
+            result = await self.ledger.propose(self._signed(kind, message, self._nonce))
         if not result.is_applied:
             raise LedgerRefused(result.code, result.reason)
         return result
+
+    async def _used(self) -> int:
+        """The highest nonce that the ledger has seen."""
+        row = await self.ledger.query(lambda view: view.get(META, (self.address,)))
+        return 0 if row is None else row.nonce

@@ -26,9 +26,9 @@ from chain.codec.registry import message_class
 from chain.crypto import address as bech32
 from modules.settlement.commitment import node_of
 from modules.settlement.documents import OrderLimit
-from modules.settlement.leaves import GET, faults_of_authority, faults_of_limit
+from modules.settlement.leaves import AUDIT, GET, REPAIR, faults_of_authority, faults_of_limit
 from modules.settlement.leaves import PUT as WRITES
-from sds_node.documents import Authority, Lease, Refused, SignedDocument, check_lease, check_signature, opened
+from sds_node.documents import Authority, Lease, Refused, SignedDocument, check_lease, check_signature, is_repair_lease, opened
 from sds_node.schemes import ESCROW_RATIO_E18, RATIO_ONE
 
 TrafficEvidence: Final = message_class("stratos.settlement.v1.TrafficEvidence")
@@ -162,6 +162,9 @@ class Limits:
     def _check_lease(lease: Any, limit: Any) -> None:
         if (lease.wallet, lease.meta_node, lease.fund) != (limit.wallet, limit.meta_node, limit.fund):
             raise Refused("expected an order limit of the lease's wallet, meta node and fund")
+        if is_repair_lease(lease) and limit.action not in (REPAIR, AUDIT):
+            # In no ledger: nothing but repair is ever paid under it.
+            raise Refused("expected an order limit for repair under a lease for repair: others are not paid")
         if limit.to_noz > lease.noz:
             raise Refused(f"the order limit ends at {limit.to_noz} noz of a lease of {lease.noz}")
         if limit.expires_s > lease.expires_s:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -72,6 +72,8 @@ LEAST_BYTES: Final = 64 << 10
 UNPAID_PART: Final = 4
 """Final receipts of a session may leave two windows of a stream unpaid, and a fourth of what they pay: readers end early, connections break."""
 PIECE_LEAVES: Final = transfers.RECEIPT_BYTES // LEAF_BYTES
+ANSWER_S: Final = 60.0
+"""In so long a meta node must have taken the answer to its challenge."""
 MAX_CHUNKS: Final = 64
 """Received pieces that wait to be written together."""
 
@@ -100,7 +102,7 @@ class Settings:
     escrow_ratio_e18: int = ESCROW_RATIO_E18
     """The governed escrow ratio, in units of 10^-18: what an upload's receipt does not pay of its price. A put for less than the rest is refused."""
     audits: int = 2
-    """Audit answers in the making."""
+    """Audit answers of one meta node in the making or on their way: who stalls them keeps no other one from asking."""
     threads: int = 8
 
     def __post_init__(self) -> None:
@@ -211,7 +213,8 @@ class Service:
         self._is_stopping = False
         self._frozen: dict[bytes, _Frozen] = {}
         self._thaws: list[tuple[int, bytes]] = []
-        self._audits = 0
+        self._audits: Counter[bytes] = Counter()
+        """Meta node → audits that are being answered."""
 
     def handlers(self) -> dict[str, Handler]:
         """The methods for ``wire.node.Node``."""
@@ -731,17 +734,26 @@ class Service:
         with _told():
             self._check_meta(connection)
             challenge = self._checked_challenge(head)
-            if self._audits >= self.settings.audits:
-                raise wire_errors.Busy(f"{self._audits} audits are being answered: ask again in a moment")
-            self._audits += 1
+            caller = connection.remote.address
+            if self._audits[caller] >= self.settings.audits:
+                raise wire_errors.Busy(f"{self._audits[caller]} audits of this meta node are being answered: ask again in a moment")
+            self._audits[caller] += 1
             try:
                 answer = transfers.AuditAnswer(challenge_hash=sha256(head.body).digest())
                 for item in challenge.items:
                     leaf, path = await self._in_pool(self._proved, bytes(item.share_root), bytes(item.serial), item.leaf_index)
                     answer.proofs.add(leaf=leaf, path=path)
-                await stream.send(encode(answer))
+                await self._sent_in_time(stream, encode(answer))
             finally:
-                self._audits -= 1
+                self._audits -= Counter({caller: 1})
+
+    async def _sent_in_time(self, stream: Stream, answer: bytes) -> None:
+        """Send an answer to a meta node, which may not leave it lying here."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await stream.send(answer)
+        except TimeoutError:
+            raise wire_errors.TimedOut(f"the answer to a challenge was not taken within {ANSWER_S:g} s") from None
 
     def _checked_challenge(self, head: Any) -> Any:
         challenge = parsed(transfers.AuditChallenge, head.body)
@@ -759,6 +771,8 @@ class Service:
             raise Refused(f"expected at most {transfers.MAX_AUDIT_ITEMS} items, got {len(challenge.items)}")
         if any(len(item.share_root) != HASH_BYTES or len(item.serial) != SERIAL_BYTES for item in challenge.items):
             raise Refused("expected items with a share root of 32 bytes and a serial of 16")
+        if len({(bytes(item.share_root), bytes(item.serial), item.leaf_index) for item in challenge.items}) < len(challenge.items):
+            raise Refused("expected each item once")
         return challenge
 
     def _proved(self, root: bytes, serial: bytes, index: int) -> tuple[bytes, list[bytes]]:

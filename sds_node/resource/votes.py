@@ -1,9 +1,11 @@
 """Deletions of confirmed copies that active meta nodes have asked for: one of them alone cannot have shares deleted.
 
     DROP by meta node A ─┐
-    DROP by meta node B ─┴─► so many different ones within an hour as sign a lease (lease_quorum) ─► trash
+    DROP by meta node B ─┴─► so many different ones within 15 days as sign a lease (lease_quorum) ─► trash
 
-With up to three meta nodes that is one. What was asked for is in memory: after a restart it is asked for again. Source: storage-protocol.md 1 and 3.4.
+With up to three meta nodes that is one. The meta node that moved a share asks at once; each of them asks for what its ledger does not know when it compares
+what a node has, once a week: so the others' word comes within that. What was asked for is in memory: after a restart it is asked for again. A copy that was
+replaced or whose object ended never counts again, so an old word is as good as a new one. Source: storage-protocol.md 1 and 3.4.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from typing import Final, TypeAlias
 
 from sds_node.documents import lease_quorum
 
-VOTE_S: Final = 3_600
+VOTE_S: Final = 15 * 86_400
+"""Twice as long as it takes until each meta node has compared a node's copies with its ledger (``compare_s``), and a day."""
 MAX_VOTES: Final = 50_000
 """Of one meta node; the oldest go first, so nobody pushes out what another one asked for."""
 

@@ -27,14 +27,22 @@ from chain.coins import CoinMessage
 from chain.crypto import address as bech32
 from chain.crypto.keys import Ed25519PublicKey, PrivateKey, public_key_to_any
 from chain.metakeys import MetaKeys
+from chain.testing.ports import free_ports
 from sds_node.client.meta import MetaAddress
 from sds_node.client.storage import Storage
 from sds_node.meta.daemon import home as meta_home
 from sds_node.meta.daemon.node import MetaNode
+from sds_node.meta.federation import genesis as genesis_of_ledger
+from sds_node.meta.federation.comet import CometHome
+from sds_node.meta.ledger.engine import Ledger
+from sds_node.meta.operations import Proposer
+from sds_node.meta.relay.founding import found_message, founding_height
+from sds_node.meta.rules.apply import rules
 from sds_node.resource.daemon import config as resource_config
 from sds_node.resource.daemon.home import Home as ResourceHome
 from sds_node.resource.daemon.node import ResourceNode
 from sds_node.testing.chain import CHAIN_ID, ChainInProcess, DrivenChain, genesis
+from sds_node.testing.order import DrivenOrder
 from sds_node.value_chain.authority import ChainAuthority
 from sds_node.value_chain.sender import Sender
 
@@ -54,6 +62,22 @@ def wallet_of(name: str) -> str:
 
 
 @dataclass
+class RunningMeta:
+    """A meta node and how to start it again. ``port`` is the wire's at 127.0.0.1."""
+
+    number: int
+    keys: MetaKeys
+    owner: PrivateKey
+    home: meta_home.Home
+    port: int
+    node: MetaNode | None = None
+
+    @property
+    def address(self) -> MetaAddress:
+        return MetaAddress(self.keys.address, "127.0.0.1", self.port)
+
+
+@dataclass
 class RunningResource:
     """A resource node and how to start it again."""
 
@@ -69,22 +93,37 @@ class RunningResource:
 class StorageNetwork:
     """Make one with ``started``."""
 
-    def __init__(self, folder: Path, wallets: tuple[str, ...], nodes: int, params: dict[str, Any], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, folder: Path, wallets: tuple[str, ...], nodes: int, params: dict[str, Any], clock: Callable[[], float] = time.time, metas: int = 1
+    ) -> None:
         self.folder, self.clock = folder, clock
-        self.meta_keys = MetaKeys.new()
-        self.meta_owner = key_of("meta owner")
+        self.metas = self._new_metas(metas)
         operator = key_of("operator")
-        names = ["operator", "meta owner", *wallets, *(f"owner {number}" for number in range(1, nodes + 1))]
-        funds = {key_of(name).public_key.address: FUNDS_WEI for name in names}
+        names = ["operator", *wallets, *(f"owner {number}" for number in range(1, nodes + 1))]
+        funds = {key.public_key.address: FUNDS_WEI for key in [*map(key_of, names), *(one.owner for one in self.metas)]}
         begin_s = int(clock()) - 60
         self.chain = ChainInProcess(
-            lambda app: genesis(app, begin_s, operator, [(self.meta_keys, self.meta_owner)], funds, {**SHORT, **params}), self.clock
+            lambda app: genesis(app, begin_s, operator, [(one.keys, one.owner) for one in self.metas], funds, {**SHORT, **params}), self.clock
         )
-        self.meta: MetaNode
-        self._meta_port = 0
-        self._meta_runs = False
+        self.order = DrivenOrder(metas, self.clock) if metas > 1 else None
         self.resources: list[RunningResource] = []
+        self._last: MetaNode
         self._stack = contextlib.AsyncExitStack()
+
+    @property
+    def meta(self) -> MetaNode:
+        """The first meta node that runs; the last one that did, where none does."""
+        return next((one.node for one in self.metas if one.node is not None), None) or self._last
+
+    @property
+    def meta_keys(self) -> MetaKeys:
+        """Of the first one."""
+        return self.metas[0].keys
+
+    @property
+    def meta_owner(self) -> PrivateKey:
+        """Of the first one."""
+        return self.metas[0].owner
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -96,9 +135,10 @@ class StorageNetwork:
         wallets: tuple[str, ...] = ("alice", "bob"),
         params: dict[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
+        metas: int = 1,
     ) -> AsyncIterator[StorageNetwork]:
-        """A network whose nodes are all at work. ``clock`` tells Unix seconds to all of it."""
-        network = cls(folder, wallets, nodes, params or {}, clock)
+        """A network whose nodes are all at work. ``clock`` tells Unix seconds to all of it. Several ``metas`` keep one ledger together."""
+        network = cls(folder, wallets, nodes, params or {}, clock, metas)
         async with network._stack:
             await network._start(nodes)
             yield network
@@ -106,44 +146,77 @@ class StorageNetwork:
     async def _start(self, nodes: int) -> None:
         blocks = asyncio.get_running_loop().create_task(self.chain.run())
         self._stack.push_async_callback(_ended, blocks)
-        self._stack.push_async_callback(self.stop_meta)
-        await self.start_meta()
+        if self.order is not None:
+            await self._federate()
+        for meta in self.metas:
+            self._stack.push_async_callback(self.stop_meta, meta.number)
+            await self.start_meta(meta.number)
         for number in range(1, nodes + 1):
             await self.add_resource(number)
-        await self.until(lambda: self.meta.registry.count() == nodes, f"all {nodes} nodes are eligible")
+        await self.until(lambda: all(one.node.registry.count() == nodes for one in self.metas if one.node), f"all {nodes} nodes are eligible", 120)
 
     def client(self) -> DrivenChain:
         """A client of the chain."""
         return DrivenChain(self.chain)
 
-    async def start_meta(self) -> None:
-        """Start the meta node, at 127.0.0.1; again at the same port."""
-        root = self.folder / "meta"
-        settings = meta_home.Settings(
-            network=meta_home.Network(port=self._meta_port),
-            metrics=meta_home.Metrics(port=0),
-            times=meta_home.Times(hello_s=1, status_s=2, window_s=1),
-        )
-        home = meta_home.Home(root, settings)
-        if not (root / "config.toml").exists():
-            home.make()
-        chain = self.client()
-        sender = Sender(chain, self.meta_owner, clock=self.clock)
-        self.meta = MetaNode(home, self.meta_keys, self.meta_owner.public_key.address, chain, sender, CHAIN_ID, self.clock)
-        await self.meta.start()
-        self._meta_runs = True
-        self._meta_port = self.meta_address.port
+    def _new_metas(self, count: int) -> list[RunningMeta]:
+        """Keys and homes of meta nodes that know of each other."""
+        keys, first_port = [MetaKeys.new() for _ in range(count)], free_ports(count)
+        named = [f"{one.network_pubkey}@127.0.0.1:{first_port + at}" for at, one in enumerate(keys)]
+        made = []
+        for at, own in enumerate(keys):
+            settings = meta_home.Settings(
+                network=meta_home.Network(port=first_port + at, peers=tuple(one for one in named if one != named[at])),
+                metrics=meta_home.Metrics(port=0),
+                times=meta_home.Times(hello_s=1, status_s=2, window_s=1),
+            )
+            home = meta_home.Home(self.folder / (f"meta{at}" if at else "meta"), settings)
+            made.append(RunningMeta(at, own, key_of(f"meta owner {at}" if at else "meta owner"), home, first_port + at))
+        return made
 
-    async def stop_meta(self) -> None:
-        """Stop the meta node as its operator does; nothing, when it does not run."""
-        if self._meta_runs:
-            self._meta_runs = False
-            await self.meta.stop()
+    async def _federate(self) -> None:
+        """Have the first one found a ledger, and all begin with what it exported."""
+        assert self.order is not None
+        self._stack.push_async_callback(self.order.close)
+        for made in self.metas:
+            made.home.make()
+        first, export = self.metas[0], self.folder / "ledger.export"
+        chain = self.client()
+        with Ledger.open(first.home.ledger_url, rules(CHAIN_ID), CHAIN_ID) as ledger:
+            proposer = Proposer(ledger, CHAIN_ID, first.keys.address, nacl.signing.SigningKey(first.keys.ledger_seed), self.clock)
+            await proposer.propose("found", await found_message(chain, await founding_height(chain)))
+        await asyncio.to_thread(genesis_of_ledger.write_export, first.home.ledger_url, export)
+        for made in self.metas:
+            await asyncio.to_thread(genesis_of_ledger.join, made.home.ledger_url, CometHome(made.home.comet), made.keys, export)
+
+    async def start_meta(self, number: int = 0) -> None:
+        """Start a meta node, at 127.0.0.1; again at the same port."""
+        made = self.metas[number]
+        if not (made.home.root / "config.toml").exists():
+            made.home.make()
+        chain = self.client()
+        sender = Sender(chain, made.owner, clock=self.clock)
+        order = self.order.member(number) if self.order is not None else None
+        node = MetaNode(made.home, made.keys, made.owner.public_key.address, chain, sender, CHAIN_ID, self.clock, order)
+        await node.start()
+        made.node = self._last = node
+
+    async def stop_meta(self, number: int = 0) -> None:
+        """Stop a meta node as its operator does; nothing, when it does not run."""
+        made = self.metas[number]
+        if made.node is not None:
+            node, made.node = made.node, None
+            await node.stop()
 
     @property
     def meta_address(self) -> MetaAddress:
-        assert self.meta.listening is not None
-        return MetaAddress(self.meta_keys.address, *self.meta.listening)
+        """Of the first one."""
+        return self.metas[0].address
+
+    @property
+    def meta_addresses(self) -> list[MetaAddress]:
+        """All, whether they run or not."""
+        return [one.address for one in self.metas]
 
     async def add_resource(self, number: int) -> RunningResource:
         """A resource node: registered, with a deposit, and started."""
@@ -154,7 +227,7 @@ class StorageNetwork:
         config = resource_config.Config(
             keys=resource_config.Keys(wallet=wallet, p2p=name),
             chain=resource_config.ChainSettings(id=CHAIN_ID),
-            network=resource_config.Network(listen_host=f"127.0.{number}.1", listen_port=0, meta_nodes=(str(self.meta_address),)),
+            network=resource_config.Network(listen_host=f"127.0.{number}.1", listen_port=0, meta_nodes=tuple(map(str, self.meta_addresses))),
             storage=resource_config.Storage(capacity="4GiB", reserve="64MiB"),
         )
         home = ResourceHome(self.folder / f"node{number}")
@@ -181,7 +254,7 @@ class StorageNetwork:
         await authority.refresh()
         made.held = contextlib.ExitStack()
         made.held.enter_context(made.home.held())
-        config = replace(made.config, network=replace(made.config.network, meta_nodes=(str(self.meta_address),)))
+        config = replace(made.config, network=replace(made.config.network, meta_nodes=tuple(map(str, self.meta_addresses))))
         made.node = ResourceNode(
             made.home, config, made.key, config.keys.wallet, authority, self.clock, background=[authority.run], hand_every_s=0.5, held_s=1.0
         )
@@ -202,21 +275,24 @@ class StorageNetwork:
             sender=wallet, beneficiary=wallet, amount=[CoinMessage(denom="wei", amount=str(amount_wei))]
         )
         result = await Sender(self.client(), key, clock=self.clock).send([message])
-        await self.until(lambda: self.meta.observer.height >= result.height, "the prepay is observed")
+        await self.until(
+            lambda: all(one.node.observer.height >= result.height for one in self.metas if one.node is not None), "the prepay is observed"
+        )
         async with self.storage(name) as storage:
             return (await storage.balance()).paid_noz
 
     def storage(self, name: str, **options: Any) -> Storage:
         """A wallet's client."""
-        return Storage(key_of(name), CHAIN_ID, [self.meta_address], clock=self.clock, **options)
+        return Storage(key_of(name), CHAIN_ID, self.meta_addresses, clock=self.clock, **options)
 
     async def until(self, is_so: Callable[[], bool], what: str = "it is so", timeout_s: float = 60.0) -> None:
         """Wait until something is so. Raises TimeoutError with what was waited for."""
         try:
             async with asyncio.timeout(timeout_s):
                 while not is_so():
-                    if self.meta.failed is not None and self.meta.failed.done():
-                        self.meta.failed.result()
+                    for one in self.metas:
+                        if one.node is not None and one.node.failed is not None and one.node.failed.done():
+                            one.node.failed.result()
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise TimeoutError(f"waited {timeout_s:g} s until {what}; the meta node says {self.meta.status()}") from None

@@ -12,7 +12,7 @@ from chain.crypto import address as bech32
 from chain.crypto.keys import Ed25519PublicKey
 from modules.settlement import leaves
 from modules.settlement.documents import OrderLimit
-from sds_node.documents import Refused
+from sds_node.documents import REPAIR_LEASE_NOZ, REPAIR_LEASE_S, Refused
 from sds_node.resource.limits import CLOCK_SKEW_S, Limits, Overlap
 from tests.sds_node.documenting import BENEFICIARY, NODE, NOW_S, Chain, certificate, evidence, meta_text
 from tests.support import KEYS, text
@@ -39,6 +39,18 @@ def test_the_certificate_is_looked_at_once_for_each_lease() -> None:
         node.accept(certificate(), evidence(3, lease_id=b"M" * 32), NOW_S)
     node.accept(certificate(lease_id=b"M" * 32), evidence(3, lease_id=b"M" * 32), NOW_S)
     assert node.leases == 2
+
+
+def test_under_a_lease_for_repair_nothing_but_repair_and_audits_is_taken() -> None:
+    """It is in no ledger, so nobody would be paid for anything else."""
+    node = limits()
+    lease = certificate(noz=REPAIR_LEASE_NOZ, created_s=NOW_S - 10, expires_s=NOW_S - 10 + REPAIR_LEASE_S)
+    for action in (leaves.GET, leaves.PUT):
+        with pytest.raises(Refused, match="for repair under a lease for repair"):
+            node.accept(lease, evidence(7, action=action, expires_s=NOW_S + 60), NOW_S)
+    repair = evidence(7, action=leaves.REPAIR, expires_s=NOW_S + 60)
+    repair.ClearField("grant")
+    node.accept(lease, repair, NOW_S)
 
 
 OTHER_NODE = bech32.encode(Ed25519PublicKey(b"\x05" * 32).address, bech32.NODE)

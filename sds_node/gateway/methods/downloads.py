@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any, Final
 
+from sds_node.gateway import budget
 from sds_node.gateway.backend import Ask, FileInfo
 from sds_node.gateway.dialects import asked, asked_shared, file_hash
-from sds_node.gateway.downloading import Download
+from sds_node.gateway.downloading import Download, checked_end
 from sds_node.gateway.results import (
     DL_OK_ASK_INFO,
     DOWNLOAD_OK,
@@ -24,7 +25,7 @@ from sds_node.gateway.results import (
 )
 from sds_node.gateway.table import Params
 from sds_node.handles import HandleError, ShareLink, parse_file_handle
-from sds_node.hashes import SliceHasher, slice_ranges
+from sds_node.hashes import PIECE_BYTES, SliceHasher, slice_ranges
 from sds_node.requests import Accepted, Action
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ MAX_SLICES_TOLD: Final = 100_000
 
 async def request(gateway: Gateway, params: Params) -> dict[str, Any]:
     ask, accepted = await _own(gateway, params, "user_requestDownload")
-    return await _packet(gateway, await _begun(gateway, params, ask, accepted, None))
+    download = await _begun(gateway, params, ask, accepted, None)
+    return await _packet(gateway, download, download.start)
 
 
 async def request_video(gateway: Gateway, params: Params) -> dict[str, Any]:
@@ -45,7 +47,7 @@ async def request_video(gateway: Gateway, params: Params) -> dict[str, Any]:
 
 async def get_shared(gateway: Gateway, params: Params) -> dict[str, Any]:
     found = await _shared(gateway, params, "user_requestGetShared")
-    return found if isinstance(found, dict) else await _packet(gateway, found)
+    return found if isinstance(found, dict) else await _packet(gateway, found, found.start)
 
 
 async def get_video_shared(gateway: Gateway, params: Params) -> dict[str, Any]:
@@ -63,10 +65,10 @@ async def download_shared(gateway: Gateway, params: Params) -> dict[str, Any]:
     if download.reading is not None:
         # The answer to the same call was lost.
         return await _packet(gateway, download, download.start)
-    sequence = (await gateway.known(signature.wallet)).sequence
-    ask, _ = asked(params, Action.DOWNLOAD, subject, [sequence], signature, gateway.used, gateway.now_s)
+    sequences = gateway.recent(await gateway.known(signature.wallet))
+    ask, _ = asked(params, Action.DOWNLOAD, subject, sequences, signature, gateway.used, gateway.now_s)
     async with download.lock:
-        if download.reading is None and not download.is_over:
+        if download.reading is None and not download.is_over and not download.is_gone:
             gateway.downloads.begin(download, await gateway.backend.begin_download(ask, download.link), 0, None)
     return await _packet(gateway, download, download.start)
 
@@ -82,6 +84,7 @@ async def slice_data(gateway: Gateway, params: Params) -> dict[str, Any]:
     if not 1 <= number <= len(ranges):
         raise Failed(WRONG_INPUT, f"slicenumber: the file has slices 1 to {len(ranges)}, got {number}")
     start, end = ranges[number - 1]
+    await budget.charge(end - start)
     parts, at = [], start
     while at < end:
         packet = await gateway.downloads.packet(download, at)
@@ -90,6 +93,7 @@ async def slice_data(gateway: Gateway, params: Params) -> dict[str, Any]:
         at = packet[1]
         parts.append(packet[2])
     content, wanted = b"".join(parts), params.text("slicehash")
+    parts.clear()
     if wanted:
         hasher = SliceHasher(number)
         hasher.update(content)
@@ -100,9 +104,12 @@ async def slice_data(gateway: Gateway, params: Params) -> dict[str, Any]:
 
 async def info(gateway: Gateway, params: Params) -> dict[str, Any]:
     try:
-        gateway.downloads.drop(gateway.downloads.get(params.text("reqid"), params.text("filehash")))
+        download = gateway.downloads.get(params.text("reqid"), params.text("filehash"))
     except Failed:
         return result(SUCCESS)  # it is over already
+    # What begins or fetches now is done first.
+    async with download.lock:
+        gateway.downloads.drop(download)
     return result(SUCCESS)
 
 
@@ -126,16 +133,16 @@ async def _own(gateway: Gateway, params: Params, method: str) -> tuple[Ask, Acce
 
 async def _shared(gateway: Gateway, params: Params, method: str) -> Download | dict[str, Any]:
     signature = gateway.signer(params, method)
-    sequence = (await gateway.known(signature.wallet)).sequence
-    ask, accepted, link = asked_shared(params, [sequence], signature, gateway.used, gateway.now_s)
+    known = await gateway.known(signature.wallet)
+    ask, accepted, link = asked_shared(params, gateway.recent(known), signature, gateway.used, gateway.now_s)
     if ask.action is Action.DOWNLOAD_SHARED:
         return await _begun(gateway, params, ask, accepted, link)
-    gateway.downloads.check_room(signature.wallet)
-    file = await gateway.backend.shared(ask, link)
-    _check_public(file)
-    download = gateway.downloads.add(ask, file, link=link)
+    with gateway.downloads.place(signature.wallet):
+        file = await gateway.backend.shared(ask, link)
+        _check_public(file)
+        download = gateway.downloads.add(ask, file, link=link)
     return result(
-        SHARED_DL_START, reqid=download.reqid, filehash=file.file_hash, filename=file.name, filesize=file.size_bytes, sequencenumber=sequence
+        SHARED_DL_START, reqid=download.reqid, filehash=file.file_hash, filename=file.name, filesize=file.size_bytes, sequencenumber=known.sequence
     )
 
 
@@ -148,26 +155,34 @@ async def _begun(gateway: Gateway, params: Params, ask: Ask, accepted: Accepted,
     known = gateway.downloads.by_text(accepted.text)
     if known is not None:
         # The answer was lost: the same string, the same download, from its beginning.
-        known.offset = known.start
         if known.is_over and known.spooled[0] > known.start:
             raise Failed(SIGNATURE_FAILURE, "this string was used for a download that is over: sign again with a new req_time")
         return known
-    gateway.downloads.check_room(ask.wallet)
-    reading = await gateway.backend.begin_download(ask, link)
-    download = gateway.downloads.add(ask, reading.file, link=link, text=accepted.text)
-    try:
+    return await gateway.joined(f"download\n{accepted.text}", lambda: _begin(gateway, params, ask, accepted.text, link))
+
+
+async def _begin(gateway: Gateway, params: Params, ask: Ask, text: str, link: ShareLink | None) -> Download:
+    start = params.number("offsetstart") if params.has("offsetstart") else 0
+    end = params.number("offsetend") if params.has("offsetend") else None
+
+    def check(file: FileInfo) -> None:
         if link is not None:
-            _check_public(reading.file)
-        start = params.number("offsetstart") if params.has("offsetstart") else 0
-        gateway.downloads.begin(download, reading, start, params.number("offsetend") if params.has("offsetend") else None)
-    except Failed:
-        download.reading = reading
-        gateway.downloads.drop(download)
-        raise
+            _check_public(file)
+        checked_end(file, start, end)
+
+    with gateway.downloads.place(ask.wallet):
+        reading = await gateway.backend.begin_download(ask, link, check)
+        download = gateway.downloads.add(ask, reading.file, link=link, text=text)
+        try:
+            gateway.downloads.begin(download, reading, start, end)
+        except Failed:
+            gateway.downloads.drop(download)
+            raise
     return download
 
 
 async def _packet(gateway: Gateway, download: Download, offset: int | None = None) -> dict[str, Any]:
+    await budget.charge(min(download.file.size_bytes, PIECE_BYTES))
     found = await gateway.downloads.packet(download, offset)
     if found is None:
         return result(DL_OK_ASK_INFO)

@@ -31,7 +31,7 @@ async def status(gateway: Gateway, params: Params) -> dict[str, Any]:
         return _state(UNKNOWN, error=str(error))
     upload = gateway.uploads.get(ask.wallet, subject)
     if upload is not None:
-        upload.heard_s = gateway.clock() if upload.phase is not Phase.DONE else upload.heard_s
+        # Polls keep no room on the disk: bytes do, and what is being stored stays anyway.
         if upload.error:
             return _state(FAILED, error=upload.error)
         if upload.phase is not Phase.DONE:
@@ -67,6 +67,8 @@ async def delete(gateway: Gateway, params: Params) -> dict[str, Any]:
 async def listed(gateway: Gateway, params: Params) -> dict[str, Any]:
     number = page(params)
     ask, _ = await gateway.asked(params, "user_requestList", Action.LIST_FILES, "")
+    if not await gateway.is_known(ask.wallet):
+        return result(SUCCESS, totalnumber=0, page=number)
     files, total = await gateway.backend.files(ask, number)
     told = [{"filehash": one.file_hash, "filesize": one.size_bytes, "filename": one.name, "createtime": one.made_s} for one in files]
     return result(SUCCESS, fileinfo=told or None, totalnumber=total, page=number)

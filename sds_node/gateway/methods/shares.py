@@ -22,6 +22,8 @@ MAX_DURATION_S: Final = 100 * 365 * DAY_S
 _ALPHABET: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 RANDOM_CHARACTERS: Final = 8
 """The original's have 4 characters, which a determined guesser has soon."""
+UPLOAD_WAIT_S: Final = 60.0
+"""How long a share waits for its file to be stored."""
 MAX_PAGES: Final = 500
 _NO_SUCH_PAGE: Final = 20
 
@@ -42,6 +44,10 @@ async def make(gateway: Gateway, params: Params) -> dict[str, Any]:
     ask, accepted = await gateway.asked(params, "user_requestShare", Action.CREATE_SHARE, subject)
 
     async def work() -> dict[str, Any]:
+        # sdubo shares at once what it has just sent, and looks at no status.
+        upload = gateway.uploads.get(ask.wallet, subject)
+        if upload is not None and upload.is_full:
+            await gateway.uploads.settle(upload, UPLOAD_WAIT_S)
         password = "".join(secrets.choice(_ALPHABET) for _ in range(RANDOM_CHARACTERS)) if params.flag("private_flag") else ""
         ends_s = gateway.now_s + (duration_s or gateway.settings.share_days * DAY_S)
         await gateway.backend.share(ask, NewShare(parsed.share_id, parsed.link, password, ends_s))
@@ -54,6 +60,8 @@ async def make(gateway: Gateway, params: Params) -> dict[str, Any]:
 async def listed(gateway: Gateway, params: Params) -> dict[str, Any]:
     number = page(params)
     ask, _ = await gateway.asked(params, "user_requestListShare", Action.LIST_SHARES, "")
+    if not await gateway.is_known(ask.wallet):
+        return result(SUCCESS, totalnumber=0, page=number)
     shares, total = await gateway.backend.shares(ask, number)
     told = [
         {
@@ -88,6 +96,8 @@ async def stop(gateway: Gateway, params: Params) -> dict[str, Any]:
 async def clear(gateway: Gateway, params: Params) -> dict[str, Any]:
     """Shares end by themselves when their time is over, so there is nothing to do but to count."""
     ask, _ = await gateway.asked(params, "user_requestClearExpiredShareLinks", Action.CLEAR_SHARES, "")
+    if not await gateway.is_known(ask.wallet):
+        return result(SUCCESS, walletaddr=ask.wallet, deleted=0, new_count=0)
     over = 0
     for number in range(MAX_PAGES):
         shares, total = await gateway.backend.shares(ask, number)

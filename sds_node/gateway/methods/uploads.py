@@ -23,7 +23,8 @@ from sds_node.gateway.results import (
 )
 from sds_node.gateway.table import Params
 from sds_node.gateway.uploading import Phase, Upload
-from sds_node.hashes import MAX_FILE_BYTES, is_video
+from sds_node.hashes import is_video
+from sds_node.legacy import MAX_UPLOAD_BYTES, is_recent, sequence_number
 from sds_node.requests import Accepted, Action, WalletSignature, is_signed, signed_text
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ async def request_stream(gateway: Gateway, params: Params) -> dict[str, Any]:
 
 async def _request(gateway: Gateway, params: Params, method: str) -> dict[str, Any]:
     subject, size_bytes = file_hash(params), params.number("filesize")
-    if not 0 <= size_bytes <= MAX_FILE_BYTES:
-        raise Failed(WRONG_FILE_SIZE, f"filesize: expected 0 to {MAX_FILE_BYTES}, got {size_bytes}")
+    if not 0 <= size_bytes <= MAX_UPLOAD_BYTES:
+        raise Failed(WRONG_FILE_SIZE, f"filesize: expected 0 to {MAX_UPLOAD_BYTES}, got {size_bytes}; larger files are stored with ppd")
     name = file_name(params.text("filename"))
     signature = gateway.signer(params, method)
     known = gateway.uploads.get(signature.wallet, subject)
@@ -52,10 +53,11 @@ async def _request(gateway: Gateway, params: Params, method: str) -> dict[str, A
         if known.size_bytes != size_bytes:
             raise Failed(CONFLICT_WITH_ANOTHER_SESSION, f"this file is under way with {known.size_bytes} bytes, got {size_bytes}: stop it first")
         _note(gateway, known, ask, accepted)
+        gateway.uploads.go_on(known)
         return _next(known)
     # Every byte is stored at least once, for a noz. Without this anybody could fill the disk.
-    await _paying(gateway, signature.wallet, size_bytes)
-    return _next(gateway.uploads.begin(ask, accepted.text, size_bytes, name))
+    found = await _paying(gateway, signature.wallet, size_bytes)
+    return _next(gateway.uploads.begin(ask, accepted.text, size_bytes, name, found.noz))
 
 
 async def data(gateway: Gateway, params: Params) -> dict[str, Any]:
@@ -115,13 +117,13 @@ async def _checked(gateway: Gateway, params: Params, signature: WalletSignature,
     given, time_s = params.text("sequencenumber"), params.number("req_time")
     if upload is not None:
         known = f"{subject}{signature.wallet}{given}{time_s}"
-        if known in upload.texts and signed_text(Action.UPLOAD, subject, signature.wallet, given, time_s) == known:
-            if is_signed(known, signature):
-                # The same string goes on for as long as its upload: what it pays for is one upload.
-                return Ask(Action.UPLOAD, subject, given, time_s, signature), Accepted(known, given, time_s, is_first=False)
-            raise Failed(SIGNATURE_FAILURE, "wrong wallet signature: sign filehash + wallet + sequencenumber + req_time")
+        is_known = known in upload.texts and signed_text(Action.UPLOAD, subject, signature.wallet, given, time_s) == known
+        # The same string goes on for as long as its upload: what it pays for is one upload.
+        if is_known and is_signed(known, signature):
+            return Ask(Action.UPLOAD, subject, given, time_s, signature), Accepted(known, given, time_s, is_first=False)
     current = (await _paying(gateway, signature.wallet, 1 if upload is None else 0)).sequence
-    if given != current and not (upload is not None and given == upload.ask.sequence):
+    # Uploads that were begun at once end one after another, each with a number of its own.
+    if not is_recent(given, sequence_number(current)) and not (upload is not None and given == upload.ask.sequence):
         raise Failed(SIGNATURE_FAILURE, f"wrong sequence number: expected {current}, got {given[:40]!a}; ask for it with user_requestGetOzone")
     return asked(params, Action.UPLOAD, subject, [given], signature, gateway.used, gateway.now_s)
 
@@ -131,7 +133,7 @@ def _note(gateway: Gateway, upload: Upload, ask: Ask, accepted: Accepted) -> Non
     upload.heard_s = gateway.clock()
     if accepted.text not in upload.texts and len(upload.texts) < 10_000:
         upload.texts.add(accepted.text)
-    if upload.storing is None and ask.timestamp_s >= upload.ask.timestamp_s:
+    if ask.timestamp_s >= upload.ask.timestamp_s:
         upload.ask = ask
 
 

@@ -1,7 +1,8 @@
 """A meta node's books: leaves, windows, epochs, messages that nodes are yet to get, maintenance, batches by hash.
 
     leaf    HELD ─ intent of a window, synced ─► IN_WINDOW ─ the ledger has the window ─► SETTLED (window, epoch)
-              └── never fits ─► REFUSED          └── the ledger refuses it ─► HELD
+              ├── never fits ─► REFUSED          └── the ledger refuses it ─► HELD             ▲
+              └── another meta node settles its lease ─► gone          its window, fetched (others.py) ┘
 
 What was answered is on the disk. How the file is kept is ``file.py``. Sources: ADR 9; storage-protocol.md 2.
 """
@@ -180,7 +181,7 @@ class Books(BooksFile):
         def make(database: sqlite3.Connection) -> list[Answer]:
             answers: list[Answer] = []
             for row in rows:
-                before = self._leaf(database, row.id)
+                before = self.leaf_in(database, row.id)
                 if before is None or (before.state == State.HELD and row.acked_bytes > before.acked_bytes):
                     put(database, "leaves", LEAF, row)
                     answers.append(Answer(State.HELD, ""))
@@ -196,7 +197,7 @@ class Books(BooksFile):
         def make(database: sqlite3.Connection) -> list[Answer | None]:
             found: list[Answer | None] = []
             for key in ids:
-                row = self._leaf(database, key)
+                row = self.leaf_in(database, key)
                 found.append(None if row is None else Answer(State(row.state), row.reason))
             return found
 
@@ -204,7 +205,7 @@ class Books(BooksFile):
 
     async def known(self, ids: Sequence[bytes]) -> dict[bytes, LeafRow]:
         """The leaves that are here."""
-        return await self.do(lambda database: {row.id: row for key in set(ids) if (row := self._leaf(database, key)) is not None})
+        return await self.do(lambda database: {row.id: row for key in set(ids) if (row := self.leaf_in(database, key)) is not None})
 
     async def held_of_leases(self, limit: int) -> list[LeafRow]:
         """At most so many leaves that wait for a window and that a lease pays: those first whose lease has to be settled first."""
@@ -241,6 +242,10 @@ class Books(BooksFile):
                 change(database, changes, "id = ? AND state = 1", (reason[:MAX_REASON], now_ms, key))
 
         await self.do(make)
+
+    async def drop(self, ids: Sequence[bytes]) -> None:
+        """Another meta node settles these: here they are not held any more, as if they had never come."""
+        await self.do(lambda database: database.executemany("DELETE FROM leaves WHERE id = ? AND state = 1", [(key,) for key in ids]) and None)
 
     # --- windows ------------------------------------------------------------------------------------------------------------
 
@@ -398,7 +403,7 @@ class Books(BooksFile):
             raise BooksDamaged(f"{len(rows) - len(found)} leaves in {self.path} are not what was written: restore the books from a copy")
         return found
 
-    def _leaf(self, database: sqlite3.Connection, key: bytes) -> LeafRow | None:
+    def leaf_in(self, database: sqlite3.Connection, key: bytes) -> LeafRow | None:
         return next(iter(self._leaves(database.execute(f"SELECT {LEAF}, check32 FROM leaves WHERE id = ?", (key,)))), None)
 
     def _leaves(self, rows: Iterable[tuple[Any, ...]]) -> list[LeafRow]:

@@ -1,16 +1,16 @@
 """The data of epochs: which leaves a report pays, and the roots that its commitment names.
 
     lines (ledger: close_epoch) ─► leaves in windows up to the close, not reported yet, of the lines' wallets ─ Σ by line ══ line? ─► roots, batch
-                                                                                       └─ else BooksError: nothing is reported
+                                   └ of all meta nodes: choosing.py, fetching.py                               └─ else BooksError: nothing is reported
     MADE ─ the chain has the report ─► REPORTED ─ the chain voids it ─► VOID: its leaves can be reported again
 
     receipts_root   with sums, over leaves in settlement's order            totals_root    over the canonical lines
-    debits_root     what these leaves took from each wallet's leases        balances_root  all wallets' noz as the data was made
-    files_root      all wallets' files then                                 audits_root    answers' roots of the releases since the last report
+    debits_root     what these leaves took from each wallet's leases        balances_root  all wallets' noz as the data was made; with blocks, at the close
+    files_root      all wallets' files then                                 audits_root    answers' roots of the releases since the last epoch that holds
     data_ref        `sha256:` and the hash of the batch: the leaves in that order, each after its length
 
-Leaf forms of the plain trees are in ``sds_node/proofs.py``. The windows are those of this meta node alone: with several, each needs the others' batches, which is
-not here. Sources: storage-protocol.md 1.6, 1.9, 3.6; ADR 5.
+With the same ledger and the same windows it is the same, byte for byte, on each meta node. Leaf forms of the plain trees are in ``sds_node/proofs.py``.
+Sources: storage-protocol.md 1.6, 1.9, 3.6; ADR 5, 10.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from hashlib import sha256
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import orjson
 import structlog
@@ -33,12 +33,15 @@ from modules.settlement.documents import OrderLimit
 from modules.settlement.leaves import Leaf
 from modules.settlement.params import PACKAGE
 from modules.settlement.trees import leaf_hash, plain_root
-from sds_node.meta.books.books import Books, BooksError, EpochRow, EpochState, LeafRow, Phase
-from sds_node.meta.books.wallets import Before, records_of, trees_of
+from sds_node.meta.books.books import Books, BooksError, EpochRow, EpochState, LeafRow
+from sds_node.meta.books.choosing import Choosing, Chosen, closing_of, earlier_of, known_epochs
+from sds_node.meta.books.freezing import BALANCES, FILES, SNAPSHOTS_KEPT, Committing, Freezer, Trees, keep_trees, parts
+from sds_node.meta.books.others import forget_empty
+from sds_node.meta.books.wallets import records_of
 from sds_node.meta.books.windows import Windows
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.ledger.errors import LedgerError
-from sds_node.meta.relay.reporter import EpochData, UnevenBooks
+from sds_node.meta.relay.reporter import EpochData
 from sds_node.meta.rules.tables import EPOCH, MATURE
 from sds_node.proofs import (
     BALANCE_BYTES,
@@ -58,15 +61,11 @@ log = structlog.get_logger("books")
 
 LeafProof: Final = message_class(f"{PACKAGE}.LeafProof")
 PAGE_LEAVES: Final = 2_000
-SNAPSHOTS_KEPT: Final = 4
-"""Of as many epochs balances and files can be proved."""
 KEPT_MS: Final = 7 * 86_400_000
 MAX_EPOCH: Final = (1 << 63) - 1
-BALANCES: Final = "balances"
-FILES: Final = "files"
-SEQUENCE: Final = "sequence"
-Key = tuple[bytes, int, int]
-"""(wallet, fund, class): settlement's order of leaves."""
+Need = Callable[[Mapping[bytes, int]], Awaitable[None]]
+"""Meta nodes other than this one → the number of the last window that is needed."""
+T = TypeVar("T")
 
 
 class AnyLedger(Protocol):
@@ -83,12 +82,31 @@ class EpochBooks:
     def __init__(self, ledger: AnyLedger, books: Books, windows: Windows, clock: Callable[[], float] = time.time) -> None:
         self._ledger, self._books, self._windows, self._clock = ledger, books, windows, clock
         self._making = asyncio.Lock()
+        self._choosing = Choosing(books, windows.address)
+        self._freezer: Freezer | None = None
+        self.need: Need = nobody_to_ask
+        """Brings the windows of other meta nodes up to some numbers, as far as it can (fetching.py)."""
+
+    @property
+    def address(self) -> bytes:
+        """The meta node's."""
+        return self._windows.address
+
+    def follow(self, ledger: Committing) -> None:
+        """From now on balances and files are those of the blocks that close epochs. To be called once, before the ledger's first block. Blocks."""
+        self._freezer = Freezer(ledger, self._books)
+        self._freezer.start()
+
+    def close(self) -> None:
+        """Hold no states any more. Blocks while one is worked on; the books and the ledger are closed after this."""
+        if self._freezer is not None:
+            self._freezer.close()
 
     async def epoch(self, number: int, closed_ms: int, lines: Sequence[Line]) -> EpochData:
         """The data of epoch ``number``, which the ledger closed at ``closed_ms`` (its time) with these lines, in their order. Asked again it is the same.
 
-        Raises BooksError: nothing may be reported then; UnevenBooks when the leaves do not add up to the lines of some wallets, which it names. Raises
-        LedgerError.
+        Raises BooksError: nothing may be reported then, as when a window of another meta node is not here, or the state at the close; UnevenBooks when the
+        leaves do not add up to the lines of some wallets, which it names. Raises LedgerError.
         """
         if not 1 <= number <= MAX_EPOCH:
             raise BooksError(f"expected an epoch from 1 to 2^63 - 1, got {number}")
@@ -103,19 +121,37 @@ class EpochBooks:
                     return known
                 if before.state == EpochState.REPORTED:
                     raise BooksError(f"epoch {number} was reported with other lines")
+            closing = await self._read(lambda view: closing_of(view, number))
+            if closing is not None and closing.row.closed_ms != closed_ms:
+                raise BooksError(f"epoch {number} was closed at {closing.row.closed_ms} ms, not at {closed_ms} ms: ask for that one")
+            marks = closing.marks if closing is not None else {}
+            # What the ledger cannot give a state for is not worked on: its leaves stay as they are.
+            trees = await self._freezer.trees(number, closed_ms) if self._freezer is not None else None
+            await self.need({meta: last for meta, (_, last) in marks.items() if meta != self._windows.address})
+            await self._catch_up(number)
             async with self._books.numbering:
                 # What the ledger has and the books do not know of yet, they know after this.
                 await self._windows.finish_intended()
-                last = await self._books.do(lambda database: self._choose(database, number, closed_ms, lines))
-            data = await asyncio.to_thread(self._make, number, totals_root, last, closed_ms)
+                chosen: Chosen = await self._books.do(lambda database: self._choosing.choose(database, number, closed_ms, lines, marks))
+            roots = closing.answers_roots if closing is not None and marks else None
+            data = await asyncio.to_thread(self._make, number, totals_root, chosen.last_window, closed_ms, roots, trees)
             fields = {name: value.hex() if isinstance(value, bytes) else value for name, value in asdict(data).items()}
-            raw = orjson.dumps(fields | {"last_window": last})
+            raw = orjson.dumps(fields | {"last_window": chosen.last_window, "arrived": chosen.arrived})
             await self._books.do(lambda database: self._books.put_epoch(database, EpochRow(number, EpochState.MADE, closed_ms, raw)))
             log.info("an epoch's data is made", epoch=number, receipts=data.receipts_count, lines=len(lines))
             return data
 
     async def reported(self, number: int) -> None:
-        """The chain has the report of an epoch. Again is the same."""
+        """The chain has the report of an epoch. One whose data was not made here gets the leaves that it paid, so that no later one has them. Again is the
+        same."""
+        before = await self._row(number)
+        if before is not None and before.state == EpochState.REPORTED:
+            return
+        try:
+            await self._catch_up(number + 1)
+        except BooksError as error:
+            log.warning("what an epoch paid is not known here yet", epoch=number, why=str(error))
+            return
 
         def make(database: sqlite3.Connection) -> None:
             row = self._books.epoch_in(database, number)
@@ -131,9 +167,8 @@ class EpochBooks:
 
         def make(database: sqlite3.Connection) -> None:
             row = self._books.epoch_in(database, number)
-            if row is not None and row.state != EpochState.VOID:
-                self._books.put_epoch(database, row._replace(state=EpochState.VOID))
-                self._books.change_leaves(database, "epoch = 0", "epoch = ? AND state = 3", (number,))
+            if row is not None:
+                self._choosing.void(database, row)
 
         await self._books.do(make)
 
@@ -146,22 +181,20 @@ class EpochBooks:
         def read(view: ReadView) -> list[int]:
             return [number for number in numbers if (row := view.get(EPOCH, (number,))) is None or row.status == MATURE]
 
-        def look() -> list[int]:
-            with self._ledger.snapshot() as view:
-                return read(view)
-
-        mature = await asyncio.to_thread(look) if numbers else []
+        mature = await self._read(read) if numbers else []
 
         def make(database: sqlite3.Connection) -> int:
             before_ms, gone = now_ms - KEPT_MS, 0
             for number in mature:
-                query = (
-                    "DELETE FROM leaves WHERE rowid IN (SELECT l.rowid FROM leaves l JOIN windows w ON w.number = l.window "
-                    "WHERE l.state = 3 AND l.epoch = ? AND w.time_ms < ? LIMIT ?)"
-                )
-                gone += database.execute(query, (number, before_ms, most - gone)).rowcount
+                for windows in ("windows w ON w.number = l.window", "others w ON w.id = l.window"):
+                    query = (
+                        f"DELETE FROM leaves WHERE rowid IN (SELECT l.rowid FROM leaves l JOIN {windows} "
+                        "WHERE l.state = 3 AND l.epoch = ? AND w.time_ms < ? LIMIT ?)"
+                    )
+                    gone += database.execute(query, (number, before_ms, most - gone)).rowcount
             query = "DELETE FROM leaves WHERE rowid IN (SELECT rowid FROM leaves WHERE state = 4 AND settles_ms < ? LIMIT ?)"
-            return gone + database.execute(query, (before_ms, most - gone)).rowcount
+            gone += database.execute(query, (before_ms, most - gone)).rowcount
+            return gone + forget_empty(database, before_ms, most - gone)
 
         return await self._books.do(make)
 
@@ -229,51 +262,11 @@ class EpochBooks:
             return None
         return FileProof(await asyncio.to_thread(prove, records, at), await asyncio.to_thread(prove, leaves, index))
 
-    # --- choosing -----------------------------------------------------------------------------------------------------------
-
-    def _choose(self, database: sqlite3.Connection, number: int, closed_ms: int, lines: Sequence[Line]) -> int:
-        """Give the lines' leaves to the epoch. Gives the last window's number. Raises BooksError, and nothing is changed then."""
-        for (earlier,) in database.execute("SELECT number FROM epochs WHERE state = 1 AND number < ?", (number,)).fetchall():
-            # The ledger closes an epoch only when the one before was reported.
-            row = self._books.epoch_in(database, earlier)
-            if row is not None:
-                self._books.put_epoch(database, row._replace(state=EpochState.REPORTED))
-        self._books.change_leaves(database, "epoch = 0", "epoch = ? AND state = 3", (number,))
-        # Damaged ones are left out of every change, so that they stay known as such; in this epoch they must not be.
-        database.execute("UPDATE leaves SET epoch = 0 WHERE epoch = ? AND state = 3", (number,))
-        database.execute("CREATE TEMP TABLE IF NOT EXISTS wanted (wallet BLOB PRIMARY KEY) WITHOUT ROWID")
-        database.execute("DELETE FROM wanted")
-        database.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", [(line.wallet,) for line in lines])
-        expected: dict[Key, int] = {(line.wallet, line.fund, line.traffic_class): line.noz for line in lines}
-        query = "SELECT number FROM windows WHERE state = ? AND time_ms <= ? AND time_ms >= ? ORDER BY number DESC"
-        earlier_last = database.execute("SELECT max(number) FROM windows WHERE state = 2 AND time_ms < ?", (closed_ms,)).fetchone()[0] or 0
-        # Windows of the very millisecond of the close may be before or after it: the sums say.
-        lasts = [row[0] for row in database.execute(query, (Phase.APPLIED, closed_ms, closed_ms))] + [earlier_last]
-        sums = [self._sums(database, last) for last in lasts]
-        for last, found in zip(lasts, sums, strict=True):
-            if found == expected:
-                chosen = "state = 3 AND epoch = 0 AND window <= ? AND beneficiary IN (SELECT wallet FROM wanted)"
-                self._books.change_leaves(database, "epoch = ?", chosen, (number, last))
-                whole = self._sums_where(database, "epoch = ?", (number,))
-                if whole != expected:
-                    raise UnevenBooks(f"{_difference(number, expected, whole)}; some are damaged", _uneven(expected, whole))
-                return int(last)
-        wallets = min((_uneven(expected, found) for found in sums), key=len)
-        raise UnevenBooks(_difference(number, expected, sums[0]), wallets)
-
-    def _sums(self, database: sqlite3.Connection, last_window: int) -> dict[Key, int]:
-        return self._sums_where(database, "epoch = 0 AND window <= ? AND beneficiary IN (SELECT wallet FROM wanted)", (last_window,))
-
-    def _sums_where(self, database: sqlite3.Connection, where: str, values: tuple[int, ...]) -> dict[Key, int]:
-        query = (
-            "SELECT beneficiary, fund, class, sum(noz >> 32), sum(noz & 4294967295) FROM leaves "
-            f"WHERE state = 3 AND {where} GROUP BY beneficiary, fund, class"
-        )
-        return {(wallet, fund, kind): (high << 32) + low for wallet, fund, kind, high, low in database.execute(query, values)}
-
     # --- making -------------------------------------------------------------------------------------------------------------
 
-    def _make(self, number: int, totals_root: bytes, last_window: int, closed_ms: int) -> EpochData:
+    def _make(
+        self, number: int, totals_root: bytes, last_window: int, closed_ms: int, answers_roots: list[bytes] | None, trees: Trees | None
+    ) -> EpochData:
         """The data of an epoch whose leaves are chosen. Runs in a thread. Raises BooksError."""
         hashes: list[tuple[bytes, int]] = []
         debits: dict[bytes, list[int]] = {}
@@ -285,14 +278,17 @@ class EpochBooks:
                 if row.lease:
                     _debit(row, debits)
         receipts_root, _ = sum_root_of(sum_levels(hashes))
-        balances, files = self._ledger_trees(number)
+        if trees is None:
+            with self._ledger.snapshot() as view:
+                trees = keep_trees(self._books, view, number, closed_ms)
+        balances, files = trees
         return EpochData(
             receipts_root=receipts_root,
             receipts_count=len(hashes),
             totals_root=totals_root,
             debits_root=plain_root([balance_leaf(wallet, *noz) for wallet, noz in sorted(debits.items())]),
             balances_root=plain_root(balances),
-            audits_root=plain_root(self._answers_roots(number, last_window, closed_ms)),
+            audits_root=plain_root(answers_roots if answers_roots is not None else self._answers_roots(number, last_window)),
             files_root=plain_root(files),
             data_ref=f"sha256:{digest.hexdigest()}",
         )
@@ -313,8 +309,9 @@ class EpochBooks:
             last = page[-1]
             after = (last.beneficiary, last.fund, last.traffic_class, last.id)
 
-    def _answers_roots(self, number: int, last_window: int, closed_ms: int) -> list[bytes]:
-        """Roots of the answers of releases since the last epoch that holds, up to this one's last window."""
+    def _answers_roots(self, number: int, last_window: int) -> list[bytes]:
+        """Roots of the answers of releases since the last epoch that holds, up to this one's last window: of one that the ledger closed before it marked
+        windows."""
 
         def make(database: sqlite3.Connection) -> list[bytes]:
             query = "SELECT number FROM epochs WHERE state = 2 AND number < ? ORDER BY number DESC LIMIT 1"
@@ -326,30 +323,32 @@ class EpochBooks:
 
         return self._books.submit(make).result()
 
-    def _ledger_trees(self, number: int) -> tuple[list[bytes], list[bytes]]:
-        """Leaves of balances and files of all wallets, at one commit; kept, so that wallets can have them proved."""
-        before = self._books.submit(_last_files).result()
-        with self._ledger.snapshot() as view:
-            sequence = view.head.sequence
-            balances, files = trees_of(view, before)
-        kept = ((BALANCES, b"".join(balances)), (FILES, b"".join(files)), (SEQUENCE, sequence.to_bytes(8, "big")))
-
-        def keep(database: sqlite3.Connection) -> None:
-            database.execute("DELETE FROM snapshots WHERE epoch <= ?", (number - SNAPSHOTS_KEPT,))
-            for name, data in kept:
-                database.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)", (number, name, data))
-
-        self._books.submit(keep).result()
-        return balances, files
-
     # --- reading ------------------------------------------------------------------------------------------------------------
+
+    async def _read(self, read: Callable[[ReadView], T]) -> T:
+        """Read the ledger without a time limit."""
+
+        def look() -> T:
+            with self._ledger.snapshot() as view:
+                return read(view)
+
+        return await asyncio.to_thread(look)
+
+    async def _catch_up(self, number: int) -> None:
+        """Learn what became of the epochs before one. Raises BooksError while a window is missing that one of them has."""
+        known = await self._books.do(known_epochs)
+        earlier = [one for one in await self._read(lambda view: earlier_of(view, known)) if one.row.number < number]
+        new = [one for one in earlier if one.row.number not in known and one.marks]
+        for one in new[-1:]:
+            await self.need({meta: last for meta, (_, last) in one.marks.items() if meta != self._windows.address})
+        await self._books.do(lambda database: self._choosing.catch_up(database, earlier))
 
     async def _row(self, number: int) -> EpochRow | None:
         return await self._books.do(lambda database: self._books.epoch_in(database, number))
 
     async def _needed(self, number: int) -> EpochRow:
         row = await self._row(number)
-        if row is None or row.state == EpochState.VOID:
+        if row is None or row.state == EpochState.VOID or not is_whole(row):
             raise BooksError(f"the books have no data of epoch {number}: it was never made here, or is void")
         return row
 
@@ -358,8 +357,16 @@ class EpochBooks:
         found = await self._books.do(lambda database: database.execute(query, (number, name)).fetchone())
         if found is None:
             raise BooksError(f"{name} of epoch {number} are not kept: ask for one of the last {SNAPSHOTS_KEPT}")
-        data = bytes(found[0])
-        return [data[at : at + leaf_bytes] for at in range(0, len(data), leaf_bytes)]
+        return parts(bytes(found[0]), leaf_bytes)
+
+
+async def nobody_to_ask(upto: Mapping[bytes, int]) -> None:
+    """``Need`` of a network with one meta node."""
+
+
+def is_whole(row: EpochRow) -> bool:
+    """Whether all leaves of an epoch are here."""
+    return bool(orjson.loads(row.data).get("is_whole", True))
 
 
 def _reported_with_leaves(database: sqlite3.Connection) -> list[int]:
@@ -369,6 +376,8 @@ def _reported_with_leaves(database: sqlite3.Connection) -> list[int]:
 
 def _data_of(row: EpochRow) -> EpochData:
     fields: Mapping[str, Any] = orjson.loads(row.data)
+    if "totals_root" not in fields:
+        raise BooksError(f"epoch {row.number} was reported, and its data was not made here")
     roots = {name: bytes.fromhex(value) for name, value in fields.items() if name.endswith("_root")}
     return EpochData(receipts_count=fields["receipts_count"], data_ref=fields["data_ref"], **roots)
 
@@ -383,28 +392,3 @@ def _debit(row: LeafRow, debits: dict[bytes, list[int]]) -> None:
     wallet = wallet_of(limit.wallet)
     if wallet is not None:
         debits.setdefault(wallet, [0, 0])[row.fund - 1] += row.noz
-
-
-def _last_files(database: sqlite3.Connection) -> Before | None:
-    query = (
-        "SELECT f.data, s.data FROM snapshots f JOIN snapshots s ON s.epoch = f.epoch WHERE f.name = ? AND s.name = ? ORDER BY f.epoch DESC LIMIT 1"
-    )
-    row = database.execute(query, (FILES, SEQUENCE)).fetchone()
-    return None if row is None else Before(int.from_bytes(row[1], "big"), bytes(row[0]))
-
-
-def _uneven(expected: Mapping[Key, int], found: Mapping[Key, int]) -> list[bytes]:
-    """Wallets whose lines are not what their leaves add up to, ascending."""
-    return sorted({key[0] for key in expected.keys() | found.keys() if expected.get(key, 0) != found.get(key, 0)})
-
-
-def _difference(number: int, expected: Mapping[Key, int], found: Mapping[Key, int]) -> str:
-    """The first line that does not add up, in words."""
-    for key in sorted(expected.keys() | found.keys()):
-        if expected.get(key, 0) != found.get(key, 0):
-            wallet, fund, kind = key
-            return (
-                f"epoch {number}: the ledger has {expected.get(key, 0)} noz for {wallet.hex()}, class {kind}, fund {fund}, the leaves here have "
-                f"{found.get(key, 0)}: nothing is reported; leaves are missing here, or other meta nodes made windows too"
-            )
-    return f"epoch {number}: the leaves do not add up to the lines"

@@ -34,7 +34,7 @@ PAGE_ROWS: Final = 1_000
 MAX_BOOT: Final = (1 << 32) - 1
 DAMAGED_TOLD: Final = 100
 _BATCH: Final = 1_024
-_VERSION: Final = 1
+_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL, check32 INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE leaves (
@@ -57,10 +57,19 @@ CREATE TABLE maintenance (
 CREATE TABLE snapshots (epoch INTEGER NOT NULL, name TEXT NOT NULL, data BLOB NOT NULL, PRIMARY KEY (epoch, name));
 CREATE TABLE batches (hash BLOB PRIMARY KEY, made_ms INTEGER NOT NULL, data BLOB NOT NULL);
 """
+_OTHERS: Final = """
+CREATE TABLE others (
+    id INTEGER PRIMARY KEY, meta BLOB NOT NULL, number INTEGER NOT NULL, kind INTEGER NOT NULL, state INTEGER NOT NULL, time_ms INTEGER NOT NULL,
+    leaves INTEGER NOT NULL, arrived INTEGER NOT NULL, reason TEXT NOT NULL, check32 INTEGER NOT NULL, UNIQUE (meta, number));
+CREATE INDEX others_missing ON others (meta, number) WHERE state <> 2;
+CREATE INDEX others_arrived ON others (arrived) WHERE arrived > 0;
+"""
+"""New in version 2: windows of other meta nodes. Their leaves name the ``id``, which is above every number of an own window."""
 LEAF: Final = "id, state, beneficiary, fund, class, noz, acked, lease, object, action, settles_ms, window, epoch, leaf, reason"
 WINDOW: Final = "number, kind, state, root, batch_hash, items, sequence, time_ms, note"
 EPOCH: Final = "number, state, closed_ms, data"
 TELL: Final = "number, node, method, body"
+OTHER: Final = "id, meta, number, kind, state, time_ms, leaves, arrived, reason"
 
 T = TypeVar("T")
 
@@ -111,7 +120,7 @@ class BooksFile:
         for (text,) in self.submit(lambda database: database.execute("PRAGMA integrity_check(100)").fetchall()).result():
             if text != "ok":
                 yield f"books: {text}"
-        tables = (("leaves", LEAF), ("windows", WINDOW), ("epochs", EPOCH), ("tells", TELL))
+        tables = (("leaves", LEAF), ("windows", WINDOW), ("epochs", EPOCH), ("tells", TELL), ("others", OTHER))
         for table, columns in tables:
             after = 0
             while True:
@@ -278,7 +287,9 @@ def _opened(path: Path) -> sqlite3.Connection:
         database.create_function("checksum", -1, checksum, deterministic=True)
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
-            database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;")
+            database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} {_OTHERS} PRAGMA user_version={_VERSION}; COMMIT;")
+        elif version == 1:
+            database.executescript(f"BEGIN IMMEDIATE; {_OTHERS} PRAGMA user_version={_VERSION}; COMMIT;")
         elif version != _VERSION:
             raise BooksDamaged(f"the books {path} have version {version}, expected {_VERSION}: another version made them")
         database.execute("CREATE INDEX IF NOT EXISTS of_lease ON leaves (lease) WHERE state < 3")  # files of before have it not

@@ -10,8 +10,8 @@ Sources: storage-protocol.md 1.9, 2 and 4; modules/settlement/leaves.py.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from threading import Lock
@@ -45,7 +45,7 @@ from modules.settlement.leaves import (
     leaf_bytes,
 )
 from sds_node.meta.books.books import NEVER_MS, LeafRow, State
-from sds_node.meta.lateness import RECEIPTS_S, is_late
+from sds_node.meta.lateness import RECEIPTS_S, REPAIR_RECEIPTS_S, is_late, is_late_repair
 from sds_node.meta.rules.leases import settles_ms
 from sds_node.meta.rules.tables import Lease, Meta, Node
 from sds_node.meta.rules.windows import MAX_ENTRY_NOZ
@@ -77,6 +77,16 @@ class Facts:
     metas: Mapping[bytes, Meta]
     away_ms: tuple[int, int] = (0, 0)
     """From when until when this meta node was away before it was started."""
+    ledger_ms: int = 0
+    """The ledger's time."""
+    taken: Mapping[bytes, bytes] = field(default_factory=dict)
+    """Leases that ended and the meta nodes that settle them since."""
+    there: frozenset[bytes] | None = None
+    """Meta nodes that are there; None for those that are active."""
+    duties: frozenset[bytes] | None = None
+    """Leases of others that are this meta node's to settle once they are over; None for all."""
+    behind_ms: Mapping[bytes, int] = field(default_factory=dict)
+    """Meta node → when its newest window was made that is not in the books here."""
 
 
 class Asked(NamedTuple):
@@ -116,7 +126,7 @@ class Judge:
             refusal = "the receipt is not final, and its order limit has not expired: hand it in again then", False
         if refusal is not None:
             return Verdict(serial, None, *refusal)
-        fault = self._fault(leaf, limit, receipt, facts)
+        fault = self.fault(asked, facts.chain_id, lambda node: meta.ledger_key if (meta := facts.metas.get(node)) is not None else None)
         if fault is not None:
             return Verdict(serial, None, fault)
         raw = leaf_bytes(leaf)
@@ -143,10 +153,12 @@ class Judge:
         )
         return Verdict(serial, row, "")
 
-    def _fault(self, leaf: Any, limit: Any, receipt: Any, facts: Facts) -> str | None:
-        """Settlement's rules of a leaf of traffic, in another order."""
+    def fault(self, asked: Asked, chain_id: str, ledger_key: Callable[[bytes], bytes | None]) -> str | None:
+        """Settlement's rules of a leaf of traffic whose documents were read, in another order: why it is bad, None for a good one. ``ledger_key`` gives what
+        a meta node (20 bytes) registered."""
+        leaf, limit, receipt = asked
         traffic = leaf.traffic
-        for faults in (faults_of_limit(limit, facts.chain_id), faults_of_receipt(receipt, limit, facts.chain_id)):
+        for faults in (faults_of_limit(limit, chain_id), faults_of_receipt(receipt, limit, chain_id)):
             if (fault := next(faults, None)) is not None:
                 return fault
         if (leaf.beneficiary, leaf.fund, leaf.traffic_class) != (limit.beneficiary, limit.fund, limit.traffic_class):
@@ -157,9 +169,11 @@ class Judge:
             return "the noz are not floor(bytes_acked × max_noz ÷ max_bytes)"
         if leaf.noz == 0:
             return "it pays nothing"
-        if (fault := self._fault_of_authority(traffic, limit, facts.chain_id)) is not None:
+        if (fault := self._fault_of_authority(traffic, limit, chain_id)) is not None:
             return fault
-        key = facts.metas[node_of(limit.meta_node) or b""].ledger_key
+        key = ledger_key(node_of(limit.meta_node) or b"")
+        if key is None:
+            return "the meta node of the order limit has no keys"
         if not _signed(LIMIT_DOMAIN, traffic.order_limit.body, key, traffic.order_limit.signature):
             return "the meta node has not signed the order limit"
         if not _signed(RECEIPT_DOMAIN, traffic.receipt.body, bytes(limit.session_pubkey), traffic.receipt.signature):
@@ -208,13 +222,19 @@ def _by_its_rows(limit: Any, facts: Facts) -> tuple[str, bool] | None:
         if limit.serial[:PREFIX_BYTES] != facts.meta_node[:PREFIX_BYTES] or not 1 <= boot <= facts.boot:
             return "this meta node has never given such a serial", True
     if limit.action in (REPAIR, AUDIT):
+        if is_late_repair(limit.expires_s, facts.now_ms, facts.away_ms):
+            # No lease says that it is settled, and once its leaf is forgotten nothing else would.
+            return (
+                f"the order limit ended at {limit.expires_s} s, and its receipt may come for {REPAIR_RECEIPTS_S} s after that: hand receipts in sooner",
+                True,
+            )
         return None if is_own else (f"meta node {limit.meta_node} is responsible for this: hand it in there", False)
     row = facts.leases.get(bytes(limit.lease_id))
-    if not is_own and (meta.is_active or row is None or facts.now_ms < row.ends_ms):
-        return (
-            f"meta node {limit.meta_node} is responsible for this lease: hand it in there, or here once that one is gone and the lease is over",
-            False,
-        )
+    taker = facts.taken.get(row.id) if row is not None else None
+    if taker is not None and taker != facts.meta_node:
+        return f"meta node {bech32.encode(taker, bech32.NODE)} settles this lease since it ended: hand it in there", False
+    if not is_own and taker is None and (refusal := _of_another(row, meta, facts)) is not None:
+        return refusal, False
     if row is None:
         return "the lease of this order limit is settled: what was not handed in by then is not paid", True
     if row.meta_node != meta_node or wallet_of(limit.wallet) != row.wallet or limit.fund != row.fund:
@@ -229,6 +249,20 @@ def _by_its_rows(limit: Any, facts: Facts) -> tuple[str, bool] | None:
     if not is_own and wallet_of(limit.beneficiary) != facts.node.beneficiary:
         # This meta node's own limits name whom the chain named then; of another one's only the chain is believed.
         return "the order limit pays another account than the chain names for this node", True
+    return None
+
+
+def _of_another(row: Lease | None, meta: Meta, facts: Facts) -> str | None:
+    """Why a receipt of another meta node's lease is not taken now."""
+    name = bech32.encode(meta.address, bech32.NODE)
+    is_there = meta.is_active if facts.there is None else meta.is_active and meta.address in facts.there
+    if is_there or row is None or facts.now_ms < row.ends_ms:
+        return f"meta node {name} is responsible for this lease: hand it in there, or here once that one is gone and the lease is over"
+    if facts.duties is not None and row.id not in facts.duties:
+        return f"meta node {name} is gone, and another one settles its lease: hand it in there"
+    # What that one settled while the lease ran must be known: after its end the ledger lets one of the two take from it.
+    if facts.ledger_ms < row.ends_ms or facts.behind_ms.get(meta.address, 0) >= row.made_ms:
+        return f"windows of meta node {name} are not all known here yet: hand it in again in a moment"
     return None
 
 

@@ -10,7 +10,7 @@ Sources: ADR 9; storage-protocol.md 4.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
@@ -22,13 +22,14 @@ from modules.settlement.leaves import Leaf
 from sds_node import asking
 from sds_node.meta.books.books import Books, LeafRow, State
 from sds_node.meta.books.judging import Asked, Facts, Judge, Verdict, read
+from sds_node.meta.books.others import Others
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.nodes.handling import handler
 from sds_node.meta.nodes.registry import Registry
 from sds_node.meta.operations import AnyLedger
 from sds_node.meta.rules.objects import STORED, released_until, share_escrow
 from sds_node.meta.rules.places import days_of, held_of
-from sds_node.meta.rules.tables import EARNED, LEASE, META, OBJECT, SEGMENT, Lease, Meta, Node, Object
+from sds_node.meta.rules.tables import EARNED, LEASE, META, OBJECT, SEGMENT, TAKEN, Lease, Meta, Node, Object
 from sds_node.meta.rules.wire import MAX_SEGMENT
 from sds_node.wire import errors as wire_errors
 from sds_node.wire.connection import Connection, Handler
@@ -42,6 +43,8 @@ HELD_FRESH_S: Final = 30
 ESCROW_PAGE: Final = 2_000
 MAX_ESCROWS: Final = 10_000
 SERIAL_BYTES: Final = (16, 20)
+LEASE_DUTY: Final = b"lease"
+"""Before a lease's id: the duty to settle it when its meta node is gone."""
 
 UNSPECIFIED, HELD, SETTLED, REFUSED = 0, 1, 2, 3
 """Of ReceiptState."""
@@ -50,7 +53,8 @@ _STATES: Final = {State.HELD: HELD, State.IN_WINDOW: HELD, State.SETTLED: SETTLE
 
 class Receipts:
     """The handlers for receipts of the meta node at ``address`` (20 bytes). ``clock`` tells Unix seconds; ``threads`` judge; ``away_ms`` is from when until
-    when this meta node took no receipts before this start."""
+    when this meta node took no receipts before this start. ``online`` gives the meta nodes that are there, this one among them (without it, those that are
+    active), and ``has_duty(b"lease" + id)`` says whose lease this one settles when its own meta node is not (without it, each)."""
 
     def __init__(
         self,
@@ -63,9 +67,13 @@ class Receipts:
         *,
         threads: int = 2,
         away_ms: tuple[int, int] = (0, 0),
+        online: Callable[[], Sequence[bytes]] | None = None,
+        has_duty: Callable[[bytes], bool] | None = None,
     ) -> None:
         self._ledger, self._books, self._registry, self._clock = ledger, books, registry, clock
         self._chain_id, self._address, self._away_ms = chain_id, address, away_ms
+        self._online, self._has_duty = online, has_duty
+        self._others = Others(books)
         self._judge = Judge()
         self._pool = ThreadPoolExecutor(threads, "receipts")
         self._escrows: dict[int, tuple[float, int]] = {}
@@ -125,12 +133,22 @@ class Receipts:
     async def _facts(self, lease_ids: set[bytes], row: Node) -> Facts:
         wanted = [key for key in lease_ids if len(key) == 32]
 
-        def ask(view: ReadView) -> tuple[dict[bytes, Lease], dict[bytes, Meta]]:
+        def ask(view: ReadView) -> tuple[dict[bytes, Lease], dict[bytes, Meta], dict[bytes, bytes], int]:
             leases = {key: lease for key in wanted if (lease := view.get(LEASE, (key,))) is not None}
-            return leases, {meta.address: meta for meta in view.scan(META, limit=10_000)}
+            taken = {key: one.meta_node for key in leases if (one := view.get(TAKEN, (key,))) is not None}
+            return leases, {meta.address: meta for meta in view.scan(META, limit=10_000)}, taken, view.head.time_ms
 
-        leases, metas = await self._ledger.query(ask)
-        return Facts(self._chain_id, self._address, self._books.boot, int(self._clock() * 1_000), row, leases, metas, self._away_ms)
+        found: tuple[dict[bytes, Lease], dict[bytes, Meta], dict[bytes, bytes], int] = await self._ledger.query(ask)
+        leases, metas, taken, ledger_ms = found
+        now_ms = int(self._clock() * 1_000)
+        foreign = {lease.id: lease.meta_node for lease in leases.values() if lease.meta_node != self._address and now_ms >= lease.ends_ms}
+        owners = {owner: metas[owner].windows for owner in foreign.values() if owner in metas}
+        behind_ms = await self._others.behind(owners, now_ms) if owners else {}
+        there = frozenset(self._online()) if self._online is not None else None
+        duties = frozenset(key for key in foreign if self._has_duty(LEASE_DUTY + key)) if self._has_duty is not None else None
+        return Facts(
+            self._chain_id, self._address, self._books.boot, now_ms, row, leases, metas, self._away_ms, ledger_ms, taken, there, duties, behind_ms
+        )
 
     async def _settled(self, asked: Any, row: Node, connection: Connection) -> Any:
         serials = [bytes(one) for one in asked.serials]

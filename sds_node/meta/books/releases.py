@@ -4,7 +4,8 @@
                                                                                                                   │
     a leaf for each share that passed and day with noz ◄───────── Σ ══ what the ledger moved into earned ─────────┘
 
-A release whose answer was lost is looked for on the ledger, and its result in the ledger's log; if it is not there, the same one is proposed again.
+A release whose answer was lost is looked for on the ledger, and its result in the ledger's log; if it is not there, the same one is proposed again. Moves
+that came before it in the log are read from there: what was moved to its nodes is settled for them, under the new serial.
 Sources: rules/releases.py; storage-protocol.md 1.9, 3.5, 3.6.
 """
 
@@ -131,6 +132,7 @@ class Releases:
         note = orjson.loads(intent.note)
         shares = {(one[0], one[1]): _share(one) for one in note["shares"]}
         settled = settled_of(result)
+        shares |= await self._moved(settled, shares, note["sequence"], sequence)
         changed = await self._new_beneficiaries(shares.values(), note["sequence"], sequence)
         leaves: list[LeafRow] = []
         for one in settled:
@@ -148,6 +150,40 @@ class Releases:
         await self._books.applied_release(intent.number, sequence, time_ms, leaves)
         log.info("a release is on the ledger", number=intent.number, shares=len(settled), noz=noz)
         return Released(intent.number, settled, noz)
+
+    async def _moved(
+        self, settled: Sequence[Settled], known: Mapping[tuple[int, int], _Share], before: int, after: int
+    ) -> dict[tuple[int, int], _Share]:
+        """Of settled shares those that moves brought to their nodes between a release's making and its place in the log: another meta node's, or this one's
+        before a start. Raises BooksError when the root of one is not known."""
+        wanted = {(one.segment, one.index) for one in settled}
+
+        def read(view: ReadView) -> list[tuple[_Share, tables.Segment]]:
+            there: dict[tuple[int, int], tuple[int, bytes]] = {}
+            for entry in _entries(view, before, after - 1):
+                operation, _, _ = open_operation(entry.operation)
+                if entry.code == 0 and operation.WhichOneof("kind") == "move":
+                    there |= {(one.segment, one.index): (one.to_node, bytes(one.serial)) for one in operation.move.shares}
+            found = []
+            for (number, index), (node, serial) in there.items():
+                segment = view.get(tables.SEGMENT, (number,)) if (number, index) in wanted else None
+                row = view.get(tables.OBJECT, (segment.object,)) if segment is not None else None
+                holder = view.get(tables.NODE, (node,))
+                if segment is not None and row is not None and holder is not None:
+                    escrow, root = share_escrow(row, number - row.first_segment), known[number, index].root if (number, index) in known else b""
+                    found.append((_Share(number, index, node, holder.beneficiary, row.fund, escrow, row.term_days, serial, root), segment))
+            return found
+
+        found: list[tuple[_Share, tables.Segment]] = await self._ledger.query(read)
+        unknown = [segment for share, segment in found if not share.root]
+        roots = await self._roots_of(unknown) if unknown else {}
+        if len(roots) < len({segment.number for segment in unknown}):
+            raise BooksError(
+                f"the share roots of {len(unknown) - len(roots)} segments are not known, whose shares were moved: get them from their holders first"
+            )
+        return {
+            (share.segment, share.place): share if share.root else share._replace(root=bytes(roots[share.segment][share.place])) for share, _ in found
+        }  # fmt: skip
 
     async def _new_beneficiaries(self, shares: Any, before: int, after: int) -> dict[int, bytes]:
         """Nodes whose beneficiary was changed between a release's making and its place in the log, and to whom."""

@@ -1,9 +1,10 @@
-"""``epoch.batch`` and ``epoch.proof``: what anyone may fetch of an epoch, so that anyone can check it against the chain.
+"""``epoch.batch`` and ``epoch.proof``: what anyone may fetch of an epoch, so that anyone can check it against the chain. ``meta.window``: for other meta nodes.
 
     EpochBatchHead {epoch, after} ─► the next leaves in settlement's order, each after its length ─► EpochBatchPage {data, next}
+    WindowLeavesHead {meta node, number, after} ─► the same of a window or release, of whichever meta node, that is whole here
     EpochProofHead {epoch, wallet, lookup id} ─► balances and files as the data was made ─► EpochProof {leaf and path of each}
 
-Nothing here is trusted by who asks: a batch has the hash that ``data_ref`` names, a proof leads to a root of the commitment. Trees of the epochs asked for
+``handlers`` are for everyone; who may ask for windows is said by whoever puts ``window_handlers`` on the wire. Nothing here is trusted by who asks: a batch has the hash that ``data_ref`` names, a proof leads to a root of the commitment. Trees of the epochs asked for
 last are kept in memory, and few requests are worked on at a time. Sources: ADR 9; storage-protocol.md 1.6, 1.9.
 """
 
@@ -12,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -22,9 +23,11 @@ from chain.codec.canonical import encode
 from modules.settlement.commitment import wallet_of
 from modules.settlement.leaves import HASH_BYTES
 from sds_node import asking
-from sds_node.meta.books.books import Books, BooksError, EpochRow, EpochState, LeafRow
-from sds_node.meta.books.epochs import BALANCES, FILES, EpochBooks
+from sds_node.meta.books.books import Books, BooksError, EpochRow, EpochState, LeafRow, Phase
+from sds_node.meta.books.epochs import EpochBooks, is_whole
 from sds_node.meta.books.file import BooksDamaged, BooksLocked, BooksUnusable
+from sds_node.meta.books.freezing import BALANCES, FILES
+from sds_node.meta.books.others import FIRST_ID, Others, OtherState
 from sds_node.meta.ledger.errors import LedgerError
 from sds_node.proofs import ADDRESS_BYTES, BALANCE_BYTES, FILES_BYTES, Proof, index_of, path_of, plain_levels
 from sds_node.transfers import parsed
@@ -66,13 +69,18 @@ class EpochServing:
     """The handlers of one meta node, over its books."""
 
     def __init__(self, epochs: EpochBooks, books: Books) -> None:
-        self._epochs, self._books = epochs, books
-        self._slots, self._waiting = asyncio.Semaphore(AT_ONCE), 0
+        self._epochs, self._books, self._others = epochs, books, Others(books)
+        self._slots = {method: asyncio.Semaphore(AT_ONCE) for method in (asking.EPOCH_BATCH, asking.META_WINDOW)}
+        self._waiting: Counter[str] = Counter()
         self._trees: OrderedDict[tuple[int, str], _Tree] = OrderedDict()
 
     def handlers(self) -> dict[str, Handler]:
         """The methods for ``wire.node.Node``."""
         return {asking.EPOCH_BATCH: self.batch, asking.EPOCH_PROOF: self.proof}
+
+    def window_handlers(self) -> dict[str, Handler]:
+        """The method for other meta nodes, to be guarded by whoever knows them."""
+        return {asking.META_WINDOW: self.window}
 
     async def batch(self, stream: Stream, connection: Connection) -> None:
         """Answers with an EpochBatchPage; ``next`` is empty at the end."""
@@ -91,20 +99,46 @@ class EpochServing:
             answer = await self._proof(int(head.epoch), wallet, bytes(head.lookup_id))
         await stream.send(encode(answer))
 
+    async def window(self, stream: Stream, connection: Connection) -> None:
+        """Answers a WindowLeavesHead with an EpochBatchPage; ``next`` is empty at the end."""
+        await stream.send(await self.window_page(b"", stream.head, b""))
+
+    async def window_page(self, caller: bytes, head: bytes, body: bytes) -> bytes:
+        """The same for a guard that has read the request: ``head`` → the answer's bytes, whoever the caller is. Raises the refusal."""
+        asked = parsed(asking.WindowLeavesHead, head)
+        async with self._turn(asking.META_WINDOW):
+            return encode(await self._window_page(bytes(asked.meta_node), int(asked.number), cursor_of(bytes(asked.after))))
+
+    async def _window_page(self, meta_node: bytes, number: int, after: Cursor) -> Any:
+        if len(meta_node) != ADDRESS_BYTES or not 1 <= number < FIRST_ID:
+            raise wire_errors.Refused(asking.BAD_ASK, f"expected a meta node of {ADDRESS_BYTES} bytes and a window from 1 on, got number {number}")
+        window = await self._books.do(lambda database: self._whole_window(database, meta_node, number))
+        if window is None:
+            raise wire_errors.Refused(asking.NOT_HELD, f"window {number} of that meta node is not here, or not whole any more: ask another one")
+        where = (
+            "state = 3 AND window = ? AND window > 0 AND (beneficiary, fund, class, id) > (?, ?, ?, ?) "
+            f"ORDER BY beneficiary, fund, class, id LIMIT {PAGE_LEAVES}"
+        )
+        return _page_of(await self._books.do(lambda database: self._books.leaves_where(database, where, (window, *after))))
+
+    def _whole_window(self, database: sqlite3.Connection, meta_node: bytes, number: int) -> int | None:
+        """What the leaves of a window have as their window, if all of them are here."""
+        if meta_node == self._epochs.address:
+            own = self._books.window_in(database, number)
+            window, leaves = (number, own.items) if own is not None and own.state == Phase.APPLIED else (0, 0)
+        else:
+            other = self._others.window_in(database, meta_node, number)
+            window, leaves = (other.id, other.leaves) if other is not None and other.state == OtherState.HERE else (0, 0)
+        count = database.execute("SELECT count(*) FROM leaves WHERE window = ? AND window > 0", (window,)).fetchone()[0]
+        return window if window and count == leaves else None
+
     async def _page(self, number: int, after: Cursor) -> Any:
         row = await self._row(number)
-        if row is None or row.state == EpochState.VOID:
+        if row is None or row.state == EpochState.VOID or not is_whole(row):
             raise wire_errors.Refused(asking.NOT_HELD, f"epoch {number} was not made here, or is void: ask another meta node")
         where = f"state = 3 AND epoch = ? AND (beneficiary, fund, class, id) > (?, ?, ?, ?) ORDER BY beneficiary, fund, class, id LIMIT {PAGE_LEAVES}"
         leaves: list[LeafRow] = await self._books.do(lambda database: self._books.leaves_where(database, where, (row.number, *after)))
-        page, count = bytearray(), 0
-        for leaf in leaves:
-            if count and len(page) + len(leaf.leaf) + 4 > PAGE_BYTES:
-                break
-            page += len(leaf.leaf).to_bytes(4, "big") + leaf.leaf
-            count += 1
-        is_last = count == len(leaves) < PAGE_LEAVES
-        return asking.EpochBatchPage(data=bytes(page), next=b"" if is_last else cursor_bytes(leaves[count - 1]))
+        return _page_of(leaves)
 
     async def _proof(self, number: int, wallet: bytes, lookup_id: bytes) -> Any:
         row = await (self._row(number) if number else self._last())
@@ -146,13 +180,13 @@ class EpochServing:
         return await self._books.do(find)
 
     @contextlib.asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        """One of few at a time; errors come out as the caller shall read them."""
-        if self._waiting >= MAX_WAITING:
-            raise wire_errors.Busy(f"{self._waiting} requests for epochs are waiting here: ask again in a moment")
-        self._waiting += 1
+    async def _turn(self, kind: str = asking.EPOCH_BATCH) -> AsyncIterator[None]:
+        """One of few of a kind at a time, so that strangers keep no meta node waiting; errors come out as the caller shall read them."""
+        if self._waiting[kind] >= MAX_WAITING:
+            raise wire_errors.Busy(f"{self._waiting[kind]} requests like this one are waiting here: ask again in a moment")
+        self._waiting[kind] += 1
         try:
-            async with self._slots:
+            async with self._slots[kind]:
                 yield
         except (BooksDamaged, BooksLocked, BooksUnusable, LedgerError) as error:
             log.error("an epoch cannot be served", why=str(error))
@@ -160,7 +194,19 @@ class EpochServing:
         except BooksError as error:
             raise wire_errors.Refused(asking.NOT_HELD, str(error)) from None
         finally:
-            self._waiting -= 1
+            self._waiting[kind] -= 1
+
+
+def _page_of(leaves: Sequence[LeafRow]) -> Any:
+    """An EpochBatchPage of the next at most PAGE_LEAVES leaves."""
+    page, count = bytearray(), 0
+    for leaf in leaves:
+        if count and len(page) + len(leaf.leaf) + 4 > PAGE_BYTES:
+            break
+        page += len(leaf.leaf).to_bytes(4, "big") + leaf.leaf
+        count += 1
+    is_last = count == len(leaves) < PAGE_LEAVES
+    return asking.EpochBatchPage(data=bytes(page), next=b"" if is_last else cursor_bytes(leaves[count - 1]))
 
 
 def cursor_bytes(leaf: LeafRow) -> bytes:

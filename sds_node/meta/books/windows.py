@@ -30,8 +30,9 @@ from sds_node.meta.operations import AnyLedger, LedgerRefused, Proposer
 from sds_node.meta.rules import tables
 from sds_node.meta.rules.call import state_of
 from sds_node.meta.rules.leases import settles_ms
+from sds_node.meta.rules.moves import is_word_of_several
 from sds_node.meta.rules.objects import STORED
-from sds_node.meta.rules.wire import MAX_CREDITS, MAX_DEBITS, MAX_REPAIR_DEBITS, PACKAGE
+from sds_node.meta.rules.wire import MAX_AMOUNT, MAX_CREDITS, MAX_DEBITS, MAX_REPAIR_DEBITS, PACKAGE
 
 log = structlog.get_logger("books")
 
@@ -42,6 +43,7 @@ Credit: Final = message_class(f"{PACKAGE}.Credit")
 
 MAX_LEAVES: Final = 20_000
 """In one window; what is left goes into the next one at once."""
+_ALLOWED: Final = b"allowed"
 REPAIR_PAGES: Final = 10
 """Pages of held leaves of repair that are looked at in one round; the next round goes on behind them."""
 
@@ -81,6 +83,8 @@ class _Chosen:
     repairs: dict[tuple[bytes, int], int] = field(default_factory=dict)
     credits: dict[tuple[bytes, int, int], int] = field(default_factory=dict)
     refused: list[tuple[LeafRow, str]] = field(default_factory=list)
+    lost: list[LeafRow] = field(default_factory=list)
+    """Their lease ended, and another meta node settles it."""
     waiting: int = 0
 
 
@@ -99,7 +103,7 @@ class Windows:
         on_done: Done = _nobody,
         most_leaves: int = MAX_LEAVES,
     ) -> None:
-        self._ledger, self._proposer, self._books, self._address, self._clock = ledger, proposer, books, address, clock
+        self._ledger, self._proposer, self._books, self.address, self._clock = ledger, proposer, books, address, clock
         self.window_s, self.on_done, self._most_leaves = window_s, on_done, most_leaves
         self.finish_release: Callable[[WindowRow], Awaitable[None]] | None = None
         """Finishes a release whose intent is in the books (releases.py)."""
@@ -143,6 +147,10 @@ class Windows:
             return 0, False
         chosen: _Chosen = await self._ledger.query(partial(self._choose, rows=rows))
         await self._refuse(chosen.refused)
+        if chosen.lost:
+            # Not refused: their nodes hand them in there, or that one's windows have them already.
+            await self._books.drop([row.id for row in chosen.lost])
+            log.warning("another meta node settles leases that ended: their receipts are not held here", receipts=len(chosen.lost))
         return (await self._propose(chosen) if chosen.rows else 0), chosen.waiting > 0
 
     # --- one window ---------------------------------------------------------------------------------------------------------
@@ -151,6 +159,7 @@ class Windows:
         """What leases and repair funds can pay of these leaves, within a window's bounds; what does not fit the bounds waits."""
         chosen = _Chosen()
         leases: dict[bytes, tables.Lease | None] = {}
+        takers: dict[bytes, tables.Taken | None] = {}
         funds: dict[tuple[bytes, int], int] = {}
         now_ms = int(self._clock() * 1_000)
         for row in rows:
@@ -161,6 +170,11 @@ class Windows:
             if row.lease:
                 if row.lease not in leases:
                     leases[row.lease] = view.get(tables.LEASE, (row.lease,))
+                    takers[row.lease] = view.get(tables.TAKEN, (row.lease,))
+                taker = takers[row.lease]
+                if taker is not None and taker.meta_node != self.address:
+                    chosen.lost.append(row)
+                    continue
                 if row.lease not in chosen.leases and len(chosen.leases) == MAX_DEBITS:
                     chosen.waiting += 1
                     continue
@@ -198,7 +212,7 @@ class Windows:
 
     async def _propose(self, chosen: _Chosen) -> int:
         """Write the intent and propose it. How many leaves are settled: none when the ledger refuses it, which frees them."""
-        meta = await self._ledger.query(lambda view: view.get(tables.META, (self._address,)))
+        meta = await self._ledger.query(lambda view: view.get(tables.META, (self.address,)))
         number = (meta.windows if meta is not None else 0) + 1
         root, batch_hash = roots_of(chosen.rows)
         message = Window(
@@ -229,7 +243,7 @@ class Windows:
 
     async def _done(self, intent: WindowRow, sequence: int, time_ms: int) -> int:
         if not sequence:
-            row = await self._ledger.query(lambda view: view.get(tables.WINDOW, (self._address, intent.number)))
+            row = await self._ledger.query(lambda view: view.get(tables.WINDOW, (self.address, intent.number)))
             time_ms = row.made_ms if row is not None else int(self._clock() * 1_000)
         await self._books.applied(intent.number, sequence, time_ms)
         leaves = await self._books.leaves_of_window(intent.number)
@@ -242,7 +256,7 @@ class Windows:
 
     async def _on_ledger(self, intent: WindowRow) -> bool:
         """Whether the ledger has exactly that window."""
-        row = await self._ledger.query(lambda view: view.get(tables.WINDOW, (self._address, intent.number)))
+        row = await self._ledger.query(lambda view: view.get(tables.WINDOW, (self.address, intent.number)))
         return row is not None and (row.root, row.batch_hash) == (intent.root, intent.batch_hash)
 
     async def finish_intended(self) -> int:
@@ -258,7 +272,7 @@ class Windows:
             return 0
         if await self._on_ledger(intent):
             return await self._done(intent, 0, 0)
-        meta = await self._ledger.query(lambda view: view.get(tables.META, (self._address,)))
+        meta = await self._ledger.query(lambda view: view.get(tables.META, (self.address,)))
         if meta is not None and meta.windows >= intent.number:
             # The number is another one's: this one can never be applied.
             await self._books.free(intent.number)
@@ -274,19 +288,23 @@ class Windows:
 
 
 def _take_repair(view: ReadView, row: LeafRow, chosen: _Chosen, funds: dict[tuple[bytes, int], int]) -> bool:
-    """Book a leaf of repair or audit traffic: from the object's own fund as far as that goes, then the common one. False where both have too little."""
-    own, common = (row.object, row.fund), (b"", row.fund)
+    """Book a leaf of repair or audit traffic: from the object's own fund as far as that goes, then the common one. False where both have too little, or moves
+    have not allowed as much yet."""
+    own, common, allowed = (row.object, row.fund), (b"", row.fund), (_ALLOWED, row.fund)
     if common not in funds:
         state = state_of(view)
         funds[common] = state.repair_paid_noz if row.fund == tables.PAID else state.repair_promo_noz
+        there = view.get(tables.ALLOWED, (row.fund,))
+        funds[allowed] = (there.noz if there is not None else 0) if is_word_of_several(view) else MAX_AMOUNT
     if own not in funds:
         stored = view.get(tables.OBJECT, (row.object,))
         funds[own] = stored.repair_noz if stored is not None and stored.state in STORED and stored.fund == row.fund else 0
     from_own = min(funds[own], row.noz)
     parts = [(key, noz) for key, noz in ((own, from_own), (common, row.noz - from_own)) if noz]
     new = sum(key not in chosen.repairs for key, _ in parts)
-    if funds[common] < row.noz - from_own or len(chosen.repairs) + new > MAX_REPAIR_DEBITS:
+    if funds[allowed] < row.noz or funds[common] < row.noz - from_own or len(chosen.repairs) + new > MAX_REPAIR_DEBITS:
         return False
+    funds[allowed] -= row.noz
     for key, noz in parts:
         funds[key] -= noz
         chosen.repairs[key] = chosen.repairs.get(key, 0) + noz

@@ -4,6 +4,7 @@
        config/meta_keys.json three keys as `stchaind meta-keys new` makes them, mode 0600
        owner.json            the wallet that owns the node, encrypted; it pays for reports
        data/                 ledger and books
+       comet/                CometBFT's home, where several meta nodes keep one ledger
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from sds_node.settings import value
 DEFAULT: Final = Path("~/.spd")
 WIRE_PORT: Final = 18_881
 METRICS_PORT: Final = 18_882
+COMET_PORT: Final = 18_883
+COMET_RPC_PORT: Final = 18_884
 
 
 class HomeError(Exception):
@@ -49,6 +52,16 @@ class Network:
 class LedgerPart:
     url: str = value("", "Database of the ledger, as postgresql://…; empty: SQLite in data/ledger.db.")
     keep_days: int = value(30, "How many days the ledger's log is kept; what it led to stays.", least=1, most=36_500)
+
+
+@dataclass(frozen=True)
+class Comet:
+    host: str = value("127.0.0.1", "Address at which CometBFT of the other meta nodes is listened to; 0.0.0.0 for all.")
+    port: int = value(COMET_PORT, "Its TCP port.", least=1, most=65_535)
+    rpc_port: int = value(COMET_RPC_PORT, "TCP port of CometBFT's RPC, on 127.0.0.1 alone.", least=1, most=65_535)
+    endpoint: str = value("", "Where the others reach host and port above, as host:port; empty: as they stand.")
+    peers: tuple[str, ...] = value((), "CometBFT of the other meta nodes, each as stsds1…@host:port.")
+    keep_blocks: int = value(1_000_000, "How many blocks are kept for meta nodes that were away.", least=10_000, most=1_000_000_000)
 
 
 @dataclass(frozen=True)
@@ -86,6 +99,7 @@ class Settings:
     chain: Chain = field(default_factory=Chain)
     network: Network = field(default_factory=Network)
     ledger: LedgerPart = field(default_factory=LedgerPart)
+    comet: Comet = field(default_factory=Comet)
     keys: Keys = field(default_factory=Keys)
     times: Times = field(default_factory=Times)
     nodes: Nodes = field(default_factory=Nodes)
@@ -134,6 +148,11 @@ class Home:
     @property
     def ledger_url(self) -> str:
         return self.settings.ledger.url or f"sqlite:///{self.root / 'data' / 'ledger.db'}"
+
+    @property
+    def comet(self) -> Path:
+        """CometBFT's home: with ``config/genesis.json`` in it the ledger's order comes from blocks."""
+        return self.root / "comet"
 
     @property
     def books(self) -> Path:

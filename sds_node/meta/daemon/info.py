@@ -35,7 +35,7 @@ _PARAMS: Final = (
 
 
 class Info:
-    """The handler. ``count`` tells how many nodes take part in placement, ``is_ready`` whether the chain was followed to its end."""
+    """The handler. ``metas`` gives the MetaContacts of all meta nodes, ``count`` tells how many nodes take part in placement, ``is_ready`` whether the chain was followed to its end."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Info:
         chain_id: str,
         meta_node: str,
         software: str,
-        metas: Sequence[Any],
+        metas: Callable[[], Sequence[Any]],
         count: Callable[[], int],
         is_ready: Callable[[], bool],
         clock: Callable[[], float],
@@ -83,7 +83,7 @@ class Info:
             self._looked_s, self._looking = asyncio.get_running_loop().time(), None
 
     def _of(self, view: ReadView) -> Any:
-        made = asking.MetaInfo(chain_id=self._chain_id, meta_node=self._meta_node, software=self._software, metas=self._metas)
+        made = asking.MetaInfo(chain_id=self._chain_id, meta_node=self._meta_node, software=self._software, metas=self._metas())
         made.sequence, made.app_hash = view.head.sequence, view.head.app_hash
         state = view.get(STATE, STATE_KEY)
         if state is not None:

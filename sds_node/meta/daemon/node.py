@@ -1,13 +1,14 @@
 """A meta node that runs: ledger and books, the value chain followed and reported to, users and resource nodes served.
 
     value chain ◄─ Observer, Reporter, Activation ─► ledger ◄─ Users, Statuses, Windows, Ticker ─► books
-                                                        ▲
-    users, resource nodes ─ wire ─► Info, Users, Hellos, Receipts ──┘         relay ─► nodes behind NAT
+                                                     ▲   ▲
+    users, resource nodes ─ wire ─► Info, Users, Hellos, Receipts        log of its own, or an order with others (CometBFT)
+    other meta nodes ─ wire ─► Peers, Agreeing: who is there, signatures       relay ─► nodes behind NAT
 
-Start: ledger (founded, if it is new), what a crash left is looked up, then the wire listens; receipts that wait get into windows before leases are settled.
-Stop: the wire first, the ledger last. A loop that ends by itself ends the node, which says why. The loops read the ledger by a path that waits for its turn
+Start: ledger (founded, if it is new and has a log of its own), what a crash left is looked up, then the wire listens; receipts that wait get into windows
+before leases are settled. Stop: the wire first, the order, the ledger last. A loop that ends by itself ends the node, which says why. The loops read the ledger by a path that waits for its turn
 (patience.py), so strangers who keep its readers busy end none. All of it goes by a time that the chain's blocks do not contradict (timekeeping.py). Source:
-docs/adr/0009; storage-protocol.md 2.
+docs/adr/0009 and 0010; storage-protocol.md 2.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import nacl.signing
@@ -27,16 +28,23 @@ from sds_node.endpoints import endpoint_text
 from sds_node.meta.audits.auditor import Auditor
 from sds_node.meta.books.books import Books, open_books
 from sds_node.meta.books.epochs import EpochBooks
+from sds_node.meta.books.fetching import Fetching, window_leaves
 from sds_node.meta.books.receipts import Receipts
 from sds_node.meta.books.releases import Releases
 from sds_node.meta.books.serving import EpochServing
 from sds_node.meta.books.windows import Windows
 from sds_node.meta.daemon.activation import Activation
-from sds_node.meta.daemon.home import Home
+from sds_node.meta.daemon.home import Home, HomeError
 from sds_node.meta.daemon.info import Info
 from sds_node.meta.daemon.patience import OwnProposer, PatientLedger
 from sds_node.meta.daemon.ticker import Ticker
 from sds_node.meta.daemon.web import Monitor
+from sds_node.meta.federation.agreeing import Agreeing
+from sds_node.meta.federation.comet import CometHome, CometOrder
+from sds_node.meta.federation.duties import NODE, OBJECT, Duties, is_current
+from sds_node.meta.federation.keeping import Keeping
+from sds_node.meta.federation.ledger import FederatedLedger, Order
+from sds_node.meta.federation.peers import Bounds, Peers
 from sds_node.meta.ledger.engine import Ledger
 from sds_node.meta.ledger.pruning import Pruner
 from sds_node.meta.legacy import Legacy
@@ -47,7 +55,8 @@ from sds_node.meta.nodes.statuses import Statuses
 from sds_node.meta.operations import Proposer
 from sds_node.meta.relay.answering import Answers
 from sds_node.meta.relay.founding import found_message, founding_height
-from sds_node.meta.relay.observer import Observer, nobody
+from sds_node.meta.relay.observer import Observer
+from sds_node.meta.relay.penalties import Penalties
 from sds_node.meta.relay.reporter import Reporter
 from sds_node.meta.repair import Repair
 from sds_node.meta.repair import Settings as RepairSettings
@@ -59,6 +68,7 @@ from sds_node.meta.users import Users
 from sds_node.meta.users.roots import ShareRoots, open_roots
 from sds_node.monitoring import Values
 from sds_node.requests import UsedStrings
+from sds_node.value_chain import views
 from sds_node.value_chain.client import ChainUnavailable, ValueChain
 from sds_node.value_chain.sender import Sender
 from sds_node.wire.identity import Identity
@@ -69,6 +79,8 @@ log = structlog.get_logger("spd")
 
 SOFTWARE: Final = "stratos-spd/1"
 ACTIVATE_S: Final = 3.0
+WINDOW: Final = Bounds(4, 0)
+"""Pages of windows that another meta node may ask for at a time."""
 RELAYED_PART: Final = 4
 """One stream has at most so large a part of what is relayed."""
 
@@ -76,11 +88,20 @@ RELAYED_PART: Final = 4
 class MetaNode:
     """A meta node with a home that the caller has locked. ``start``, then ``stop`` once; ``failed`` ends with the error of a loop that should not have ended.
 
-    ``keys`` are its three keys, ``sender`` sends for the wallet that owns it, ``clock`` tells Unix seconds. ``owner`` has 20 bytes.
+    ``keys`` are its three keys, ``sender`` sends for the wallet that owns it, ``clock`` tells Unix seconds. ``owner`` has 20 bytes. ``order`` puts the
+    operations of several meta nodes into blocks: by default CometBFT, where the home has joined such a ledger, and a log of its own where it has not.
     """
 
     def __init__(
-        self, home: Home, keys: MetaKeys, owner: bytes, chain: ValueChain, sender: Sender, chain_id: str, clock: Callable[[], float]
+        self,
+        home: Home,
+        keys: MetaKeys,
+        owner: bytes,
+        chain: ValueChain,
+        sender: Sender,
+        chain_id: str,
+        clock: Callable[[], float],
+        order: Order | None = None,
     ) -> None:
         self.home, self.settings, self.keys, self.chain_id = home, home.settings, keys, chain_id
         self._owner, self._chain, self._sender, self._clock = owner, chain, sender, clock
@@ -91,16 +112,19 @@ class MetaNode:
         self._is_new = False
         """The ledger was founded in this run: no string that a wallet signed can have been used before."""
         self._tasks: list[asyncio.Task[None]] = []
-        self.ledger: Ledger
+        self.order = order
+        if order is None and CometHome(home.comet).is_made:
+            self.order = CometOrder(home.comet, self.settings.comet, keys)
+        self.ledger: Ledger | FederatedLedger
         self.books: Books
         self.roots: ShareRoots
 
     async def start(self) -> None:
-        """Raises HomeError, LedgerError, BooksError, RootsError, ValueChainError, ObservingError, OSError for a port that is taken."""
+        """Raises HomeError, LedgerError (OrderError among them), BooksError, RootsError, ValueChainError, ObservingError, OSError for a port that is taken."""
         self.home.check()
         self.failed = asyncio.get_running_loop().create_future()
         async with contextlib.AsyncExitStack() as undo:
-            self.ledger = await asyncio.to_thread(Ledger.open, self.home.ledger_url, rules(self.chain_id), self.chain_id, now_ms=self.time.now_ms)
+            self.ledger = await asyncio.to_thread(self._opened)
             undo.push_async_callback(asyncio.to_thread, self.ledger.close)
             if self.ledger.head.sequence:
                 self.time.opened(self.ledger.head.time_ms / 1_000)
@@ -109,12 +133,19 @@ class MetaNode:
             self._patient = PatientLedger(self.ledger)
             self.books = await asyncio.to_thread(open_books, self.home.books, self.time.now_s)
             undo.push_async_callback(asyncio.to_thread, self.books.close)
-            self.roots = open_roots(self.home.root / "data" / "roots.db")
+            self.roots = open_roots(self.home.root / "data" / "roots.db", lambda segment: self.agreeing.fetch_roots(segment))
             undo.callback(self.roots.close)
             self.proposer = Proposer(self.ledger, self.chain_id, self.keys.address, self._key, self.time.now_s, self.time.check)
             await self.proposer.start()
             await self._found()
             self._build()
+            if self.order is not None:
+                if isinstance(self.ledger, FederatedLedger):
+                    await asyncio.to_thread(self.epochs.follow, self.ledger)
+                undo.push_async_callback(asyncio.to_thread, self.epochs.close)
+                await self.order.start()
+                undo.push_async_callback(self.order.stop)
+            await self.peers.refresh()
             await self.registry.refresh()
             await self.users.start()
             await self.repair.start()
@@ -129,6 +160,12 @@ class MetaNode:
             undo.pop_all()
         log.info("meta node runs", node=self.keys.network_address, listens=self._own.endpoint, sequence=self.ledger.head.sequence)
 
+    def _opened(self) -> Ledger | FederatedLedger:
+        made = rules(self.chain_id)
+        if self.order is None:
+            return Ledger.open(self.home.ledger_url, made, self.chain_id, now_ms=self.time.now_ms)
+        return FederatedLedger.open(self.home.ledger_url, made, self.chain_id, order=self.order, keep_blocks=self.settings.comet.keep_blocks)
+
     async def _hear_chain(self) -> None:
         """What time it is by the chain's last block. Without that nothing is known of a ledger that is older than some minutes."""
         try:
@@ -142,6 +179,8 @@ class MetaNode:
     async def _found(self) -> None:
         if await self.ledger.query(lambda view: view.get(STATE, STATE_KEY)) is not None:
             return
+        if self.order is not None:
+            raise HomeError("this ledger has blocks and was never founded: join the export of one that was (`spd ledger join`)")
         self._is_new = True
         height = await founding_height(self._chain)
         await self.proposer.propose("found", await found_message(self._chain, height))
@@ -152,6 +191,17 @@ class MetaNode:
         own = OwnProposer(self.proposer, ledger)
         self._own = asking.MetaContact(p2p_key=self.keys.network_key.raw)
         self.wire = Node(Identity(self.keys.network_seed), self.chain_id, software=SOFTWARE)
+        self.peers = Peers(
+            self.wire,
+            ledger,
+            self._own,
+            clock,
+            peers=self.settings.network.peers,
+            standing=lambda: (self.observer.height, self.observer.is_ready),
+        )
+        self.duties = Duties(self.keys.address, self.peers.online, *((is_current(ledger, clock),) if self.order is not None else ()))
+        self.keeping = Keeping(self.peers, ledger, self.roots, clock)
+        self.agreeing = Agreeing(self.peers, ledger, self.chain_id, self._key, self.keys.bls_pubkey, self.roots.of, self._bls_keys, clock)
         self.registry = Registry(
             ledger,
             clock,
@@ -161,9 +211,19 @@ class MetaNode:
             monotonic=time.monotonic,
         )
         self.calls = NodeCalls(self.wire, self.registry, self.books, clock)
-        self.hellos = Hellos(self.registry, self.books, self.wire, clock, lambda: [self._own])
-        self.statuses = Statuses(self.registry, own, clock, status_s=times.status_s)
-        self.receipts = Receipts(self.ledger, self.books, self.registry, self.chain_id, self.keys.address, clock, away_ms=self._away_ms)
+        self.hellos = Hellos(self.registry, self.books, self.wire, clock, self.peers.contacts)
+        self.statuses = Statuses(self.registry, own, clock, status_s=times.status_s, is_ours=self.duties.of(NODE))
+        self.receipts = Receipts(
+            self.ledger,
+            self.books,
+            self.registry,
+            self.chain_id,
+            self.keys.address,
+            clock,
+            away_ms=self._away_ms,
+            online=self.peers.online,
+            has_duty=self.duties.has,
+        )
         self.users = Users(
             self.proposer,
             self._key,
@@ -171,15 +231,27 @@ class MetaNode:
             self.roots,
             clock,
             boot=self.books.boot,
-            cosign=_nobody_else,
+            cosign=self.agreeing.cosign,
             tell=self.calls.tell_later,
             report_failure=self.registry.failed,
             has_leaves=self.books.has_leaves,
             before_lost=lambda: self.windows.settle(),
+            spread=self.keeping.spread,
         )
         self.windows = Windows(ledger, own, self.books, self.keys.address, clock, window_s=times.window_s, on_done=self.users.leases.done)
         self.epochs = EpochBooks(ledger, self.books, self.windows, clock)
         self.serving = EpochServing(self.epochs, self.books)
+        self.fetching = Fetching(
+            ledger,
+            self.books,
+            self.chain_id,
+            self.keys.address,
+            self._window_of,
+            lambda: [one for one in self.peers.online() if one != self.keys.address],
+            clock,
+            share_root=self.roots.share_root,
+        )
+        self.epochs.need = self.fetching.need
         self.answers = Answers(self._chain, self._sender, self.epochs, clock)
         self.legacy = Legacy(
             self.proposer,
@@ -187,7 +259,7 @@ class MetaNode:
             self.users.lending,
             self.registry,
             clock,
-            online=lambda: [self.keys.address],
+            online=self.peers.online,
             prefix_of=prefix_of,
             used=UsedStrings() if self._is_new else None,
         )
@@ -201,11 +273,15 @@ class MetaNode:
             self.home.root / "data" / "repairs.db",
             clock,
             boot=self.books.boot,
-            cosign=_nobody_else,
+            cosign=self.agreeing.cosign,
             tell=self.calls.tell_later,
             settings=RepairSettings(lost_s=float(times.lost_s)),
+            is_ours=self.duties.of(OBJECT),
+            asks_node=self.duties.of(NODE),
+            finish=self.windows.finish_intended,
         )
         self.releases = Releases(ledger, own, self.books, self.windows, self.keys.address, self.roots.of)
+        self.repair.pays(self.releases)
         self.auditor = Auditor(
             ledger,
             self.books,
@@ -219,10 +295,15 @@ class MetaNode:
             clock,
             audit_day_s=times.audit_day_s,
             on_lost=self.repair.share_lost,
+            is_ours=self.duties.of(NODE),
+            memory=self.repair,
         )
-        self.observer = Observer(self._chain, own, self._key, nobody, clock, heard=self.time.heard)
-        self.reporter = Reporter(self._chain, self._sender, own, self.keys, self._owner, self.epochs, _no_signatures, clock)
-        self.ticker = Ticker(own, clock)
+        self.observer = Observer(self._chain, own, self._key, self.agreeing.gather, clock, heard=self.time.heard, place=self.duties.height_place)
+        self.reporter = Reporter(
+            self._chain, self._sender, own, self.keys, self._owner, self.epochs, self.agreeing.gather_bls, clock, online=self.peers.online
+        )
+        self.penalties = Penalties(self._chain, self._sender, ledger, self.keys.network_address, clock=clock, day_s=times.audit_day_s)
+        self.ticker = Ticker(own, clock, self.duties.tick_place)
         self.pruner = Pruner(self.ledger, clock, self.settings.ledger.keep_days)
         self.activation = Activation(
             self._chain,
@@ -235,16 +316,27 @@ class MetaNode:
             clock=clock,
         )
         self.info = Info(
-            self.ledger, self.chain_id, self.keys.network_address, SOFTWARE, [self._own], self.registry.count, lambda: self.observer.is_ready, clock
+            self.ledger,
+            self.chain_id,
+            self.keys.network_address,
+            SOFTWARE,
+            self.peers.contacts,
+            self.registry.count,
+            lambda: self.observer.is_ready,
+            clock,
         )
         self.wire.handlers.update(
             {
                 asking.INFO: self.info.info,
-                **self.legacy.guarded(self.users.handlers()),
+                **self.users.handlers(),
                 **self.legacy.handlers(),
                 **self.hellos.handlers(),
                 **self.receipts.handlers(),
                 **self.serving.handlers(),
+                **self.peers.handlers(),
+                **self.keeping.handlers(),
+                asking.META_WINDOW: self.peers.guarded(WINDOW, self.serving.window_page),
+                **self.agreeing.handlers(self.observer.countersign, self.reporter.countersign),
             }
         )
         if self.settings.network.is_relay:
@@ -269,10 +361,28 @@ class MetaNode:
             "answers": self.answers.run(),
             "legacy": self.legacy.run(),
             "repair": self.repair.run(),
+            "peers": self.peers.run(),
+            "fetching": self.fetching.run(),
+            "penalties": self.penalties.run(),
+            "keeping": self.keeping.run(),
         }
+        if isinstance(self.order, CometOrder):
+            loops["order"] = self.order.watch()
         if self.settings.nodes.activates:
             loops["activation"] = self.activation.run()
         return loops
+
+    def _window_of(self, source: bytes, meta_node: bytes, number: int) -> AsyncIterator[bytes]:
+        """Leaves of a meta node's window, as ``source`` has them."""
+
+        async def ask(head: bytes) -> bytes:
+            return await self.peers.ask(source, asking.META_WINDOW, head, most_bytes=asking.MAX_ANSWER_BYTES)
+
+        return window_leaves(ask, meta_node, number)
+
+    async def _bls_keys(self) -> Mapping[bytes, bytes]:
+        """BLS keys of the meta nodes, as the chain has them now."""
+        return {address: one.bls_pubkey for address, one in (await views.meta_keys(self._chain)).items() if one.bls_pubkey}
 
     def _is_relayed(self, address: bytes) -> bool:
         """Whether a node of the chain asked to be reached through this meta node."""
@@ -294,10 +404,16 @@ class MetaNode:
         if self.time.problem():
             found.append(self.time.problem())
         found.extend(self.reporter.problems())
-        if self.observer.active_metas > 1:
+        found.extend(self.peers.problems())
+        found.extend(self.fetching.problems())
+        found.extend(self.penalties.problems())
+        found.extend(self.keeping.problems())
+        if isinstance(self.order, CometOrder) and self.order.problem():
+            found.append(self.order.problem())
+        if self.order is None and self.observer.active_metas > 1:
             found.append(
-                f"the chain has {self.observer.active_metas} active meta nodes, and this version works with one alone: nothing more is observed or reported "
-                "until the others are gone"
+                f"the chain has {self.observer.active_metas} active meta nodes, and this ledger has a log of its own: nothing more is observed or reported "
+                "until they keep it together (`spd ledger migrate`, docs/meta-nodes.md)"
             )
         if self.failed is not None and self.failed.done():
             found.append("a part of the node has ended: see its log")
@@ -356,12 +472,17 @@ class MetaNode:
         await self.hellos.close()
         await self.registry.close()
         await self.calls.close()
+        await self.keeping.close()
+        await self.peers.close()
         await self.wire.close()
+        if self.order is not None:
+            await self.order.stop()
         await asyncio.to_thread(self._close)
         log.info("meta node stopped", sequence=self.ledger.head.sequence)
 
     def _close(self) -> None:
         self.receipts.close()
+        self.epochs.close()
         self.roots.close()
         self.books.close()
         self.ledger.close()
@@ -376,13 +497,3 @@ class MetaNode:
             return
         error = task.exception()
         self.failed.set_exception(error if error is not None else RuntimeError(f"{task.get_name()} ended by itself"))
-
-
-async def _nobody_else(body: bytes) -> Sequence[tuple[bytes, bytes]]:
-    """``Cosign`` of a network with one meta node."""
-    return ()
-
-
-async def _no_signatures(draft: Any) -> Mapping[bytes, bytes]:
-    """``Gather`` of a report in a network with one meta node."""
-    return {}

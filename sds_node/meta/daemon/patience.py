@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final, TypeVar
 
+from sds_node.meta.federation.ledger import FederatedLedger
 from sds_node.meta.ledger.engine import Ledger, ReadView
 from sds_node.meta.ledger.errors import Busy
 from sds_node.meta.ledger.log import Head, Result
@@ -28,7 +29,7 @@ T = TypeVar("T")
 class PatientLedger:
     """``ledger`` for those who cannot be told to come again. Operations are not repeated: whether one that was Busy is still wanted, its proposer says."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger | FederatedLedger) -> None:
         self._ledger = ledger
 
     @property

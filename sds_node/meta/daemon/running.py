@@ -18,6 +18,7 @@ from chain.crypto.keys import PrivateKey
 from chain.tx.fees import parse_amounts
 from sds_node.meta.daemon.home import Home, HomeError
 from sds_node.meta.daemon.node import MetaNode
+from sds_node.meta.federation.comet import CometHome
 from sds_node.meta.relay.founding import check_alone
 from sds_node.value_chain import views
 from sds_node.value_chain.client import ValueChain, until_answered
@@ -70,7 +71,7 @@ class Running:
 
     async def _ready(self, chain: ValueChain, keys: metakeys.MetaKeys) -> str:
         """The chain's id, once the chain has this meta node with its keys. Raises HomeError for a node of another owner, ObservingError where other meta
-        nodes are active, too."""
+        nodes are active, too, and the ledger is not one that they keep together."""
         is_told = False
         while not self._stop.is_set():
             status = await until_answered(chain.status)
@@ -81,7 +82,8 @@ class Running:
                     raise HomeError(f"{keys.network_address} has another owner on chain {status.chain_id}: name his wallet in keys.owner")
                 registered = (await views.meta_keys(chain)).get(keys.address)
                 if registered is not None and registered.ledger_key == keys.ledger_consensus_pubkey:
-                    await check_alone(chain)
+                    if not CometHome(self._home.comet).is_made:
+                        await check_alone(chain)
                     return str(status.chain_id)
             if not is_told:
                 log.warning(

@@ -1,4 +1,10 @@
-"""``tick`` operations: when something in the ledger's queue is due, and when nothing was written for a minute, so that time passes there."""
+"""``tick`` operations: when something in the ledger's queue is due, and when nothing was written for a minute, so that time passes there.
+
+    due ─┬─ this meta node comes first ─► tick
+         └─ others come before ─► TURN_S later for each of them, if it is still due then          the second of two ticks finds nothing due
+
+Source: rules/tick.py; docs/adr/0010.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +25,17 @@ log = structlog.get_logger("ticker")
 
 LOOK_S: Final = 1.0
 QUIET_S: Final = 60
+TURN_S: Final = 5
+"""A tick waits so much longer for each meta node that comes before."""
 LONGEST_PAUSE_S: Final = 600.0
 """Each tick that is refused stays in the log: after one the pause is doubled, up to this."""
 
 
 class Ticker:
-    """Looks once a second. ``clock`` tells Unix seconds."""
+    """Looks once a second. ``clock`` tells Unix seconds, ``place`` how many meta nodes come before this one."""
 
-    def __init__(self, proposer: Proposer, clock: Callable[[], float]) -> None:
-        self._proposer, self._clock = proposer, clock
+    def __init__(self, proposer: Proposer, clock: Callable[[], float], place: Callable[[], int] = lambda: 0) -> None:
+        self._proposer, self._clock, self._place = proposer, clock, place
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -51,7 +59,7 @@ class Ticker:
 
     async def step(self) -> bool:
         """One look. Whether there may be more to do at once."""
-        now_ms = int(self._clock() * 1_000)
+        now_ms = int(self._clock() * 1_000) - self._place() * TURN_S * 1_000
         if not await self._proposer.ledger.query(lambda view: _is_due(view, now_ms)):
             return False
         result = await self._proposer.propose("tick", Operation().tick)

@@ -11,14 +11,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Final
+from typing import Final, TypeVar
 
 from sds_node.meta.ledger.core import Core, Rules, check_operation, run_rules
 from sds_node.meta.ledger.engine import MAX_READERS, Readers, ReadView
 from sds_node.meta.ledger.errors import CODE_OK, BadValue, Damaged, Unavailable
 from sds_node.meta.ledger.log import Head, Result
 from sds_node.meta.ledger.sql import READ_TIMEOUT_S, Session, Store, open_store
-from sds_node.meta.ledger.tables import CACHE_BYTES, Tables
+from sds_node.meta.ledger.tables import CACHE_BYTES, Tables, View
+
+T = TypeVar("T")
 
 MAX_CHECK_BYTES: Final = 64 << 20
 """What checks may pile up between two commits; beyond it they begin anew from the last commit."""
@@ -34,6 +36,7 @@ class BlockLedger:
         self._check_session: Session | None = None
         self._check_tables: Tables | None = None
         self._height: int | None = None
+        self._block_ms = self._time_ms = core.head.time_ms
         self._is_written = False
         self._may_trim = True
 
@@ -58,21 +61,32 @@ class BlockLedger:
         """The committed head: ABCI's Info wants its ``height`` and ``app_hash``."""
         return self._core.head
 
+    @property
+    def time_ms(self) -> int:
+        """The time of the last block committed since this was opened, else the head's. A head keeps the time of its last operation; blocks without any
+        go on."""
+        return self._time_ms
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a block has begun that is not committed."""
+        return self._height is not None
+
     def check(self, operation: bytes) -> Result:
-        """What the operation would become now, after those checked since the last commit: for a mempool. Changes nothing. Raises BadValue, Unavailable."""
+        """What the operation would become now, after those checked since the last commit. Changes nothing. Raises BadValue, Unavailable."""
         check_operation(operation)
         with self._checking:
             tables = self._check_tables
             if tables is None or tables.weight_bytes > MAX_CHECK_BYTES:
                 tables = self._fresh_check()
-            head = self._core.head
+            head, time_ms = self._core.head, self._time_ms
             try:
-                code, result, reason = run_rules(self._rules, operation, head.time_ms, tables)
+                code, result, reason = run_rules(self._rules, operation, time_ms, tables)
                 tables.close_operation(keep=code == CODE_OK)
             except BaseException:
                 self._drop_check()
                 raise
-        return Result(head.sequence, head.time_ms, code, result, reason, head.app_hash)
+        return Result(head.sequence, time_ms, code, result, reason, head.app_hash)
 
     def begin(self, height: int, time_ms: int) -> None:
         """Begin the block after the committed one; an uncommitted one is dropped. Raises BadValue for a height that does not follow."""
@@ -82,7 +96,7 @@ class BlockLedger:
         if (last and height != last + 1) or height < 1:
             raise BadValue(f"block {last + 1 if last else '1 or later'} comes next, got {height}")
         self._core.begin(time_ms, height)
-        self._height = height
+        self._height, self._block_ms = height, time_ms
 
     def deliver(self, operations: Sequence[bytes]) -> list[Result]:
         """Apply a block's operations: one result for each. What is no operation at all (empty, too large) must have been kept out of the block by
@@ -111,12 +125,19 @@ class BlockLedger:
         self._is_written = True
         return self._core.uncommitted.app_hash
 
+    def look(self, question: Callable[[View], T]) -> T:
+        """``question(view)`` of the rows as the block leaves them, between its end and its commit; for the thread that delivers."""
+        if not self._is_written:
+            raise BadValue("a block is looked at between its end and its commit")
+        return question(self._core.tables)
+
     def commit(self) -> None:
         """Commit the block: it is on disk when this returns."""
         if not self._is_written:
             raise BadValue("a block is committed after its end")
         self._core.commit()
         self._height, self._is_written = None, False
+        self._time_ms = max(self._time_ms, self._block_ms, self._core.head.time_ms)
         with self._checking:
             self._drop_check()
         if self._may_trim:  # a part with every block
@@ -136,6 +157,10 @@ class BlockLedger:
     def snapshot(self) -> AbstractContextManager[ReadView]:
         """The same without a time limit, for export and verification."""
         return self._readers.snapshot()
+
+    async def query(self, question: Callable[[ReadView], T]) -> T:
+        """As ``Ledger.query``."""
+        return await self._readers.query(question)
 
     def close(self) -> None:
         """Give everything back; a block that was not committed is not done."""

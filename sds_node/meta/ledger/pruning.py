@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, Protocol
 
 import structlog
 
-from sds_node.meta.ledger.engine import Ledger, ReadView
+from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.ledger.errors import LedgerError
 
 log = structlog.get_logger("ledger")
@@ -23,10 +23,17 @@ STEP_S: Final = 6 * 3_600.0
 _DAY_MS: Final = 86_400_000
 
 
+class Prunable(Protocol):
+    """What is asked of a ledger, with a log of its own or with blocks."""
+
+    async def query(self, question: Callable[[ReadView], Any]) -> Any: ...
+    def prune(self, below: int) -> None: ...
+
+
 class Pruner:
     """Prunes a ledger. ``clock`` tells Unix seconds; ``keep_days`` is how long entries stay."""
 
-    def __init__(self, ledger: Ledger, clock: Callable[[], float], keep_days: int = KEEP_DAYS) -> None:
+    def __init__(self, ledger: Prunable, clock: Callable[[], float], keep_days: int = KEEP_DAYS) -> None:
         if keep_days < 1:
             raise ValueError(f"expected to keep the log for at least one day, got {keep_days}")
         self._ledger, self._clock, self._keep_days = ledger, clock, keep_days
@@ -47,7 +54,8 @@ class Pruner:
             now_ms = min(int(self._clock() * 1_000), view.head.time_ms)
             return view.head.base_sequence + 1, view.sequence_at(now_ms - self._keep_days * _DAY_MS)
 
-        first, below = await self._ledger.query(look)
+        found: tuple[int, int] = await self._ledger.query(look)
+        first, below = found
         if below > first:
             await asyncio.to_thread(self._ledger.prune, below)
             log.info("old entries of the ledger's log are forgotten", entries=below - first, days=self._keep_days)

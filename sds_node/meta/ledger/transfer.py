@@ -4,7 +4,7 @@
     rows     1 ‖ table's id (2 bytes) ‖ length (4) ‖ row, by table's id and then key, each key once
     end      0 ‖ number of rows (8) ‖ SHA-256 over all before it
 
-The head in the stream has the log's base at the head: the log stays behind, its hashes go along. Everything else is rows, so equal ledgers give equal
+The head in the stream has the log's base at the head and no height: the log and its blocks stay behind, its hashes go along. Everything else is rows, so equal ledgers give equal
 streams, whatever database they are in, and the last 32 bytes name a state. The app hash is a chain over changes and cannot be computed from rows: who
 imports trusts the stream, and compares its last 32 bytes with what others say.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any, Final
 
-from sds_node.meta.ledger.core import Rules, walk
+from sds_node.meta.ledger.core import Core, Rules, walk
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.ledger.errors import BadValue, Damaged, Foreign
 from sds_node.meta.ledger.log import FORMAT, HASH_BYTES, HEAD, OWN, Head, first_head
@@ -54,7 +54,7 @@ def export_ledger(view: ReadView, schema: Schema, write: Callable[[bytes], objec
         parts.clear()
         size = 0
 
-    head = HEAD.encode(settled(view.head))
+    head = HEAD.encode(settled(view.head)._replace(height=0))
     parts.append(MAGIC + len(head).to_bytes(4, "big") + head)
     rows = 0
     for table in schema.tables:
@@ -70,6 +70,43 @@ def export_ledger(view: ReadView, schema: Schema, write: Callable[[bytes], objec
     give()
     write(hashed.digest())
     return hashed.digest()
+
+
+def export_name(view: ReadView, schema: Schema) -> bytes:
+    """The name of the state's export, without writing it. Raises Damaged, Unavailable."""
+    return export_ledger(view, schema, lambda _: None)
+
+
+def peek(read: Callable[[int], bytes], rules: Rules) -> Head:
+    """The head of an export, whichever ledger of these rules it is of, from its beginning. What follows is not looked at. Raises Damaged, Foreign."""
+    return _read_header(_Source(read), rules, None)
+
+
+def name_of(read: Callable[[int], bytes]) -> bytes:
+    """The name of an export whose rows are not looked at: its last 32 bytes, after they were compared with all before. Raises Damaged."""
+    hashed, held = sha256(), b""
+    while part := read(_PART_BYTES):
+        held += part
+        hashed.update(held[:-HASH_BYTES])
+        held = held[-HASH_BYTES:]
+    if held != hashed.digest():
+        raise Damaged("the export is not what was written (its hash differs): copy it again")
+    return held
+
+
+def forget_height(store: Store, rules: Rules, ledger_id: str) -> Head:
+    """Have the ledger stand at no height, so that its next block may be the first one of a new chain of blocks. The head. Raises Locked, Foreign, Damaged,
+    Unavailable."""
+    core = Core.open(store, rules, ledger_id)
+    try:
+        head = core.head._replace(height=0)
+        if head != core.head:
+            core.session.begin()
+            core.session.write(HEAD, [head], ())
+            core.session.commit()
+        return head
+    finally:
+        core.close()
 
 
 class _Source:
@@ -127,7 +164,7 @@ def import_into(store: Store, rules: Rules, ledger_id: str, read: Callable[[int]
         session.close()
 
 
-def _read_header(source: _Source, rules: Rules, ledger_id: str) -> Head:
+def _read_header(source: _Source, rules: Rules, ledger_id: str | None) -> Head:
     if source.take(len(MAGIC)) != MAGIC:
         raise Damaged("this is no export of a ledger: it does not begin with stratos/ledger-export/v1")
     size = int.from_bytes(source.take(4), "big")
@@ -137,7 +174,7 @@ def _read_header(source: _Source, rules: Rules, ledger_id: str) -> Head:
         head = HEAD.decode(source.take(size))
     except BadValue as error:
         raise Damaged(f"the export's head cannot be read ({error})") from None
-    wanted = first_head(ledger_id, rules.application, rules.schema_version, rules.schema.digest)
+    wanted = first_head(head.ledger_id if ledger_id is None else ledger_id, rules.application, rules.schema_version, rules.schema.digest)
     if head.format != FORMAT:
         raise Foreign(f"the export has format {head.format}, this program knows {FORMAT}: use the program's version that wrote it")
     for what, has, wants in (

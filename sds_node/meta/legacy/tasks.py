@@ -24,7 +24,7 @@ _SPENDS: Final = frozenset({asking.LEASE_TAKE, asking.LEASE_END})
 _READS: Final = frozenset({asking.FILE_FIND, asking.FILE_SEGMENTS, asking.SHARE_OPEN, asking.PLACE_GET})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Task:
     """A task that a wallet's string opened. ``subject`` is what the string names."""
 
@@ -38,6 +38,8 @@ class Task:
     leases: int = 0
     lent: tuple[bytes, Any] | None = None
     """The LeaseHead that was asked with, and the reply: sent again, it is answered again."""
+    is_over: bool = False
+    """Its lease was ended."""
     is_done: bool = False
     """The sequence number went on, or need not."""
 

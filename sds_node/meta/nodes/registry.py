@@ -140,6 +140,10 @@ class Registry:
         self._count = 0
         self._made_s = float("-inf")
         self._refreshing: asyncio.Task[None] | None = None
+        self.proves_nothing: Callable[[int], bool] = lambda number: False
+        """Whether audits of a node end without one proof (repair/health.py): it gets no new shares."""
+        self._scores: dict[int, int] = {}
+        """What nodes cost or brought that have not said hello since this meta node runs: told once they do."""
         self.changed = asyncio.Event()
         """Something that the ledger shall know at once."""
         self.on_heard: list[Callable[[int], None]] = []
@@ -275,6 +279,8 @@ class Registry:
             return "its deposit or its score is 0: raise the deposit, or wait until its score is better"
         if number in self._full:
             return "it does not take what this meta node has to tell it, and no more is kept for it: see that it answers"
+        if self.proves_nothing(number):
+            return "it has not proved one of its shares in its last audits: see to its disk, then wait for an audit that it passes"
         if complaints is not None and complaints.out_until_s > now_s:
             return f"several users could not use it, and this meta node could not reach it: it is left out until {int(complaints.out_until_s)} s"
         return ""
@@ -284,6 +290,7 @@ class Registry:
     def heard(self, number: int, seen: Seen) -> None:
         """A node said hello; what it said replaces what it said before."""
         seen.heard_at = self.monotonic()
+        seen.score_change += self._scores.pop(number, 0)
         self._seen[number] = seen
         self._made_s = float("-inf")
         for listener in self.on_heard:
@@ -309,10 +316,15 @@ class Registry:
             self._made_s = float("-inf")
 
     def score(self, number: int, change: int) -> None:
-        """Something that a node did costs or brings score; the next round of statuses tells it. Of a node that never said hello here nothing is noted."""
+        """Something that a node did costs or brings score; the next round of statuses tells it, for a node that has not said hello here the first one after
+        it does."""
         seen = self._seen.get(number)
+        before = seen.score_change if seen is not None else self._scores.get(number, 0)
+        after = max(-MAX_PENDING_SCORE, min(MAX_PENDING_SCORE, before + change))
         if seen is not None:
-            seen.score_change = max(-MAX_PENDING_SCORE, min(MAX_PENDING_SCORE, seen.score_change + change))
+            seen.score_change = after
+        elif number in self._rows:
+            self._scores[number] = after
 
     def failed(self, number: int, why: str, wallet: bytes = b"") -> None:
         """A user's session could not use a node. After complaints of three different wallets (20 bytes; none is one more) within ten minutes the node is tried

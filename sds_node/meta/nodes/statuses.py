@@ -3,8 +3,10 @@
     registry ─ changed ─ 1 s ─┐                       online or not, endpoint, prefix, maintenance: at once, a few times, then once a minute for a node
     every status_s ───────────┴─► what differs ─► node_statuses (≤ 2,000 nodes)        free space, score: with the next round
 
+Where there are several meta nodes, each hears all nodes, and one tells of a node: what the others noted of its score is dropped each round, so that nothing
+counts twice when the duty passes on. Who has just taken it over tells of silence only after three intervals, unless the node said itself that it goes.
 An online node is told again before the ledger takes it for silent (``rules.nodes.SILENT_S``), once in half of that. A node loses score when it goes
-offline without a word, and gains some for each hour in which it was heard of; both by a clock that does not jump. Source: rules/README.md; ADR 8.
+offline without a word, and gains some for each hour in which it was heard of; both by a clock that does not jump. Source: rules/README.md; ADR 8, 10.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import structlog
 
 from chain.codec.registry import message_class
 from sds_node.meta.ledger.errors import LedgerError
-from sds_node.meta.nodes.registry import Registry, Seen
+from sds_node.meta.nodes.registry import INTERVALS, Registry, Seen
 from sds_node.meta.operations import LedgerRefused, Proposer
 from sds_node.meta.rules.nodes import MAX_SCORE_CHANGE, SILENT_S
 from sds_node.meta.rules.observe import MAX_SCORE
@@ -54,11 +56,23 @@ class _Known:
 
 
 class Statuses:
-    """Proposes ``node_statuses`` of one meta node. ``run`` does it until cancelled; ``tell`` once."""
+    """Proposes ``node_statuses`` of one meta node. ``run`` does it until cancelled; ``tell`` once. ``is_ours`` says of a node's address whether this meta
+    node tells of it; None where it is alone."""
 
-    def __init__(self, registry: Registry, proposer: Proposer, clock: Callable[[], float], *, status_s: float = 300.0) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        proposer: Proposer,
+        clock: Callable[[], float],
+        *,
+        status_s: float = 300.0,
+        is_ours: Callable[[bytes], bool] | None = None,
+    ) -> None:
         self._registry, self._proposer, self._clock, self.status_s = registry, proposer, clock, status_s
+        self._is_ours = is_ours
         self._known: dict[int, _Known] = {}
+        self._taken: dict[int, float] = {}
+        """Nodes of which this meta node tells → since when, by the clock that does not jump."""
 
     async def run(self) -> None:
         """Tell changes that matter within a second, the others every ``status_s``."""
@@ -96,7 +110,13 @@ class Statuses:
             seen = self._registry.current(row)
             if seen is None or row.standing == GONE:
                 continue
-            known = self._score(number, row, seen, now, was_away)
+            is_ours, is_settled = self._duty(number, row, now)
+            known = self._score(number, row, seen, now, was_away or not is_settled)
+            if not is_ours:
+                seen.score_change = 0
+                continue
+            if not (is_settled or self._registry.is_online(row) or seen.is_stopping or seen.is_over_budget):
+                continue
             made = self._status(number, row, seen)
             is_changed = _is_changed(row, made)
             if is_changed and not with_space and known.at_once.wait_s(now) > 0:
@@ -116,6 +136,15 @@ class Statuses:
         if changed:
             await self._registry.refresh()
         return len(changed)
+
+    def _duty(self, number: int, row: Node, now: float) -> tuple[bool, bool]:
+        """(whether this meta node tells of a node, whether it has done so for long enough to have heard of it)."""
+        if self._is_ours is None:
+            return True, True
+        if not self._is_ours(row.address):
+            self._taken.pop(number, None)
+            return False, False
+        return True, now - self._taken.setdefault(number, now) >= INTERVALS * self._registry.hello_s
 
     def _score(self, number: int, row: Node, seen: Seen, now: float, was_away: bool) -> _Known:
         """What a node's going and staying does to its score."""

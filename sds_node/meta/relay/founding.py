@@ -54,8 +54,8 @@ async def check_alone(chain: ValueChain) -> None:
     active = [node for node in await views.bonded_meta_nodes(chain) if node.is_active]
     if len(active) > 1:
         raise ObservingError(
-            f"the chain has {len(active)} active meta nodes, and this version of the storage network is run by one: start it once the others are "
-            "suspended or have left"
+            f"the chain has {len(active)} active meta nodes, and a ledger with a log of its own is kept by one: have all of them join one ledger "
+            "(`spd ledger migrate` where it is, `spd ledger join` on the others)"
         )
 
 

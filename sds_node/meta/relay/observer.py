@@ -5,6 +5,8 @@
     another meta node was first (WRONG_HEIGHT)  ──► go on from the ledger's height
     the ledger closed another epoch (UNKNOWN_LINES) ──► the same once more, with the lines from the report's transaction
 
+    it is another meta node's turn ──► TURN_S for each that comes before, unless the ledger moves meanwhile: WRONG_HEIGHT
+
     the chain's node does not tell, or tells something odd ──► the same again, from the ledger's height; an error once it stayed so for minutes
 
 First it is seen that the chain's block at the ledger's height is the one that the ledger observed. Every meta node runs one; whoever has a quorum's signatures first moves the ledger. ``countersign`` is the other side: it makes the observation from its own
@@ -24,6 +26,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from chain.codec.registry import message_class
+from chain.quorum import quorum
 from sds_node.documents import PACKAGE
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.ledger.errors import Busy, LedgerError
@@ -51,6 +54,10 @@ SILENT_S: Final = 30.0
 WATCH_S: Final = 1.0
 AGAIN_S: Final = 2.0
 """Pause before an observation that too few signed is tried again."""
+TURN_S: Final = 3.0
+"""An observation waits so long for each meta node whose turn comes before."""
+LOOK_S: Final = 0.2
+"""How often it is seen meanwhile whether another one has observed."""
 PATIENCE_S: Final = 180.0
 """What stops observing at one height for so long is for a person."""
 FIRST_PAUSE_S: Final = 0.5
@@ -65,8 +72,17 @@ class Stopped(ObservingError):
     """It cannot be observed further, however often it is tried."""
 
 
+class Behind(ObservingError):
+    """This ledger, or the chain's node of this meta node, is not there yet: in a moment it may be."""
+
+
 class NotFounded(Stopped):
     """The ledger has no first operation yet."""
+
+
+def _always_first(height: int) -> int:
+    """Every height is this meta node's turn."""
+    return 0
 
 
 def _unheard(block_time_s: float) -> None:
@@ -101,6 +117,7 @@ class _Batch:
 class Observer:
     """Of one meta node, whose ledger ``proposer`` reaches and whose ledger key is ``key``. ``gather`` asks the others for signatures; ``clock`` tells Unix
     seconds. ``batch_s``: how long, by the blocks' time, empty heights at the chain's tip may wait for each other. ``heard`` is told the times of blocks.
+    ``place``: how many meta nodes come before this one for the observation that begins at a height; two that observe the same do no harm.
     """
 
     def __init__(
@@ -114,8 +131,10 @@ class Observer:
         poll_s: float = 0.5,
         batch_s: float = 1.0,
         heard: Callable[[float], None] = _unheard,
+        place: Callable[[int], int] = _always_first,
     ) -> None:
         self._chain, self._proposer, self._key, self._gather, self._clock = chain, proposer, key, gather, clock
+        self._place = place
         self._reads = ChainReads(chain)
         self._poll_s, self._batch_s, self._heard = poll_s, batch_s, heard
         self._answered_s = float("-inf")
@@ -177,8 +196,8 @@ class Observer:
             await asyncio.gather(watcher, return_exceptions=True)
 
     async def countersign(self, observation: bytes) -> bytes:
-        """This meta node's signature (64 bytes) on another's observation. Raises ObservingError unless this one makes the same of what follows its ledger;
-        ChainUnavailable.
+        """This meta node's signature (64 bytes) on another's observation. Raises ObservingError unless this one makes the same of what follows its ledger,
+        Behind where it cannot know yet; ValueChainError, LedgerError.
         """
         try:
             given = Observation.FromString(observation)
@@ -186,10 +205,12 @@ class Observer:
             raise ObservingError(f"expected an Observation, got {len(observation)} bytes that are none") from None
         state = await self._state()
         first, last = given.from_height, given.to_height
+        if state.height + 1 < first <= last < first + MAX_RANGE:
+            raise Behind(f"this ledger is at height {state.height}, and is asked to judge heights {first} to {last}: ask again")
         if first != state.height + 1 or not first <= last < first + MAX_RANGE or len(given.events) > MAX_EVENTS:
             raise ObservingError(f"this ledger is at height {state.height}, and cannot judge an observation of heights {first} to {last}")
         if last > await self._chain.committed_height():
-            raise ObservingError(f"the chain's node of this meta node has no block {last} yet: ask again")
+            raise Behind(f"the chain's node of this meta node has no block {last} yet: ask again")
         batch = _Batch(state.deposit_changes, events=await self._first_events(state))
         for height in range(first, last + 1):
             block = await self._block(height)
@@ -252,11 +273,24 @@ class Observer:
         state, message = await self._state(), Observation.FromString(observation)
         if (message.from_height, message.part) != (state.height + 1, state.part):
             raise LedgerRefused(WRONG_HEIGHT, f"the ledger is at height {state.height} and part {state.part} already")
+        await self._wait_for_turn(state)
         signatures = dict(await self._gather(observation))
         signatures[self._proposer.address] = sign_observation(observation, self._key)
+        if len(signatures) < quorum(self.active_metas):
+            raise LedgerRefused(NO_QUORUM, f"expected {quorum(self.active_metas)} of {self.active_metas} meta nodes to sign, got {len(signatures)}")
         signed = [LedgerSignature(meta_node=address, signature=signatures[address]) for address in sorted(signatures)]
         await self._proposer.propose("observe", Observe(observation=observation, signatures=signed[:MAX_SIGNATURES]))
         self.observed += 1
+
+    async def _wait_for_turn(self, state: State) -> None:
+        """Let those try that come before. Raises LedgerRefused as soon as one of them has moved the ledger."""
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        while loop.time() - began_s < self._place(state.height + 1) * TURN_S:
+            await asyncio.sleep(LOOK_S)
+            now = await self._state()
+            if (now.height, now.part) != (state.height, state.part):
+                raise LedgerRefused(WRONG_HEIGHT, f"another meta node has observed: the ledger is at height {now.height} and part {now.part} already")
 
     async def _refused(self, error: LedgerRefused) -> None:
         """Raises Stopped for a refusal that would come again."""

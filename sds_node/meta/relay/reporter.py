@@ -2,11 +2,11 @@
 
     time is over, my turn ─► close_epoch ─► lines ─► books ─► commitment, report ─► BLS signatures ─► MsgCommitEpoch, MsgVolumeReport ─► observed
             ▲          ▲          └ closed already: the same lines          refused: the reason is logged, again after the epoch's length ┘
-            │          └─ leaves of some wallets do not add up: after the pause the same without them, until this process ends; ``problems`` names them
+            │          └─ leaves of some wallets do not add up: after the pause the same without them, for an hour; ``problems`` names them
             └────── the chain has its report already: nothing to do until the ledger has observed it
 
-Turns go by the epoch's number over the active meta nodes in order of their addresses; every 60 s the next one may. Nothing is kept: what is to be done follows
-from the ledger's row and the chain's last report, and the chain takes one report of an epoch. ``countersign`` is what the others do: they make the epoch
+Turns go by the epoch's number over the active meta nodes that are there, in order of their addresses; every 60 s the next one may. Nothing is kept: what is to
+be done follows from the ledger's row and the chain's last report, and the chain takes one report of an epoch. ``countersign`` is what the others do: they make the epoch
 themselves before they sign. Sources: storage-protocol.md 1.2, 1.6, 1.7; README of pot and settlement.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -59,6 +59,8 @@ LONGEST_LOOK_S: Final = 10.0
 TOLD_AGAIN: Final = 100
 """Reported epochs of which the books are told once more after a start."""
 MAX_VOID: Final = 1_000
+LEFT_OUT_S: Final = 3_600
+"""Then wallets that were left out are tried again: a window of another meta node may have come since."""
 MAX_NAMED: Final = 5
 """Wallets that a problem names."""
 _EARLY: Final = re.compile(r"is reported (-?[0-9]{1,12}) s after the last one: expected ([0-9]{1,12}) s")
@@ -114,6 +116,10 @@ class TooFewSignatures(Exception):
 
 class Unequal(Exception):
     """Another meta node's report is not what this one makes of the epoch."""
+
+
+class NotYet(Unequal):
+    """This meta node cannot make that epoch's report now: in a moment, or once its books are whole, it may."""
 
 
 async def nobody(draft: Draft) -> Mapping[bytes, bytes]:
@@ -181,13 +187,16 @@ class Reporter:
         clock: Callable[[], float],
         *,
         poll_s: float = 1.0,
+        online: Callable[[], Iterable[bytes]] | None = None,
     ) -> None:
-        """Raises ValueError when the sender's wallet is not the owner."""
+        """``online`` gives the addresses of the meta nodes that are there: the turn of others is left out. Raises ValueError when the sender's wallet is not
+        the owner."""
         self._owner = bech32.encode(owner)
         if sender.address != self._owner:
             raise ValueError(f"reports of {keys.network_address} are sent by its owner {self._owner}, got the key of {sender.address}")
         self._chain, self._sender, self._proposer, self._keys = chain, sender, proposer, keys
         self._books, self._gather, self._clock, self._poll_s = books, gather_bls, clock, poll_s
+        self._online = online
         self._not_before_s = 0.0
         self._failed = 0
         """The epoch that was refused as it was closed."""
@@ -195,6 +204,8 @@ class Reporter:
         self._told_void: set[int] = set()
         self._left_out: dict[bytes, int] = {}
         """Wallet → the first epoch that is reported without it."""
+        self._left_out_s = 0.0
+        """When the last of them came."""
         self.reported = 0
         """Reports of this meta node that the chain took."""
         self.last_problem = ""
@@ -236,21 +247,24 @@ class Reporter:
             more = f" and {len(wallets) - MAX_NAMED} more" if len(wallets) > MAX_NAMED else ""
             found.append(
                 f"since epoch {min(self._left_out.values())} reports leave out {len(wallets)} wallets whose receipts the books cannot show: {named}{more}; "
-                "what they earned stays in the ledger: restore the books from a backup and start again"
+                "what they earned stays in the ledger, and is tried again within the hour: if it stays so, restore the books from a backup and start again"
             )
         return found
 
     async def countersign(self, draft: Draft) -> bytes:
-        """This meta node's BLS signature (96 bytes) on another's report. Raises Unequal unless its own ledger and books make the same of the epoch."""
+        """This meta node's BLS signature (96 bytes) on another's report. Raises Unequal unless its own ledger and books make the same of the epoch, NotYet
+        where they are not that far; ValueChainError, LedgerError."""
         look = await self._look()
         row = look.row if look is not None else None
         if row is None or row.status != CLOSED or draft.commitment.epoch != row.number or draft.chain_id != self._proposer.chain_id:
-            raise Unequal(f"the ledger of this meta node has not closed epoch {draft.commitment.epoch} of {draft.chain_id[:64]!r} last")
+            is_next = look is not None and draft.chain_id == self._proposer.chain_id and draft.commitment.epoch == look.state.reported_epoch + 1
+            kind = NotYet if is_next else Unequal
+            raise kind(f"the ledger of this meta node has not closed epoch {draft.commitment.epoch} of {draft.chain_id[:64]!r} last")
         lines = await self._lines(row.number)
         try:
             data = await self._books.epoch(row.number, row.closed_ms, lines)
         except BooksError as error:
-            raise Unequal(f"the books of this meta node do not have epoch {row.number}: {error}") from None
+            raise NotYet(f"the books of this meta node do not have epoch {row.number}: {error}") from None
         own = make_draft(draft.chain_id, draft.report.reporter, draft.report.reporter_owner, row, lines, data)
         if encode(own.commitment) != encode(draft.commitment) or own.data != draft.data:
             raise Unequal(
@@ -269,6 +283,8 @@ class Reporter:
                 return self._poll_s
             return self._wait(f"the ledger does not close epoch {number}", error, length_s)
         except TooFewSignatures as error:
+            # Who was away at the close cannot make its data any more: once it is old enough it is closed again.
+            self._failed = number
             return self._wait(f"epoch {number} is not signed yet", error, SIGNATURES_S)
         except BooksError as error:
             self._failed = number
@@ -291,6 +307,9 @@ class Reporter:
         """Raises LedgerRefused, BooksError, TooFewSignatures, TxRefused, ValueChainError, LedgerError."""
         row = look.row
         if row is None or self._may_close_again(row, look.state):
+            if self._left_out and self._clock() >= self._left_out_s + LEFT_OUT_S:
+                log.info("wallets that reports left out are reported again", wallets=len(self._left_out))
+                self._left_out.clear()
             try:
                 await self._proposer.propose("close_epoch", CloseEpoch(epoch=number, without=sorted(self._left_out)))
             except LedgerRefused as error:
@@ -311,6 +330,7 @@ class Reporter:
         """Close epochs without these wallets from now on. What they earned waits in the ledger."""
         added = [one for one in wallets if one not in self._left_out][: MAX_LEFT_OUT - len(self._left_out)]
         self._left_out |= dict.fromkeys(added, number)
+        self._left_out_s = self._clock()
         for one in added[:MAX_NAMED]:
             log.error("a wallet's receipts do not add up: epochs are reported without it", wallet=bech32.encode(one), epoch=number)
         log.error("wallets are left out of reports", wallets=len(self._left_out), added=len(added), epoch=number)
@@ -338,6 +358,10 @@ class Reporter:
         return found
 
     def _is_turn(self, active: list[bytes], number: int, late_s: float) -> bool:
+        if self._online is not None:
+            # Two that see different ones there may both report: the chain takes one.
+            there = {*self._online(), self._keys.address}
+            active = [address for address in active if address in there]
         return bool(active) and active[(number + int(late_s) // TURN_S) % len(active)] == self._keys.address
 
     # --- ledger and books -----------------------------------------------------------------------------------------------------------------

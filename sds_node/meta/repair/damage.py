@@ -6,14 +6,16 @@
                                                             expected and not there ─► marked     not expected, a day old ─► DROP
 
 A node that was lost and is back is compared at once. The list is read before the inventory, so what is new in the meantime is younger than a day. One node is
-compared at a time; memory does not grow with its shares. What nodes say is believed where it costs them: a share that a node denies is repaired elsewhere.
+compared at a time, by each meta node (``resource/votes.py``); memory does not grow with its shares. What nodes say is believed where it costs them: a share
+that a node denies is repaired elsewhere. A node that tells without end, or nothing, costs a bounded time, and less and less often.
 Source: storage-protocol.md 3.5; ``resource/service.py`` (inventory).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -27,7 +29,7 @@ from sds_node.meta.nodes.hello import BadEndpoint
 from sds_node.meta.nodes.registry import Registry
 from sds_node.meta.operations import AnyLedger
 from sds_node.meta.repair.health import PAGE, Health
-from sds_node.meta.repair.known import Settings
+from sds_node.meta.repair.known import Settings, together
 from sds_node.meta.repair.moves import Mover
 from sds_node.meta.repair.queue import Expected, RepairQueue
 from sds_node.meta.rules import tables
@@ -40,9 +42,17 @@ from sds_node.wire import errors as wire_errors
 log = structlog.get_logger("repair")
 
 ANSWER_S: Final = 60.0
+"""For a page, and for all that a node says of damaged shares at a time."""
 MAX_DAMAGED: Final = 5_000
 """Damaged shares of a node that are looked up at once; the others at the next time."""
-MAX_PAGES: Final = 200_000
+DAMAGED_PAGES: Final = MAX_DAMAGED // transfers.MAX_COPIES_ASKED + 1
+"""So many are asked for at a time; what is behind them the next time."""
+SPARE_PAGES: Final = 1_000
+"""A node's copies may fill so many pages more than twice what the ledger expects: what it has in the trash, what is on its way."""
+COMPARE_S: Final = 600.0
+PAGE_S: Final = 5.0
+"""A node has so long to tell all that it has, and so much more for each page that is expected."""
+LONGEST_PAUSE_S: Final = 86_400.0
 AT_ONCE: Final = 4
 PENDING, CONFIRMED, TRASH = 1, 2, 3
 """Of CopyState."""
@@ -85,36 +95,63 @@ class Damage:
         roots: ShareRoots,
         clock: Callable[[], float],
         settings: Settings,
+        is_ours: Callable[[bytes], bool] = lambda node: True,
     ) -> None:
+        """``is_ours`` says of a node's address whether this meta node asks it what it found damaged."""
+        self._is_ours = is_ours
         self._ledger, self._registry, self._calls, self._queue, self._health = ledger, registry, calls, queue, health
         self._mover, self._roots, self._clock, self._settings = mover, roots, clock, settings
         self._asked: dict[int, float] = {}
+        self._in_vain: Counter[int] = Counter()
+        """How often a node did not tell what it found damaged, one time after another."""
+        self._after: dict[int, Any] = {}
+        """Nodes that have more damaged copies to tell of → behind which."""
         self._comparing = asyncio.Lock()
 
     async def step(self) -> None:
-        """Ask the nodes whose turn it is, and compare one that is due. Raises LedgerError, QueueError, RootsError."""
+        """``ask_due`` and ``compare_due``, one after the other."""
+        await self.ask_due()
+        await self.compare_due()
+
+    async def ask_due(self) -> None:
+        """Ask the nodes whose turn it is what they found damaged. One that does not tell is asked again later and later, a day at last, and few of those at
+        a time, so that the others are not kept waiting for them. Raises LedgerError, QueueError, RootsError."""
         now_s = self._clock()
         online = [number for number, row in sorted(self._registry.rows().items()) if row.shares and self._health.is_online(number)]
-        due = [number for number in online if now_s - self._asked.get(number, 0.0) >= self._settings.damage_s]
+        rows = self._registry.rows()
+        due = [one for one in online if now_s - self._asked.get(one, 0.0) >= self._pause_s(one) and self._is_ours(rows[one].address)]
+        due = [one for one in due if not self._in_vain[one]] + [one for one in due if self._in_vain[one]][:AT_ONCE]
         gate = asyncio.Semaphore(AT_ONCE)
 
         async def one(number: int) -> None:
             async with gate:
                 self._asked[number] = now_s
-                await self._guarded(number, self.ask_damaged(number))
+                is_told = await self._guarded(number, self.ask_damaged(number))
+                self._in_vain[number] = 0 if is_told else self._in_vain[number] + 1
 
-        await asyncio.gather(*(one(number) for number in due))
+        await together(one(number) for number in due)
+
+    def _pause_s(self, number: int) -> float:
+        return min(self._settings.damage_s * (1 << min(self._in_vain[number], 16)), max(LONGEST_PAUSE_S, self._settings.damage_s))
+
+    async def compare_due(self) -> None:
+        """Compare a node whose comparison is due. Where there are several meta nodes each one compares: a node drops a confirmed copy on the word of as many
+        as sign a lease. Raises LedgerError, QueueError, RootsError."""
+        now_s = self._clock()
         number = await self._next(now_s)
         if number is not None:
             # Whatever comes of it: a node that does not answer is not asked all the time.
             await self._queue.set_compared(number, int(now_s))
             await self._guarded(number, self.compare(number))
 
-    async def _guarded(self, number: int, work: Any) -> None:
+    async def _guarded(self, number: int, work: Awaitable[object]) -> bool:
+        """Whether a node told what it has."""
         try:
             await work
         except (wire_errors.WireError, BadEndpoint, TimeoutError, WrongInventory) as error:
-            log.info("a node does not tell what it has", node=number, why=str(error))
+            log.info("a node does not tell what it has", node=number, why=str(error) or "it took too long")
+            return False
+        return True
 
     async def _next(self, now_s: float) -> int | None:
         """The node whose comparison is due longest. Those that were never compared are spread over a period."""
@@ -133,15 +170,18 @@ class Damage:
     # --- what a node found damaged ------------------------------------------------------------------------------------------
 
     async def ask_damaged(self, number: int) -> int:
-        """Mark what a node says is damaged. How many shares it were. Raises WireError, WrongInventory."""
+        """Mark what a node says is damaged. How many shares it were. Raises WireError, TimeoutError, WrongInventory."""
         serials: set[bytes] = set()
-        after = transfers.CopyKey()
-        while len(serials) < MAX_DAMAGED:
-            page = await self._page(number, after, only_damaged=True)
-            serials.update(bytes(copy.serial) for copy in page if copy.state != TRASH)
-            if len(page) < transfers.MAX_COPIES_ASKED:
-                break
-            after = _key(page[-1])
+        after = self._after.pop(number, transfers.CopyKey())
+        async with asyncio.timeout(ANSWER_S):
+            for _ in range(DAMAGED_PAGES):
+                page = await self._page(number, after, only_damaged=True)
+                serials.update(bytes(copy.serial) for copy in page if copy.state != TRASH)
+                if len(page) < transfers.MAX_COPIES_ASKED:
+                    break
+                after = _key(page[-1])
+            else:
+                self._after[number] = after
         found = await self._located(number, serials) if serials else []
         await self._health.mark([(one.segment, one.share, number, "damaged") for one in found])
         return len(found)
@@ -166,10 +206,13 @@ class Damage:
     # --- all that a node has ------------------------------------------------------------------------------------------------
 
     async def compare(self, number: int) -> Compared:
-        """Compare all that a node has with the ledger. Raises WireError, WrongInventory: what was found until then counts, nothing is taken as missing."""
+        """Compare all that a node has with the ledger. Raises WireError, TimeoutError, WrongInventory: what was found until then counts, nothing is taken as
+        missing."""
         async with self._comparing:
             expected = await self._expect(number)
-            damaged, dropped, restored = await self._look_through(number)
+            pages = -(-expected // transfers.MAX_COPIES_ASKED)
+            async with asyncio.timeout(COMPARE_S + pages * (PAGE_S + self._settings.compare_pause_s)):
+                damaged, dropped, restored = await self._look_through(number, 2 * pages + SPARE_PAGES)
             missing = 0
             while page := await self._queue.missing():
                 missing += len(page)
@@ -191,9 +234,9 @@ class Damage:
             cursor = last + 1
             await asyncio.sleep(self._settings.compare_pause_s)
 
-    async def _look_through(self, number: int) -> tuple[int, int, int]:
+    async def _look_through(self, number: int, most_pages: int) -> tuple[int, int, int]:
         after, damaged, dropped, restored = transfers.CopyKey(), 0, 0, 0
-        for _ in range(MAX_PAGES):
+        for _ in range(most_pages):
             page = await self._page(number, after, only_damaged=False)
             answers = await self._queue.found([(bytes(copy.share_root), bytes(copy.serial)) for copy in page])
             marks, orphans, trashed, pending = [], [], [], []
@@ -218,7 +261,7 @@ class Damage:
                 return damaged, dropped, restored
             after = _key(page[-1])
             await asyncio.sleep(self._settings.compare_pause_s)
-        raise WrongInventory(f"node {number} tells of more than {MAX_PAGES} pages of copies")
+        raise WrongInventory(f"node {number} tells of more than {most_pages} pages of copies")
 
     async def _page(self, number: int, after: Any, *, only_damaged: bool) -> Sequence[Any]:
         """The copies of a page, in order."""

@@ -18,6 +18,7 @@ from typing import Final
 
 from sds_node.meta.books.books import Books
 from sds_node.meta.books.books import State as LeafState
+from sds_node.meta.lateness import REPAIR_LATEST_S
 from sds_node.meta.repair.health import Judged
 from sds_node.meta.repair.known import Later, Settings, credit_spare
 from sds_node.meta.repair.queue import Owed, RepairQueue
@@ -25,8 +26,8 @@ from sds_node.meta.rules import tables
 from sds_node.meta.rules.objects import day_of, released_until, share_escrow
 from sds_node.schemes import share_noz
 
-HANDED_S: Final = 6 * 3_600
-"""A receipt that nobody handed in for so long after its limit's end is not waited for any more."""
+HANDED_S: Final = REPAIR_LATEST_S
+"""A receipt that nobody handed in for so long after its limit's end is taken no more, and not waited for."""
 ANSWERS_AT_ONCE: Final = 1_000
 HANDED_NOZ: Final = 1
 """What a node that leaves gets for a share that it hands over."""

@@ -1,11 +1,14 @@
 """Which shares are healthy, and which segments need repair: found by walking the lists of nodes that become lost or leave, never all segments.
 
     node offline ≥ lost_s, or GONE ─► LOST ─┐                              each segment of the page: healthy shares < repair_below ─► queue
-    LEAVING, or it said that it leaves ─────┼─► its list, page by page ──►                           a share at a leaving node ─► queue
-    a lost one says hello again ────────────┘   (where it stands is kept)                            enough again ─► out of the queue
+    two audits in a row without one proof ──┤
+    LEAVING ────────────────────────────────┼─► its list, page by page ──►                           a share at a leaving node ─► queue
+    a lost one says hello or proves again ──┘   (where it stands is kept)                            enough again ─► out of the queue
     audits, scrubs, comparisons: a share is damaged or missing ─► mark ─► its segment is looked at
 
-A share is healthy when its node is neither lost nor gone, and nobody marked it as damaged or missing. One at a leaving node is healthy, and is moved.
+A share is healthy when its node is neither lost nor gone, and nobody marked it as damaged or missing. One at a leaving node is healthy, and is moved; one at a
+suspended node is healthy as long as that proves what it has. A node that says hello and proves nothing is lost, and gets no new shares, until it proves one
+again; one that has no shares left after UNPROVED_KEPT_S.
 After a start, nodes have three intervals' time to say hello before they can be lost. Source: storage-protocol.md 3.2; storage-interfaces.md 3.3 and 9.
 """
 
@@ -38,6 +41,9 @@ PAGE: Final = 500
 PAGES_A_STEP: Final = 40
 """Of one node: then the next one has its turn."""
 MAX_HEARD: Final = 100_000
+UNPROVED_MOST: Final = 2
+"""A node is lost after so many audits in a row, of a day each, in which it proved nothing."""
+UNPROVED_KEPT_S: Final = 7 * 86_400
 
 
 class Standing(Enum):
@@ -157,22 +163,46 @@ class Health:
     def __init__(self, ledger: AnyLedger, registry: Registry, queue: RepairQueue, clock: Callable[[], float], settings: Settings) -> None:
         self._ledger, self._registry, self._queue, self._clock, self._settings = ledger, registry, queue, clock, settings
         self._started_s = clock()
-        self._exits: set[int] = set()
+        self._unproved: dict[int, tuple[int, int]] = {}
         self._heard: deque[tuple[int, int, str]] = deque(maxlen=MAX_HEARD)
 
     async def start(self) -> None:
-        """Read who said that it leaves."""
+        """Read who proves nothing."""
         self._started_s = self._clock()
-        self._exits = await self._queue.exits()
+        self._unproved = await self._queue.unproved()
 
     # --- nodes --------------------------------------------------------------------------------------------------------------
 
     def standing(self, number: int) -> Standing:
         """What the shares of a node count for now."""
         row = self._registry.rows().get(number)
-        if row is None or row.standing == tables.GONE or self._is_silent(row):
+        if row is None or row.standing == tables.GONE or self.proves_nothing(number) or self._is_silent(row):
             return Standing.LOST
-        return Standing.LEAVING if row.standing == tables.LEAVING or number in self._exits else Standing.HEALTHY
+        return Standing.LEAVING if row.standing == tables.LEAVING else Standing.HEALTHY
+
+    def proves_nothing(self, number: int) -> bool:
+        """Whether the last audits of a node ended without one proof."""
+        return self._unproved.get(number, (0, 0))[0] >= UNPROVED_MOST
+
+    async def not_proved(self, number: int) -> None:
+        """An audit of a node ended without one proof, its second chance included."""
+        await self._queue.not_proved(number, int(self._clock()))
+        self._unproved = await self._queue.unproved()
+        if self.proves_nothing(number):
+            log.warning("a node proves nothing that it has: its shares are made again elsewhere", node=number, audits=self._unproved[number][0])
+
+    async def proved(self, number: int, shares: Sequence[tuple[int, int]]) -> None:
+        """A node proved these shares (segment, index): they are neither damaged nor missing there."""
+        await self._queue.proved(number, shares)
+        self._unproved.pop(number, None)
+
+    async def _forgive(self) -> None:
+        """Who has lost all of its shares cannot prove one: after a time it may get new ones."""
+        for number, (_, at_s) in list(self._unproved.items()):
+            row = self._registry.rows().get(number)
+            if (row is None or not row.shares) and self._clock() - at_s >= UNPROVED_KEPT_S:
+                await self._queue.forget_unproved(number)
+                del self._unproved[number]
 
     def _is_silent(self, row: tables.Node) -> bool:
         if self._registry.is_online(row):
@@ -187,16 +217,6 @@ class Health:
         """Whether a node can be asked now."""
         row = self._registry.rows().get(number)
         return row is not None and row.standing != tables.GONE and self._registry.is_online(row)
-
-    async def leave(self, number: int) -> None:
-        """A node said that it wants to leave: its shares are moved, and it gets none by repair. The ledger's LEAVING does the same."""
-        await self._queue.set_exit(number, wants=True)
-        self._exits.add(number)
-
-    async def stay(self, number: int) -> None:
-        """It has changed its mind."""
-        await self._queue.set_exit(number, wants=False)
-        self._exits.discard(number)
 
     # --- shares -------------------------------------------------------------------------------------------------------------
 
@@ -242,6 +262,7 @@ class Health:
         """
         await self._registry.refresh()
         await self._take_heard()
+        await self._forgive()
         walks = await self._queue.walks()
         came_back: list[int] = []
         for number, row in sorted(self._registry.rows().items()):

@@ -22,7 +22,7 @@ from chain.codec.canonical import encode
 from chain.crypto import address as bech32
 from modules.settlement.documents import signed_by_key
 from modules.settlement.leaves import REPAIR, SERIAL_BYTES
-from sds_node.documents import LEASE_DOMAIN, Lease, LeaseCertificate, lease_quorum, signature_of
+from sds_node.documents import LEASE_DOMAIN, REPAIR_LEASE_NOZ, REPAIR_LEASE_S, Lease, LeaseCertificate, lease_quorum, signature_of
 from sds_node.meta.operations import AnyLedger
 from sds_node.meta.repair.known import Later
 from sds_node.meta.rules import tables
@@ -32,9 +32,6 @@ from sds_node.meta.users.leases import Held
 from sds_node.meta.users.limits import LimitSigner
 
 _LEASE_ID: Final = b"stratos/repair-lease/v1\0"
-LEASE_NOZ: Final = 1 << 50
-"""A number for ranges: what is spent is bounded by the funds (funds.py)."""
-LEASE_S: Final = 3_600
 MAX_LEASES: Final = 10_000
 MAX_LIMITS: Final = 50_000
 """Of a lease; a node takes 100,000."""
@@ -105,7 +102,7 @@ class Issuer:
         found = self._leases.get((payer, fund))
         is_good = (
             found is not None
-            and found.issued_noz + noz <= LEASE_NOZ
+            and found.issued_noz + noz <= REPAIR_LEASE_NOZ
             and found.limits < MAX_LIMITS
             and found.held.row.ends_ms >= (self._clock() + self._limit_s) * 1_000
         )
@@ -120,13 +117,13 @@ class Issuer:
     async def _take(self, payer: bytes, fund: int) -> _Lease:
         lease_id = sha256(_LEASE_ID + self._address + secrets.token_bytes(32)).digest()
         now_s = int(self._clock())
-        ends_s = now_s + LEASE_S
+        ends_s = now_s + REPAIR_LEASE_S
         lease = Lease(
             chain_id=self._chain_id,
             lease_id=lease_id,
             wallet=bech32.encode(payer),
             meta_node=self._text,
-            noz=LEASE_NOZ,
+            noz=REPAIR_LEASE_NOZ,
             fund=fund,
             created_s=now_s,
             expires_s=ends_s,
@@ -147,6 +144,6 @@ class Issuer:
         for address, signature in signatures.items():
             certificate.signatures.add(meta_node=bech32.encode(address, bech32.NODE), signature=signature)
         row = tables.Lease(
-            lease_id, payer, self._address, self._session, fund, LEASE_NOZ, LEASE_NOZ, now_s * 1_000, ends_s * 1_000, 0, is_put_allowed=True
+            lease_id, payer, self._address, self._session, fund, REPAIR_LEASE_NOZ, REPAIR_LEASE_NOZ, now_s * 1_000, ends_s * 1_000, 0, is_put_allowed=True
         )  # fmt: skip
-        return _Lease(Held(row, LEASE_NOZ, 0, 0), certificate)
+        return _Lease(Held(row, REPAIR_LEASE_NOZ, 0, 0), certificate)

@@ -5,14 +5,18 @@ Source: storage-protocol.md 3.2 and 3.6; storage-interfaces.md 9.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from sds_node.schemes import Scheme
 
 LOST_S: Final = 86_400
 """A node that is offline for longer counts as lost for the planning of repair (storage-interfaces.md 9)."""
 DAY_S: Final = 86_400
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,8 @@ class Settings:
     retry_s: float = 60.0
     """After a failure a segment waits so long, twice as long after the next one, at most ``retry_most_s``."""
     retry_most_s: float = 3_600.0
+    others_s: float = 600.0
+    """A segment that another meta node repairs is looked at again after so long; what is known here alone is left to it for so long."""
     stall_s: float = 30.0
     """A node that moves nothing for so long has failed."""
     attempts: int = 3
@@ -48,7 +54,10 @@ class Settings:
     """A copy that the ledger does not know is dropped when it is so old."""
 
     def __post_init__(self) -> None:
-        if min(self.lost_s, self.look_s, self.retry_s, self.stall_s, self.damage_s, self.compare_s) <= 0 or self.retry_most_s < self.retry_s:
+        if (
+            min(self.lost_s, self.look_s, self.retry_s, self.stall_s, self.damage_s, self.compare_s, self.others_s) <= 0
+            or self.retry_most_s < self.retry_s
+        ):
             raise ValueError("expected times above 0, and the longest wait not below the first one")
         if not (1 <= self.at_once <= 64 and 1 <= self.attempts <= 16 and 1 <= self.limit_s <= 3_000 and self.most_owed >= 0):
             raise ValueError("expected 1 to 64 segments at once, 1 to 16 attempts, limits of 1 to 3,000 s, and a number of receipts")
@@ -57,6 +66,17 @@ class Settings:
 def credit_spare(scheme: Scheme) -> int:
     """With at most so many healthy shares beyond k a segment is repaired even when no fund can pay now: half of what is left below its threshold."""
     return (scheme.repair_below - scheme.k) // 2
+
+
+async def together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """What each of them gives, done at the same time. When one fails, the others are ended before its error is raised: none goes on by itself."""
+    tasks = [asyncio.get_running_loop().create_task(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Later(Exception):

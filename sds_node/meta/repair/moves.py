@@ -11,7 +11,7 @@ ledger (damage.py) comes to the same. Source: ADR 8 (Move); rules/moves.py.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -27,21 +27,39 @@ from sds_node.meta.operations import LedgerRefused, Proposer
 from sds_node.meta.repair.health import read_segments
 from sds_node.meta.repair.queue import Put, QueueError, RepairQueue
 from sds_node.meta.rules.places import nodes_of
-from sds_node.meta.rules.wire import MAX_MOVES, PACKAGE
+from sds_node.meta.rules.wire import MAX_MOVES, MAX_RESULTS, PACKAGE
 from sds_node.meta.users.known import Tell
 
 log = structlog.get_logger("repair")
 
 Move: Final = message_class(f"{PACKAGE}.Move")
 MovedShare: Final = message_class(f"{PACKAGE}.MovedShare")
+NodeResult: Final = message_class(f"{PACKAGE}.NodeResult")
+
+
+Release = Callable[[Sequence[Any]], Awaitable[object]]
+"""Pays nodes for what NodeResults name (books/releases.py)."""
 
 
 class Mover:
     """Proposes moves. ``tell``: (node, method, body) → noted on disk, and told until the node took it. ``numbering`` is held while one is proposed: a release
-    lists a node's shares under it, and none may come among them meanwhile. Run ``run`` as a task; call ``recover`` at start."""
+    lists a node's shares under it, and none may come among them meanwhile; ``finish`` brings one to its end before that was cut off. Run ``run`` as a task;
+    call ``recover`` at start."""
 
-    def __init__(self, proposer: Proposer, queue: RepairQueue, tell: Tell, batch_s: float, numbering: asyncio.Lock) -> None:
+    def __init__(
+        self,
+        proposer: Proposer,
+        queue: RepairQueue,
+        tell: Tell,
+        batch_s: float,
+        numbering: asyncio.Lock,
+        finish: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
         self._proposer, self._queue, self._tell, self._batch_s, self._numbering = proposer, queue, tell, batch_s, numbering
+        self._finish = finish
+        self.release: Release | None = None
+        """Pays a node that leaves for what it handed over, up to that day; without it those days are the repair fund's."""
+        self._handed: set[bytes] = set()
         self._waiting: list[tuple[Put, asyncio.Future[str]]] = []
         self._came = asyncio.Event()
         self.moved = 0
@@ -57,14 +75,17 @@ class Mover:
                 batch = self._next()
                 try:
                     await self._propose(batch)
-                except (LedgerError, QueueError) as error:
+                except (LedgerError, QueueError, BooksError) as error:
                     log.warning("moves are not on the ledger yet", shares=len(batch), why=str(error))
                     for _, future in batch:
                         if not future.done():
                             future.set_exception(error)
 
-    async def move(self, put: Put) -> str:
-        """An acknowledged share is moved → the ledger's reason when it refused, else nothing. Raises LedgerError, QueueError."""
+    async def move(self, put: Put, *, is_handed: bool = False) -> str:
+        """An acknowledged share is moved → the ledger's reason when it refused, else nothing. ``is_handed``: its node gave all of it a moment ago, which
+        proves that it kept it. Raises LedgerError, QueueError, BooksError."""
+        if is_handed:
+            self._handed.add(put.serial)
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._waiting.append((put, future))
         self._came.set()
@@ -85,10 +106,10 @@ class Mover:
     async def _propose(self, batch: Sequence[tuple[Put, asyncio.Future[str]]]) -> None:
         message = Move()
         for put, _ in batch:
-            message.shares.add(segment=put.segment, index=put.share, from_node=put.from_node, to_node=put.to_node, serial=put.serial)
+            message.shares.append(_moved(put))
+        await self._pay_handed([put for put, _ in batch])
         try:
-            async with self._numbering:
-                await self._proposer.propose("move", message)
+            await self._on_ledger(message)
         except LedgerRefused as error:
             if len(batch) > 1:
                 # One of them may be out of date, and is not the others' fault.
@@ -107,6 +128,24 @@ class Mover:
             log.info("a share is at another node", segment=put.segment, share=put.share, from_node=put.from_node, to_node=put.to_node)
             if not future.done():
                 future.set_result("")
+
+    async def _on_ledger(self, message: Any) -> None:
+        async with self._numbering:
+            if self._finish is not None:
+                await self._finish()
+            await self._proposer.propose("move", message)
+
+    async def _pay_handed(self, puts: Sequence[Put]) -> None:
+        """Shares that nodes handed over were kept until now: their days are released before the move, which would make them the repair fund's."""
+        shares = sorted({(put.from_node, put.segment) for put in puts if put.serial in self._handed})
+        self._handed.difference_update(put.serial for put in puts)
+        for at in range(0, len(shares) if self.release is not None else 0, MAX_RESULTS):
+            results = [NodeResult(node=node, first_segment=number, last_segment=number) for node, number in shares[at : at + MAX_RESULTS]]
+            try:
+                assert self.release is not None
+                await self.release(results)
+            except (LedgerRefused, BooksError) as error:
+                log.warning("nodes that leave are not paid for the last days of what they handed over", shares=len(results), why=str(error))
 
     async def _done(self, puts: Sequence[Put]) -> None:
         """The ledger has these moves: tell both sides, then forget them."""
@@ -150,7 +189,7 @@ class Mover:
     # --- after a stop -------------------------------------------------------------------------------------------------------
 
     async def recover(self, segment: int | None = None) -> int:
-        """Bring to an end what was on its way, of one segment or of all. How many shares it were. Raises LedgerError, QueueError."""
+        """Bring to an end what was on its way, of one segment or of all. How many shares it were. Raises LedgerError, QueueError, BooksError."""
         count = 0
         while puts := await self._queue.puts(segment):
             for put in puts:
@@ -165,10 +204,9 @@ class Mover:
             await self._queue.moved([put])
         elif put.is_acked and there == (put.from_node, put.old_serial):
             message = Move()
-            message.shares.add(segment=put.segment, index=put.share, from_node=put.from_node, to_node=put.to_node, serial=put.serial)
+            message.shares.append(_moved(put))
             try:
-                async with self._numbering:
-                    await self._proposer.propose("move", message)
+                await self._on_ledger(message)
             except LedgerRefused:
                 await self._drop([put])
                 return
@@ -177,6 +215,13 @@ class Mover:
             await self._queue.moved([put])
         else:
             await self._drop([put])
+
+
+def _moved(put: Put) -> Any:
+    """A put as the ledger's move of it."""
+    made = MovedShare(segment=put.segment, index=put.share, from_node=put.from_node, to_node=put.to_node, serial=put.serial)
+    made.MergeFromString(put.evidence)
+    return made
 
 
 def _holder(view: ReadView, segment: int, share: int) -> tuple[int, bytes] | None:

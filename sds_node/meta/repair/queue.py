@@ -1,4 +1,5 @@
-"""What waits to be repaired, on disk: segments in order of urgency, how far nodes' lists were walked, damaged shares, shares on their way, what is owed.
+"""What waits to be repaired, on disk: segments in order of urgency, how far nodes' lists were walked, damaged shares, shares on their way, what is owed; and
+what audits remember of nodes.
 
     note ─► segments  READY, ordered by (healthy − k, age) ─ take ─► a worker ─┬─ remove
                  ▲                                                            └─ later ─► WAITING until due ─┐
@@ -18,7 +19,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE segments (
     number INTEGER PRIMARY KEY, spare INTEGER NOT NULL, since_s INTEGER NOT NULL, due_s INTEGER NOT NULL, attempts INTEGER NOT NULL, is_ready INTEGER NOT NULL,
@@ -28,7 +29,6 @@ CREATE INDEX waiting ON segments (due_s) WHERE is_ready = 0;
 CREATE INDEX lost ON segments (number) WHERE spare < 0;
 CREATE INDEX reasons ON segments (why) WHERE is_ready = 0;
 CREATE TABLE walks (node INTEGER PRIMARY KEY, kind INTEGER NOT NULL, cursor INTEGER NOT NULL);
-CREATE TABLE exits (node INTEGER PRIMARY KEY);
 CREATE TABLE bad (
     segment INTEGER NOT NULL, share INTEGER NOT NULL, node INTEGER NOT NULL, why TEXT NOT NULL, PRIMARY KEY (segment, share)) WITHOUT ROWID;
 CREATE TABLE puts (
@@ -39,6 +39,15 @@ CREATE TABLE owed (serial BLOB PRIMARY KEY, object BLOB NOT NULL, fund INTEGER N
 CREATE TABLE expected (serial BLOB PRIMARY KEY, root BLOB NOT NULL, segment INTEGER NOT NULL, share INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE compared (node INTEGER PRIMARY KEY, at_s INTEGER NOT NULL);
 """
+_SINCE_2: Final = """
+CREATE INDEX bad_of ON bad (node, segment);
+CREATE TABLE unproved (node INTEGER PRIMARY KEY, days INTEGER NOT NULL, at_s INTEGER NOT NULL);
+CREATE TABLE audits (node INTEGER PRIMARY KEY, day INTEGER NOT NULL, second_s REAL, items BLOB NOT NULL);
+ALTER TABLE puts ADD COLUMN evidence BLOB NOT NULL DEFAULT x'';
+"""
+_FROM_1: Final = f"""
+DROP TABLE exits;
+{_SINCE_2}"""
 MAX_WHY: Final = 40
 MAX_BACKOFF: Final = 16
 WOKEN_AT_ONCE: Final = 10_000
@@ -77,6 +86,8 @@ class Put(NamedTuple):
     root: bytes
     old_serial: bytes
     is_acked: bool
+    evidence: bytes = b""
+    """What a MovedShare shows of it: the share's root, its path, the node's acknowledgement."""
 
 
 class Owed(NamedTuple):
@@ -96,6 +107,15 @@ class Expected(NamedTuple):
     root: bytes
     segment: int
     share: int
+
+
+class Audited(NamedTuple):
+    """A node's last audit: its day, and what is asked again at ``second_s``, packed by the auditor."""
+
+    node: int
+    day: int
+    second_s: float | None
+    items: bytes
 
 
 class RepairQueue:
@@ -179,15 +199,6 @@ class RepairQueue:
         """Nothing is to be found at a node any more."""
         await self._change(lambda database: database.execute("DELETE FROM walks WHERE node = ?", (node,)))
 
-    async def exits(self) -> set[int]:
-        """Nodes that said that they want to leave."""
-        return await self._do(lambda database: {row[0] for row in database.execute("SELECT node FROM exits")})
-
-    async def set_exit(self, node: int, *, wants: bool) -> None:
-        """A node wants to leave, or to stay."""
-        query = "INSERT OR REPLACE INTO exits VALUES (?)" if wants else "DELETE FROM exits WHERE node = ?"
-        await self._change(lambda database: database.execute(query, (node,)))
-
     # --- damaged shares -----------------------------------------------------------------------------------------------------
 
     async def mark(self, found: Iterable[tuple[int, int, int, str]]) -> None:
@@ -212,21 +223,59 @@ class RepairQueue:
         """A segment is no more."""
         await self._change(lambda database: database.execute("DELETE FROM bad WHERE segment = ?", (segment,)))
 
+    async def marked_at(self, node: int, limit: int) -> dict[int, int]:
+        """Of a node, segment → index of its shares that are known to be damaged or missing, at most ``limit``."""
+        query = "SELECT segment, share FROM bad WHERE node = ? ORDER BY segment LIMIT ?"
+        return await self._do(lambda database: dict(database.execute(query, (node, limit)).fetchall()))
+
+    # --- what audits remember -----------------------------------------------------------------------------------------------
+
+    async def proved(self, node: int, shares: Sequence[tuple[int, int]]) -> None:
+        """A node proved these shares (segment, index): they are not bad, nor is it without proofs."""
+        rows = [(segment, share, node) for segment, share in shares]
+
+        def make(database: sqlite3.Connection) -> None:
+            database.executemany("DELETE FROM bad WHERE segment = ? AND share = ? AND node = ?", rows)
+            database.execute("DELETE FROM unproved WHERE node = ?", (node,))
+
+        await self._do(make)
+
+    async def not_proved(self, node: int, now_s: int) -> None:
+        """An audit of a node ended without one proof."""
+        query = "INSERT INTO unproved VALUES (?, 1, ?) ON CONFLICT (node) DO UPDATE SET days = days + 1, at_s = excluded.at_s"
+        await self._change(lambda database: database.execute(query, (node, now_s)))
+
+    async def unproved(self) -> dict[int, tuple[int, int]]:
+        """Node → (how many audits in a row it has proved nothing, when the last of them was)."""
+        return await self._do(lambda database: {row[0]: (row[1], row[2]) for row in database.execute("SELECT * FROM unproved")})
+
+    async def forget_unproved(self, node: int) -> None:
+        """A node that proved nothing has another chance."""
+        await self._change(lambda database: database.execute("DELETE FROM unproved WHERE node = ?", (node,)))
+
+    async def audited(self, row: Audited) -> None:
+        """A node was audited; ``second_s`` is when it is asked again for what it did not prove, None when that is decided."""
+        await self._change(lambda database: database.execute("INSERT OR REPLACE INTO audits VALUES (?, ?, ?, ?)", row))
+
+    async def all_audited(self) -> list[Audited]:
+        """The last audit of each node."""
+        return await self._do(lambda database: [Audited(*row) for row in database.execute("SELECT * FROM audits")])
+
     # --- shares on their way ------------------------------------------------------------------------------------------------
 
     async def putting(self, put: Put) -> None:
         """A share is about to be sent: whatever becomes of this process, the copy is not forgotten."""
-        await self._change(lambda database: database.execute("INSERT OR REPLACE INTO puts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", put))
+        await self._change(lambda database: database.execute("INSERT OR REPLACE INTO puts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", put))
 
-    async def acked(self, serial: bytes) -> None:
-        """Its node has it."""
-        await self._change(lambda database: database.execute("UPDATE puts SET is_acked = 1 WHERE serial = ?", (serial,)))
+    async def acked(self, serial: bytes, evidence: bytes = b"") -> None:
+        """Its node has it, which ``evidence`` shows."""
+        await self._change(lambda database: database.execute("UPDATE puts SET is_acked = 1, evidence = ? WHERE serial = ?", (evidence, serial)))
 
     async def puts(self, segment: int | None = None, limit: int = 1_000) -> list[Put]:
         """What was on its way, of one segment or of all."""
         query = f"SELECT * FROM puts {'' if segment is None else 'WHERE segment = ?'} ORDER BY segment, share LIMIT ?"
         arguments = (limit,) if segment is None else (segment, limit)
-        return await self._do(lambda database: [Put._make((*row[:7], bool(row[7]))) for row in database.execute(query, arguments)])
+        return await self._do(lambda database: [Put._make((*row[:7], bool(row[7]), row[8])) for row in database.execute(query, arguments)])
 
     async def moved(self, puts: Sequence[Put]) -> None:
         """The ledger has these moves, and their nodes will hear of it."""
@@ -348,8 +397,10 @@ def open_queue(path: Path) -> RepairQueue:
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
             with database:
-                database.executescript(_SCHEMA)
-                database.execute(f"PRAGMA user_version = {_VERSION}")
+                database.executescript(f"BEGIN; {_SCHEMA} {_SINCE_2} PRAGMA user_version = {_VERSION}; COMMIT;")
+        elif version == 1:
+            with database:
+                database.executescript(f"BEGIN; {_FROM_1} PRAGMA user_version = {_VERSION}; COMMIT;")
         elif version != _VERSION:
             database.close()
             raise QueueError(f"{path} has version {version}, this program knows {_VERSION}: use the program that wrote it")

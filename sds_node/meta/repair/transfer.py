@@ -12,11 +12,12 @@ import asyncio
 import contextlib
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 import nacl.signing
 
+from chain.codec.registry import message_class
 from modules.settlement.documents import Receipt
 from sds_node import transfers
 from sds_node.documents import Refused, ShareManifest, SignedDocument, SignedManifest, check_ack, signed
@@ -24,6 +25,7 @@ from sds_node.merkle import LEAF_BYTES, Buffer, LeafCheck, MerkleError, leaf_siz
 from sds_node.meta.nodes.hello import BadEndpoint, endpoint_of
 from sds_node.meta.repair.health import Judged
 from sds_node.meta.repair.issuing import Limit
+from sds_node.meta.rules.wire import PACKAGE
 from sds_node.meta.users.known import Contact
 from sds_node.p2p import address_of
 from sds_node.transfers import RECEIPT_BYTES, Moved, TrafficEvidence, head_bytes, receive_record, record
@@ -34,7 +36,10 @@ from sds_node.wire.peer import Direct, Peer, Through
 from sds_node.wire.stream import Stream
 
 MAX_PEERS: Final = 500
+MovedShare: Final = message_class(f"{PACKAGE}.MovedShare")
 LET_GO_S: Final = 10.0
+MEBIBYTE_S: Final = 60.0
+"""A source that sends a MiB, or what is left of its share, in no less than this has failed: by single bytes it would hold a repair for years."""
 _HASH_BYTES: Final = 32
 
 
@@ -112,6 +117,10 @@ class Transfers:
         """Now, within a limit's time."""
         return min(int(self._clock() * 1_000), limit.expires_s * 1_000)
 
+    def _left_s(self, limit: Limit) -> float:
+        """How long a limit still holds: nothing of it takes longer."""
+        return max(0.0, limit.expires_s - self._clock())
+
     async def close(self) -> None:
         """End what is under way."""
         for task in list(self._ending):
@@ -125,7 +134,7 @@ class Transfers:
     async def get(self, limit: Limit, segment_root: bytes) -> bytearray:
         """A whole share, every byte of it proved. Raises NodeFailed; what was good of a share that broke off is paid."""
         receipts = _Receipts(self, limit)
-        with _of_node(limit.contact.number, lambda: receipts.moved.bytes > 0):
+        async with _of_node(limit.contact.number, lambda: receipts.moved.bytes > 0, self._left_s(limit)):
             head = transfers.GetHead(certificate=limit.certificate, with_hashes=True, segment_root=segment_root)
             head.evidence.CopyFrom(TrafficEvidence(order_limit=limit.document))
             run = transfers.whole(limit.size_bytes)
@@ -158,14 +167,18 @@ class Transfers:
         check = LeafCheck(limit.share_root, limit.size_bytes, hashes)
         data = bytearray(limit.size_bytes)
         at = leaf = 0
+        now_s = asyncio.get_running_loop().time
+        due_s, due_at = now_s() + MEBIBYTE_S, RECEIPT_BYTES
         while check.missing_bytes:
-            async with asyncio.timeout(self._stall_s):
+            async with asyncio.timeout_at(min(now_s() + self._stall_s, due_s)):
                 chunk = await stream.receive(min(check.missing_bytes, RECEIPT_BYTES))
             if not chunk:
                 await stream.result()
                 raise Refused(f"expected {check.missing_bytes} bytes more of the share, got the end")
             data[at : at + len(chunk)] = chunk
             at += len(chunk)
+            if at >= due_at:
+                due_s, due_at = now_s() + MEBIBYTE_S, at + RECEIPT_BYTES
             try:
                 check.update(chunk)
             finally:
@@ -195,8 +208,9 @@ class Transfers:
 
     # --- in -----------------------------------------------------------------------------------------------------------------
 
-    async def put(self, limit: Limit, judged: Judged, index: int, roots: Sequence[bytes], data: Buffer) -> None:
-        """Send share ``index`` of a segment to a node, which acknowledges it. ``roots`` are those of all its shares. Raises NodeFailed."""
+    async def put(self, limit: Limit, judged: Judged, index: int, roots: Sequence[bytes], data: Buffer) -> bytes:
+        """Send share ``index`` of a segment to a node → what shows that it has it (``Put.evidence``). ``roots`` are those of all its shares. Raises
+        NodeFailed."""
         view = memoryview(data).cast("B")
         manifest = ShareManifest(
             chain_id=self.chain_id,
@@ -220,7 +234,7 @@ class Transfers:
             segment_path=segment_path(roots, index),
         )
         is_sent = False
-        with _of_node(limit.contact.number, lambda: is_sent):
+        async with _of_node(limit.contact.number, lambda: is_sent, self._left_s(limit)):
             final = _Receipts(self, limit).whole(len(view))
             peer = self._peer(limit.contact)
             try:
@@ -244,6 +258,9 @@ class Transfers:
             check_ack(
                 ack, _ChainOnly(self.chain_id), limit.contact.p2p_key, serial=limit.serial, share_root=limit.share_root, size_bytes=len(view)
             )  # fmt: skip
+            shown = MovedShare(share_root=limit.share_root, segment_path=head.segment_path, ack_body=ack.body, ack_signature=ack.signature)
+            evidence: bytes = shown.SerializeToString(deterministic=True)
+        return evidence
 
     async def _answer(self, stream: Stream) -> bytes:
         async with asyncio.timeout(self._stall_s):
@@ -272,11 +289,12 @@ class Transfers:
         return peer
 
 
-@contextlib.contextmanager
-def _of_node(number: int, is_owed: Callable[[], bool]) -> Iterator[None]:
-    """Have what goes wrong with one node come out as its failure."""
+@contextlib.asynccontextmanager
+async def _of_node(number: int, is_owed: Callable[[], bool], most_s: float) -> AsyncIterator[None]:
+    """Have what goes wrong with one node come out as its failure, and what is not over in ``most_s``."""
     try:
-        yield
+        async with asyncio.timeout(most_s):
+            yield
     except TimeoutError:
         failed = NodeFailed(number, "nothing moved in time")
     except WireError as error:

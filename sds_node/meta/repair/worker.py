@@ -5,6 +5,8 @@
       └── later, with the reason: no nodes, no funds, too few shares (lost: reported, tried again when a node comes back) ◄───────┘
 
 A share at a node that leaves is copied from it when it answers, which costs one share instead of k. What came back in the meantime is not made again.
+Where there are several meta nodes, each keeps the queue and one repairs the segments of an object. What an audit or an inventory found is known to the meta
+node that asked alone, so that one makes it again if the object's has not for a while. Should two make the same share, the ledger takes one move of it.
 Source: storage-protocol.md 3.2; storage-interfaces.md 3.3.
 """
 
@@ -29,7 +31,7 @@ from sds_node.meta.operations import AnyLedger
 from sds_node.meta.repair.funds import HANDED_NOZ, Funds, read_noz, repair_noz, store_noz
 from sds_node.meta.repair.health import Health, Judged
 from sds_node.meta.repair.issuing import Issuer, Limit
-from sds_node.meta.repair.known import Later, Settings
+from sds_node.meta.repair.known import Later, Settings, together
 from sds_node.meta.repair.moves import Mover
 from sds_node.meta.repair.placing import Placing
 from sds_node.meta.repair.queue import Owed, Put, QueueError, RepairQueue, Waiting
@@ -44,7 +46,10 @@ log = structlog.get_logger("repair")
 IDLE_S: Final = 1.0
 MOST_IN_VAIN: Final = 100
 """After so many attempts in a row that came to nothing there is a pause between them."""
+OTHERS_PAUSE_S: Final = 0.02
 LIED_SCORE: Final = -50
+FAILED_S: Final = 600.0
+"""A node that failed is read from last for so long."""
 _GONE_CODES: Final = (transfers.SHARE_MISSING, transfers.SHARE_DAMAGED)
 
 
@@ -83,6 +88,8 @@ class Worker:
         self._issuer, self._transfers, self._mover, self._roots, self._clock, self._settings = issuer, transfers_, mover, roots, clock, settings
         self._is_ours = is_ours
         self._busy: dict[int, asyncio.Task[None]] = {}
+        self._failed: dict[int, float] = {}
+        """Nodes that failed as sources → until when they are asked last."""
         self._told: set[int] = set()
         self._in_vain = 0
         self.count: Counter[str] = Counter(dict.fromkeys(("segments", "shares", "read_bytes", "stored_bytes", "credits", "failed_nodes"), 0))
@@ -133,7 +140,7 @@ class Worker:
                 if judged is not None:
                     spare = judged.spare
                 if judged is not None and judged.needs_work:
-                    if not self._is_ours(judged.row.id):
+                    if not self._may_repair(judged, row):
                         raise Later("others", "another meta node is responsible for its object")
                     await self._repair(judged)
                 await self._end(row.number)
@@ -151,6 +158,13 @@ class Worker:
             with contextlib.suppress(QueueError):
                 await self._put_off(row, spare, "fault", "a fault of ours, which the log has")
 
+    def _may_repair(self, judged: Judged, row: Waiting) -> bool:
+        if self._is_ours(judged.row.id):
+            return True
+        if self._clock() - row.since_s < self._settings.others_s:
+            return False
+        return bool(judged.marked) or any(self._health.proves_nothing(judged.holders[index]) for index in judged.lost)
+
     async def _end(self, number: int) -> None:
         """Out of the queue, unless something became worse in the meantime."""
         judged = await self._health.look(number)
@@ -163,6 +177,12 @@ class Worker:
 
     async def _put_off(self, row: Waiting, spare: int, why: str, text: str) -> None:
         wait_s = min(self._settings.retry_s * 2**row.attempts, self._settings.retry_most_s)
+        if why == "others":
+            # Nothing was in the way of it: those of this meta node wait no longer because of it. A queue that is mostly others' takes its time.
+            self.count["later_others"] += 1
+            await self._queue.later(row.number, spare, int(self._clock() + self._settings.others_s), why)
+            await asyncio.sleep(OTHERS_PAUSE_S)
+            return
         if spare < 0:
             if row.number not in self._told:
                 log.error("a segment has too few shares and cannot be repaired until a node comes back", segment=row.number, missing=-spare, why=text)
@@ -182,6 +202,7 @@ class Worker:
         known = await self._roots.of([judged.segment])
         if judged.segment.number not in known:
             raise Later("roots", "the roots of its shares are not known here")
+        judged = await self._unchanged(judged)
         job = _Job(judged, known[judged.segment.number], await self._ledger.query(state_of))
         wanted = self._funds.shares_to_make(judged, job.state)
         copies = [index for index in wanted if index in judged.leaving and self._health.is_online(judged.holders[index])]
@@ -212,6 +233,13 @@ class Worker:
         if len(places) < len(wanted) and not await self._is_enough(judged.segment.number):
             raise Later("nodes", f"{len(wanted) - len(places)} of its shares have no node of another owner and prefix with room")
 
+    async def _unchanged(self, judged: Judged) -> Judged:
+        """The segment as it stands just before anything is read of it: its roots may have taken a while, and another meta node may have had the duty."""
+        now = await self._health.look(judged.segment.number)
+        if now is None or not now.needs_work or (now.segment.nodes, now.serials) != (judged.segment.nodes, judged.serials):
+            raise Later("again", "its shares were moved in the meantime, or came back")
+        return now
+
     async def _is_enough(self, number: int) -> bool:
         judged = await self._health.look(number)
         return judged is None or not judged.needs_work
@@ -228,9 +256,15 @@ class Worker:
 
     async def _handed(self, job: _Job, wanted: Sequence[int]) -> dict[int, Buffer]:
         """Shares from the nodes that leave, for a noz each; when one does not give it, all are computed."""
-        outcomes = await asyncio.gather(*(self._read(job, index, HANDED_NOZ) for index in wanted))
+        outcomes = await together(self._read(job, index, HANDED_NOZ) for index in wanted)
         if all(outcomes):
             return {index: job.shares[index] for index in wanted}
+        # That costs k reads at the full price, and nothing is in danger: not on credit.
+        has, needed = self._funds.available(await self._ledger.query(state_of), job.judged.row), repair_noz(job.judged, len(wanted))
+        if has < needed:
+            raise Later(
+                "funds", f"nodes that leave do not hand over, and the repair funds can pay {has} noz, {needed} are needed to compute their shares"
+            )
         return await self._made(job, wanted)
 
     async def _made(self, job: _Job, wanted: Sequence[int]) -> dict[int, Buffer]:
@@ -240,7 +274,7 @@ class Worker:
         waiting = [index for index in self._sources(judged) if index not in job.shares]
         while len(job.shares) < k and waiting:
             part, waiting = waiting[: k - len(job.shares)], waiting[k - len(job.shares) :]
-            await asyncio.gather(*(self._read(job, index, noz) for index in part))
+            await together(self._read(job, index, noz) for index in part)
         if len(job.shares) < k:
             told = "; ".join(f"share {index}: {text}" for index, text in sorted(job.failures.items()))
             raise Later("sources", f"{k} good shares are needed, {len(job.shares)} were found ({told[:400] or 'nobody has any'})")
@@ -252,7 +286,10 @@ class Worker:
         online = {index for index in (*judged.healthy, *judged.leaving) if self._health.is_online(judged.holders[index])}
         rest = [index for index in (*judged.healthy, *judged.leaving) if index not in online]
         lost = [index for index in judged.lost if index not in judged.marked]
-        return [*sorted(online), *rest, *lost]
+        order = [*sorted(online), *rest, *lost]
+        # Sorting is stable: those that failed a moment ago come last, so a few bad ones do not cost every repair its time.
+        now_s = self._clock()
+        return sorted(order, key=lambda index: now_s < self._failed.get(judged.holders[index], 0.0))
 
     async def _read(self, job: _Job, index: int, noz: int) -> bool:
         """Read a share into the job. False when its node failed; one that is damaged, missing or a lie is marked."""
@@ -268,6 +305,9 @@ class Worker:
         except NodeFailed as error:
             job.failures[index] = str(error)
             self.count["failed_nodes"] += 1
+            if error.code is None and not error.is_lie:
+                # It cost time. A refusal costs none, and a lie is to be found.
+                self._failed[number] = self._clock() + FAILED_S
             log.info("a share cannot be read for repair", segment=judged.segment.number, share=index, why=str(error))
             if error.is_lie:
                 self._registry.score(number, LIED_SCORE)
@@ -299,7 +339,7 @@ class Worker:
                 if place is not None:
                     places[index] = place
                 continue
-            refusal = await self._mover.move(put)
+            refusal = await self._mover.move(put, is_handed=index in judged.leaving and index in job.shares)
             if refusal:
                 raise Later("refused", refusal)
             self.count["stored_bytes"] += len(data)
@@ -318,15 +358,15 @@ class Worker:
         await self._owe(judged, limit)
         await self._queue.putting(put)
         try:
-            await self._transfers.put(limit, judged, index, job.roots, data)
+            evidence = await self._transfers.put(limit, judged, index, job.roots, data)
         except NodeFailed as error:
             # It may have stored it all the same.
             await self._mover.gave_up(put)
             if not error.is_owed:
                 await self._funds.forget([limit.serial])
             raise
-        await self._queue.acked(limit.serial)
-        return put._replace(is_acked=True)
+        await self._queue.acked(limit.serial, evidence)
+        return put._replace(is_acked=True, evidence=evidence)
 
     async def _owe(self, judged: Judged, limit: Limit) -> None:
         await self._funds.owe([Owed(limit.serial, judged.row.id, judged.row.fund, limit.noz, limit.expires_s)])

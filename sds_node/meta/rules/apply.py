@@ -7,13 +7,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
 from modules.settlement.documents import signed_by_key
-from sds_node.meta.ledger.core import Rules
-from sds_node.meta.ledger.schema import MAX_INT63
+from sds_node.meta.ledger.core import Migration, Rules
+from sds_node.meta.ledger.schema import MAX_INT63, Row
 from sds_node.meta.ledger.tables import Tables
 from sds_node.meta.rules import commit, epochs, leases, moves, nodes, observe, orders, releases, tick, windows
 from sds_node.meta.rules.call import STATE_KEY, Call
@@ -29,7 +29,7 @@ from sds_node.meta.rules.refusals import (
     refuse,
     shown,
 )
-from sds_node.meta.rules.tables import META, SCHEMA, STATE, Meta
+from sds_node.meta.rules.tables import META, SCHEMA, SCHEMA_1, STATE, VERSION, Meta
 from sds_node.meta.rules.wire import OPERATION_DOMAIN, address, open_operation, whole
 
 APPLICATION: Final = "stratos-storage"
@@ -40,7 +40,15 @@ NONCE_WINDOW: Final = 62
 
 def rules(chain_id: str) -> Rules:
     """What a ledger of the storage network of ``chain_id`` is. Its ledger id is the chain id too."""
-    return Rules(APPLICATION, SCHEMA, partial(apply, chain_id))
+    return Rules(APPLICATION, SCHEMA, partial(apply, chain_id), VERSION, _MIGRATIONS)
+
+
+def _as_it_was(table: str, row: Row) -> Iterable[tuple[str, Row]]:
+    """A migration that adds tables alone."""
+    yield table, row
+
+
+_MIGRATIONS: Final = {1: Migration(SCHEMA_1, _as_it_was)}
 
 
 def apply(chain_id: str, raw: bytes, time_ms: int, tables: Tables) -> bytes:

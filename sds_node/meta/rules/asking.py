@@ -2,7 +2,7 @@
 
 session grant    judged by the lines that judge it on chain; leases under it are together at most its noz
 wallet order     24 h at most, with a nonce
-legacy string    within 5 minutes of its time; remembered for 10
+legacy string    within 5 minutes of its time; remembered for 10; of the wallet's number or one of the 63 before it, as tasks go on side by side
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any, Final
 from chain.crypto import address as bech32
 from modules.settlement.documents import OrderLimit, SessionGrant, decoded, legacy_signed, signed_by_wallet, wallet_signed
 from modules.settlement.leaves import PUT, SERIAL_BYTES, faults_of_grant
+from sds_node.legacy import SEQUENCES_BACK, is_recent
+from sds_node.legacy import sequence_text as sequence_text
 from sds_node.meta.ledger.tables import Tables
 from sds_node.meta.rules.call import Call, enqueue
 from sds_node.meta.rules.money import wallet_of
@@ -78,8 +80,9 @@ def use_order(call: Call, given: Any) -> tuple[bytes, Any]:
     return wallet, order
 
 
-def check_legacy(call: Call, ask: Any, wallet: bytes, action: Action) -> str:
-    """The string that a wallet signed for an action, if it is fresh. With a sequence number it must be the wallet's current one."""
+def check_legacy(call: Call, ask: Any, wallet: bytes, action: Action, *, is_once: bool = False) -> str:
+    """The string that a wallet signed for an action, if it is fresh. With a sequence number it must be the wallet's current one, or a recent one where the
+    caller lets strings be used once (``is_once``)."""
     now_s = call.time_ms // 1_000
     whole(ask.timestamp_s, 0, MAX_SECONDS, "ask.timestamp_s")
     need(
@@ -91,7 +94,11 @@ def check_legacy(call: Call, ask: Any, wallet: bytes, action: Action) -> str:
     need(row.is_legacy_allowed, NOT_ASKED, f"wallet {shown(wallet)} has switched legacy strings off: sign an order")
     if action.value[1]:
         wanted = sequence_text(row.sequence)
-        need(ask.sequence == wanted, WRONG_SEQUENCE, f"expected the wallet's sequence number {wanted}, got {ask.sequence[:40]!a}")
+        need(
+            is_recent(ask.sequence, row.sequence) if is_once else ask.sequence == wanted,
+            WRONG_SEQUENCE,
+            f"expected the wallet's sequence number {wanted}{f' or one of the {SEQUENCES_BACK} before it' if is_once else ''}, got {ask.sequence[:40]!a}",
+        )
     try:
         text = signed_text(action, ask.subject, bech32.encode(wallet), ask.sequence, ask.timestamp_s)
     except RequestError as error:
@@ -106,14 +113,9 @@ def check_legacy(call: Call, ask: Any, wallet: bytes, action: Action) -> str:
 
 def use_legacy(call: Call, ask: Any, wallet: bytes, action: Action) -> None:
     """``check_legacy``, and the string is used by this."""
-    text = check_legacy(call, ask, wallet, action)
+    text = check_legacy(call, ask, wallet, action, is_once=True)
     # A string lives until FRESH_S after its time; FRESH_S ahead of now that is KEPT_S from now.
     once(call.tables, sha256(_LEGACY + text.encode()).digest(), min(ask.timestamp_s + FRESH_S + 1, call.time_ms // 1_000 + KEPT_S + 1) * 1_000)
-
-
-def sequence_text(number: int) -> str:
-    """A wallet's sequence number as clients sign it."""
-    return f"SN:{number:019d}"
 
 
 def once(tables: Tables, digest: bytes, ends_ms: int) -> None:

@@ -1,7 +1,8 @@
 """Epochs: what is to be reported, what was reported, what is void.
 
     earned ─ close: a copy of the oldest wallets' rows ─► epoch CLOSED ─ the chain's report ─► REPORTED, earned less that ─► MATURE, lines forgotten
-                                                          └ closed again if no report comes        └ void: back into earned
+                  │                                       └ closed again if no report comes        └ void: back into earned
+                  └─ of each meta node the number of its last window ─► epoch_mark: whose receipts are behind the lines
 
 Lines are those of settlement's commitment, in its order and with its root. Sources: storage-protocol.md 1.2, 1.5, 1.6, 1.9; ADR 8.
 """
@@ -13,7 +14,7 @@ from typing import Any, Final
 from modules.settlement.commitment import Line, line_bytes
 from modules.settlement.trees import plain_root
 from sds_node.meta.ledger.schema import MAX_INT63
-from sds_node.meta.ledger.tables import Tables
+from sds_node.meta.ledger.tables import Tables, View
 from sds_node.meta.rules.call import Call, change_state, enqueue, state_of
 from sds_node.meta.rules.money import earn, owe
 from sds_node.meta.rules.refusals import TOO_EARLY, UNKNOWN_LINES, WRONG_EPOCH, need, shown
@@ -23,16 +24,22 @@ from sds_node.meta.rules.tables import (
     EPOCH,
     EPOCH_ENDS,
     EPOCH_LINE,
+    EPOCH_MARK,
     MATURE,
     MAX_REFERENCE_BYTES,
+    META,
     PAID,
     PROMO,
     REPORTED,
     VOID,
+    WINDOW,
     Earned,
     Epoch,
     EpochLine,
+    EpochMark,
+    Meta,
 )
+from sds_node.meta.rules.windows import WINDOWS_KEPT
 from sds_node.meta.rules.wire import MAX_LINES, MAX_U32, address, amount, ascending, count, fund_of, identity, listed, printable, whole
 
 MAX_REPORT_WALLETS: Final = 1_000
@@ -42,6 +49,7 @@ MAX_LEFT_OUT: Final = 1_000
 REOPEN_S: Final = 60
 """A closed epoch may be closed again after the epoch's length, and not before this: signatures on the first form are being gathered."""
 MAX_EPOCHS_AT_ONCE: Final = 100
+MAX_META_ROWS: Final = 10_000
 _PAGE: Final = 1_000
 
 
@@ -63,11 +71,11 @@ def close(call: Call, message: Any) -> bytes:
             TOO_EARLY,
             f"epoch {number} is closed already, and may be closed again at {again_ms} ms; it is {call.time_ms} ms",
         )
-        for old in _lines_of(tables, number):
-            tables.delete(EPOCH_LINE, old[:4])
+        _forget(tables, number)
     lines = _oldest(tables, min(state.max_wallets_per_report or MAX_REPORT_WALLETS, MAX_REPORT_WALLETS), frozenset(without))
     for line in lines:
         tables.put(EPOCH_LINE, EpochLine(number, *line))
+    _mark(tables, number)
     root = plain_root([line_bytes(line) for line in lines])
     promo = sum(line.noz for line in lines if line.fund == PROMO)
     tables.put(
@@ -94,6 +102,38 @@ def _lines_of(tables: Tables, number: int) -> list[EpochLine]:
     return tables.scan(EPOCH_LINE, (number,), limit=MAX_LINES)
 
 
+def _mark(tables: Tables, number: int) -> None:
+    """Note the last window of each meta node, and up to which one the last epoch that holds has them."""
+    earlier = tables.scan(EPOCH, end=(number,), reverse=True, limit=MAX_EPOCHS_AT_ONCE)
+    # Of very many void ones in a row the oldest that is looked at is where releases are counted from.
+    base = next((row for row in earlier if row.status in (REPORTED, MATURE)), earlier[-1] if len(earlier) == MAX_EPOCHS_AT_ONCE else None)
+    for meta in tables.scan(META, limit=MAX_META_ROWS):
+        if meta.windows or meta.is_active:
+            after = 0 if base is None else last_window(tables, meta, base)
+            tables.put(EPOCH_MARK, EpochMark(number, meta.address, min(after, meta.windows), meta.windows))
+
+
+def last_window(view: View, meta: Meta, epoch: Epoch) -> int:
+    """The number of a meta node's last window as an epoch was closed. Of one that has no marks, the last that is not younger than its close."""
+    mark = view.get(EPOCH_MARK, (epoch.number, meta.address))
+    if mark is not None:
+        return mark.last
+    low, high = max(0, meta.windows - WINDOWS_KEPT), meta.windows
+    while low < high:
+        middle = (low + high + 1) // 2
+        row = view.get(WINDOW, (meta.address, middle))
+        low, high = (middle, high) if row is None or row.made_ms <= epoch.closed_ms else (low, middle - 1)
+    return low
+
+
+def _forget(tables: Tables, number: int) -> None:
+    """Lines and marks of an epoch that is closed again, or was passed over."""
+    for line in _lines_of(tables, number):
+        tables.delete(EPOCH_LINE, line[:4])
+    for mark in tables.scan(EPOCH_MARK, (number,), limit=MAX_META_ROWS):
+        tables.delete(EPOCH_MARK, mark[:2])
+
+
 def reported(call: Call, event: Any, block_time_s: int) -> None:
     """The chain accepted an epoch's report: its lines leave earned. With lines of its own it may be another one than this ledger closed; what it has
     beyond what was earned here is kept as shortfall."""
@@ -102,8 +142,7 @@ def reported(call: Call, event: Any, block_time_s: int) -> None:
     need(event.epoch >= number, WRONG_EPOCH, f"expected the report of epoch {number} or a later one, got {event.epoch}")
     if event.epoch > number:
         # Epochs without a length follow one another with gaps: what was closed here is not what was reported.
-        for old in _lines_of(tables, number):
-            tables.delete(EPOCH_LINE, old[:4])
+        _forget(tables, number)
         if tables.get(EPOCH, (number,)) is not None:
             tables.delete(EPOCH, (number,))
         number = whole(event.epoch, number, MAX_INT63 - 1, "report.epoch")

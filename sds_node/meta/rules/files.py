@@ -15,8 +15,8 @@ from sds_node.hashes import is_hash
 from sds_node.meta.ledger.errors import BadValue, Refused
 from sds_node.meta.ledger.tables import Tables
 from sds_node.meta.rules.call import Call, state_of
-from sds_node.meta.rules.money import take_out, wallet_of
-from sds_node.meta.rules.objects import MAX_DAYS, due, end, keep
+from sds_node.meta.rules.money import mean_end, take_out, wallet_of
+from sds_node.meta.rules.objects import MAX_DAYS, due, end, keep, note_common
 from sds_node.meta.rules.refusals import BAD_FORM, TAKEN, TOO_MANY, UNKNOWN_FILE, WRONG_STATE, need, refuse, shown
 from sds_node.meta.rules.tables import (
     DAY_MS,
@@ -26,6 +26,7 @@ from sds_node.meta.rules.tables import (
     MAX_NAME_BYTES,
     MAX_WRAPPED_BYTES,
     OBJECT,
+    PROMO,
     TRASH,
     TRASHED,
     WALLET,
@@ -153,23 +154,29 @@ def renew(call: Call, wallet: bytes, message: Any) -> None:
 def renew_object(tables: Tables, row: Object, time_ms: int) -> None:
     """wallet → escrow for one more term. Refuses an object that would have too many, and a wallet that has too little."""
     days = (row.terms + 1) * row.term_days
-    need(days <= MAX_DAYS, TOO_MANY, f"an object's terms have at most {MAX_DAYS} days together, one more makes {days}")
+    need(days <= MAX_DAYS, TOO_MANY, f"an object's terms have at most {MAX_DAYS} days together, one more makes {days}: store the file anew")
     ends_ms = take_out(tables, row.payer, row.fund, row.term_noz, time_ms)
-    row = row._replace(terms=row.terms + 1, escrow_noz=row.escrow_noz + row.term_noz, promo_ends_ms=max(row.promo_ends_ms, ends_ms))
+    if row.fund == PROMO:
+        ends_ms = mean_end([(row.promo_ends_ms, row.escrow_noz + row.repair_noz), (ends_ms, row.term_noz)])
+    note_common(tables, row, 0, row.term_noz)
+    row = row._replace(terms=row.terms + 1, escrow_noz=row.escrow_noz + row.term_noz, promo_ends_ms=ends_ms)
     keep(tables, row, time_ms)
 
 
 # --- what time does ---------------------------------------------------------------------------------------------------
 
 
-def term_ended(tables: Tables, row: Object, time_ms: int) -> None:
-    """Renewed from the balance, or in grace."""
+def term_ended(tables: Tables, row: Object, time_ms: int) -> int:
+    """Renewed from the balance, or in grace. Gives how many rows were written in vain: they count as an operation's, too."""
     mark = tables.mark()
     try:
         renew_object(tables, row, time_ms)
     except Refused:
+        written = tables.mark() - mark
         tables.rollback(mark)
         keep(tables, row, time_ms)
+        return written
+    return 0
 
 
 def grace_ended(tables: Tables, row: Object, time_ms: int) -> None:

@@ -5,6 +5,7 @@
 3. The queue has what will happen, and nothing else.
 4. A node's list is what segments say; an escrow is what its shares' days leave.
 5. Counts are counts.
+6. Marks are of epochs that there are, within the windows that there are; what was taken over is a lease.
 """
 
 from __future__ import annotations
@@ -23,15 +24,18 @@ from sds_node.meta.rules.tables import (
     CHUNK_ENTRIES,
     EARNED,
     ENDING,
+    ENDOWED,
     EPOCH,
     EPOCH_ENDS,
     EPOCH_LINE,
+    EPOCH_MARK,
     FILE,
     GRACE,
     HELD,
     KEPT,
     LEASE,
     LEASE_ENDS,
+    META,
     MOVED,
     NODE,
     OBJECT,
@@ -43,6 +47,7 @@ from sds_node.meta.rules.tables import (
     SEGMENT,
     SHARE,
     SHARE_ENDS,
+    TAKEN,
     TRASH,
     TRASHED,
     USED,
@@ -166,6 +171,10 @@ def _check_records(view: View, objects: dict[bytes, Object]) -> None:
     _same("objects in the trash", sorted(trash), sorted(row.id for row in objects.values() if row.state == TRASHED))
     for key, row in (files | trash).items():
         _same("owner and place of a file", (row.wallet, row.lookup_id), (objects[key].payer, objects[key].lookup_id))
+    for given in walk(view, ENDOWED):
+        row = objects.get(given.object)
+        fits = row is not None and row.state in STORED and 0 < given.noz <= given.of_noz >= row.escrow_noz + row.repair_noz
+        _same("what the common fund gave", fits, True)
     for share in walk(view, SHARE):
         _same("a share's object", share.object in objects and objects[share.object].state in STORED, True)
 
@@ -195,3 +204,8 @@ def _check_epochs(view: View) -> None:
             sums = (len(own), sum(one.noz for one in own), sum(one.noz for one in own if one.fund == PROMO))
             _same(f"lines of epoch {number}", sums, (row.lines_count, row.noz, row.promo_noz))
     _same("lines of no epoch", lines, {})
+    windows = {row.address: row.windows for row in walk(view, META)}
+    for mark in walk(view, EPOCH_MARK):
+        _same("a mark's epoch and windows", mark.epoch in epochs and mark.after <= mark.last <= windows.get(mark.meta_node, -1), True)
+    leases = {row.id for row in walk(view, LEASE)}
+    _same("leases that were taken over and are none", [row for row in walk(view, TAKEN) if row.lease not in leases], [])

@@ -15,7 +15,7 @@ from sds_node.meta.rules.asking import use_grant, use_legacy
 from sds_node.meta.rules.call import Call, dequeue, enqueue, state_of
 from sds_node.meta.rules.money import pay_in, take_out, wallet_of
 from sds_node.meta.rules.refusals import BAD_FORM, LEASE_TIME, NOT_YOURS, TOO_MANY, UNKNOWN_LEASE, need, refuse, shown
-from sds_node.meta.rules.tables import LEASE, LEASE_ENDS, WALLET, Lease
+from sds_node.meta.rules.tables import LEASE, LEASE_ENDS, TAKEN, WALLET, Lease
 from sds_node.meta.rules.wire import MAX_LEASES, address, ascending, fund_of, identity, listed, whole
 from sds_node.requests import Action
 
@@ -82,7 +82,8 @@ def held_lease(call: Call, key: bytes) -> Lease:
 
 
 def settle(call: Call, message: Any) -> None:
-    """What is left of leases → their wallets: by their meta node at any time, by anyone once they are over."""
+    """What is left of leases → their wallets: by their meta node at any time, by anyone once they are over. One that ended and that another meta node
+    settles stays until it is over: receipts may wait there."""
     ascending(listed(message.lease_ids, MAX_LEASES, "settle_leases.lease_ids"), "settle_leases.lease_ids")
     rows = [lease_of(call.tables, key) for key in message.lease_ids]
     for row in rows:
@@ -91,12 +92,16 @@ def settle(call: Call, message: Any) -> None:
             is_over or row.meta_node == call.meta_node, NOT_YOURS, f"lease {shown(row.id)} is not over, and held by meta node {shown(row.meta_node)}"
         )
     for row in rows:
-        end_lease(call.tables, row, call.time_ms)
+        taken = call.tables.get(TAKEN, (row.id,))
+        if taken is None or taken.meta_node == call.meta_node or call.time_ms >= settles_ms(row):
+            end_lease(call.tables, row, call.time_ms)
 
 
 def end_lease(tables: Tables, row: Lease, time_ms: int) -> None:
     """A lease is no more: the rest → its wallet."""
     tables.delete(LEASE, (row.id,))
+    if tables.get(TAKEN, (row.id,)) is not None:
+        tables.delete(TAKEN, (row.id,))
     dequeue(tables, settles_ms(row), LEASE_ENDS, row.id)
     pay_in(tables, row.wallet, row.fund, row.noz, row.promo_ends_ms, time_ms)
     wallet = wallet_of(tables, row.wallet)

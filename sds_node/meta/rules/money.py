@@ -2,17 +2,18 @@
 
     wallets + promo ─ leases ─ escrows ─ repair funds ─ earned + promo that ended      Σ = owed (state), and Σ of granted ones = promo_owed
 
-Granted noz end at a midnight (UTC). What comes back to a wallet after that is not the wallet's any more: it waits for the next report as expired.
+Granted noz end at a midnight (UTC); where those of several ends are put together, in a lease or an escrow, they end at the mean of these. What comes back to a wallet after that is not the wallet's any more: it waits for the next report as expired.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from sds_node.meta.ledger.tables import Tables
 from sds_node.meta.rules.call import change_state, dequeue, enqueue, state_of
 from sds_node.meta.rules.refusals import NOT_ENOUGH, TOO_MUCH, need, refuse, shown
-from sds_node.meta.rules.tables import DAY_MS, EARNED, PAID, PROMO, PROMO_ENDS, PROMO_NOZ, STORAGE, WALLET, Earned, Promo, Wallet
+from sds_node.meta.rules.tables import ALLOWED, DAY_MS, EARNED, PAID, PROMO, PROMO_ENDS, PROMO_NOZ, STORAGE, WALLET, Allowed, Earned, Promo, Wallet
 from sds_node.meta.rules.wire import MAX_AMOUNT
 
 MAX_PROMO_PARTS: Final = 64
@@ -60,8 +61,15 @@ def pay_in(tables: Tables, wallet: bytes, fund: int, noz: int, ends_ms: int, tim
     tables.put(WALLET, row._replace(promo_noz=row.promo_noz + noz))
 
 
+def mean_end(parts: Sequence[tuple[int, int]]) -> int:
+    """The end (a midnight) of granted noz that are put together from (end, noz): their mean, so that no noz lasts longer because of another one."""
+    noz = sum(one for _, one in parts)
+    ends_ms = sum(ends_ms * one for ends_ms, one in parts) // noz if noz else max((ends_ms for ends_ms, _ in parts), default=0)
+    return ends_ms // DAY_MS * DAY_MS
+
+
 def take_out(tables: Tables, wallet: bytes, fund: int, noz: int, time_ms: int) -> int:
-    """wallet → the caller's place; of granted noz those that end first. Gives the last end among them, 0 for paid ones. Refuses what is not there."""
+    """wallet → the caller's place; of granted noz those that end first. Gives their mean end, 0 for paid ones. Refuses what is not there."""
     row = wallet_of(tables, wallet)
     has = row.paid_noz if fund == PAID else row.promo_noz
     name = "bought" if fund == PAID else "granted"
@@ -69,12 +77,13 @@ def take_out(tables: Tables, wallet: bytes, fund: int, noz: int, time_ms: int) -
     if fund == PAID:
         tables.put(WALLET, row._replace(paid_noz=has - noz))
         return 0
-    left, ends_ms = noz, 0
+    left, taken = noz, []
     for part in tables.scan(PROMO_NOZ, (wallet,), after=(time_ms,), limit=MAX_PROMO_PARTS):
         if left == 0:
             break
         used = min(left, part.noz)
-        left, ends_ms = left - used, part.ends_ms
+        left -= used
+        taken.append((part.ends_ms, used))
         if used == part.noz:
             tables.delete(PROMO_NOZ, (wallet, part.ends_ms))
             dequeue(tables, part.ends_ms, PROMO_ENDS, promo_id(wallet, part.ends_ms))
@@ -86,7 +95,7 @@ def take_out(tables: Tables, wallet: bytes, fund: int, noz: int, time_ms: int) -
             f"wallet {shown(wallet)} has {noz - left} granted noz in its first {MAX_PROMO_PARTS} grants that have not ended, {noz} are needed",
         )
     tables.put(WALLET, row._replace(promo_noz=has - noz))
-    return ends_ms
+    return mean_end(taken)
 
 
 def promo_ended(tables: Tables, wallet: bytes, ends_ms: int) -> None:
@@ -114,6 +123,23 @@ def earn(tables: Tables, wallet: bytes, traffic_class: int, fund: int, noz: int,
 def earn_storage(tables: Tables, wallet: bytes, fund: int, noz: int, since_ms: int) -> None:
     """``earn`` for shares that were kept."""
     earn(tables, wallet, STORAGE, fund, noz, since_ms)
+
+
+def allow_repair(tables: Tables, fund: int, noz: int) -> None:
+    """Repair may cost so much more."""
+    row = tables.get(ALLOWED, (fund,))
+    tables.put(ALLOWED, Allowed(fund, (row.noz if row is not None else 0) + noz))
+
+
+def use_allowed(tables: Tables, fund: int, noz: int) -> int:
+    """Repair has cost so much. Gives what was not allowed of it."""
+    row = tables.get(ALLOWED, (fund,))
+    has = row.noz if row is not None else 0
+    if has > noz:
+        tables.put(ALLOWED, Allowed(fund, has - noz))
+    elif row is not None:
+        tables.delete(ALLOWED, (fund,))
+    return max(0, noz - has)
 
 
 def common_fund(tables: Tables, fund: int) -> int:

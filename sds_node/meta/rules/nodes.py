@@ -5,6 +5,7 @@ Source: storage-protocol.md 3.3; sds.md 8.1 (status each 300 s); ADR 8.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from sds_node.meta.rules.call import Call
@@ -18,6 +19,18 @@ SILENT_S: Final = 900
 MAX_SCORE_CHANGE: Final = 1_000
 PREFIX_BYTES: Final = (0, 3, 6)
 """None known, IPv4 /24, IPv6 /48."""
+
+
+_ENDPOINT: Final = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s\[\]:]*):([0-9]{1,5})", re.ASCII)
+
+
+def _endpoint(text: str, what: str) -> str:
+    """host:port, with an IPv6 address in brackets, or nothing: whoever dials a node reads it from here."""
+    printable(text, MAX_ENDPOINT_BYTES, what)
+    found = _ENDPOINT.fullmatch(text)
+    is_one = not text or (found is not None and 1 <= int(found[2]) <= 65_535)
+    need(is_one, BAD_FORM, f"{what}: expected host:port with a port from 1 to 65535, or nothing, got {text[:60]!a}")
+    return text
 
 
 def statuses(call: Call, message: Any) -> None:
@@ -34,7 +47,7 @@ def statuses(call: Call, message: Any) -> None:
         call.tables.put(
             NODE,
             row._replace(
-                endpoint=printable(one.endpoint, MAX_ENDPOINT_BYTES, "node_statuses.endpoint"),
+                endpoint=_endpoint(one.endpoint, "node_statuses.endpoint"),
                 prefix=one.prefix,
                 capacity_bytes=capacity,
                 free_bytes=whole(one.free_bytes, 0, capacity, "node_statuses.free_bytes"),

@@ -15,11 +15,28 @@ from sds_node.meta.ledger.tables import Tables
 from sds_node.meta.rules.call import dequeue, enqueue, state_of
 from sds_node.meta.rules.money import change_common_fund, pay_in, wallet_of
 from sds_node.meta.rules.places import days_of, nodes_of, remove_held
-from sds_node.meta.rules.tables import DAY_MS, ENDING, GRACE, KEPT, MOVED, OBJECT, SEGMENT, SHARE, SHARE_ENDS, TRASHED, WALLET, Object, Segment, Share
-from sds_node.schemes import Scheme, scheme_of, segment_size, share_bytes, share_noz, unreleased_noz
+from sds_node.meta.rules.tables import (
+    DAY_MS,
+    ENDING,
+    ENDOWED,
+    GRACE,
+    KEPT,
+    MOVED,
+    OBJECT,
+    SEGMENT,
+    SHARE,
+    SHARE_ENDS,
+    TRASHED,
+    WALLET,
+    Endowed,
+    Object,
+    Segment,
+    Share,
+)
+from sds_node.schemes import MAX_RETENTION_DAYS, Scheme, scheme_of, segment_size, share_bytes, share_noz, unreleased_noz
 
-MAX_DAYS: Final = 65_535
-"""A day fits two bytes: so many days all terms of an object have at most."""
+MAX_DAYS: Final = MAX_RETENTION_DAYS
+"""So many days all terms of an object have at most: a leaf of a later one is none on chain (``modules/settlement/leaves.py``). A day fits two bytes."""
 SHARES_OF_A_FILE: Final = 100
 STORED: Final = (KEPT, GRACE, TRASHED)
 """States in which its shares are kept and audited."""
@@ -78,10 +95,17 @@ def remove_share(tables: Tables, share: Share) -> None:
 
 
 def end(tables: Tables, row: Object, time_ms: int) -> Object:
-    """An object is not kept any more: escrow and repair fund → its payer, and its shares with others end. Its rows go bit by bit."""
+    """An object is not kept any more: escrow and repair fund → its payer, but for what the common repair fund gave; its shares with others end. Its rows go
+    bit by bit."""
     for share in tables.scan(SHARE, (row.id,), index="by_object", limit=SHARES_OF_A_FILE):
         remove_share(tables, share)
-    pay_in(tables, row.payer, row.fund, row.escrow_noz + row.repair_noz, row.promo_ends_ms, time_ms)
+    left = row.escrow_noz + row.repair_noz
+    back = from_common(tables, row)
+    if back:
+        change_common_fund(tables, row.fund, back)
+    if tables.get(ENDOWED, (row.id,)) is not None:
+        tables.delete(ENDOWED, (row.id,))
+    pay_in(tables, row.payer, row.fund, left - back, row.promo_ends_ms, time_ms)
     return due(tables, row._replace(escrow_noz=0, repair_noz=0), ENDING, time_ms)
 
 
@@ -125,8 +149,23 @@ def settle_share(row: Object, segment: Segment, index: int, day: int) -> tuple[i
     return noz, segment._replace(days=b"".join([one.to_bytes(2, "big") for one in days]))
 
 
-def from_repair(tables: Tables, row: Object, noz: int) -> Object:
-    """noz for repair out of the object's own fund, then the common one. Gives the row, not written; refuses what both have not."""
+def endow(tables: Tables, row: Object, noz: int) -> Object:
+    """The escrow of a share that nobody held: out of the object's own repair fund, then the common one, which gets back what is left of its part when the object
+    ends. Gives the row, not written; refuses what both have not."""
     own = min(row.repair_noz, noz)
     change_common_fund(tables, row.fund, own - noz)
-    return row._replace(repair_noz=row.repair_noz - own)
+    note_common(tables, row, noz - own, noz - own)
+    return row._replace(repair_noz=row.repair_noz - own, escrow_noz=row.escrow_noz + noz)
+
+
+def from_common(tables: Tables, row: Object) -> int:
+    """What is left in an object of what the common repair fund gave it: its part of what is left of all."""
+    given = tables.get(ENDOWED, (row.id,))
+    return 0 if given is None else given.noz * (row.escrow_noz + row.repair_noz) // given.of_noz
+
+
+def note_common(tables: Tables, row: Object, given_noz: int, added_noz: int) -> None:
+    """``added_noz`` come to an object, ``given_noz`` of them from the common repair fund; ``row`` is the object before."""
+    noz = from_common(tables, row) + given_noz
+    if noz:
+        tables.put(ENDOWED, Endowed(row.id, noz, row.escrow_noz + row.repair_noz + added_noz))

@@ -1,7 +1,7 @@
 """The ledger's tables (docs/adr/0008). Numbers of nodes and segments are given once and in order; amounts are noz, times are milliseconds since 1970.
 
-wallet ─ promo         lease        object ─ segment ─ moved       file ─ share        earned ─ epoch ─ epoch_line
-                                                └── held (node)    trash               window   queue   used   block
+wallet ─ promo    lease ─ taken     object ─ segment ─ moved       file ─ share        earned ─ epoch ─ epoch_line
+                                       └ endowed   └── held (node)    trash   window ─ epoch_mark   queue   used   block   allowed
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Lease(NamedTuple):
     made_ms: TimeMs
     ends_ms: TimeMs
     promo_ends_ms: TimeMs
-    """For a promo lease, the last end among what it was made of."""
+    """For a promo lease, the mean end (a midnight) of what it was made of."""
     is_put_allowed: Flag
     """Whether what the wallet signed allows to store."""
 
@@ -303,6 +303,40 @@ class EpochLine(NamedTuple):
     noz: Noz
 
 
+class EpochMark(NamedTuple):
+    """Windows of a meta node as an epoch was closed. Leaves of those up to ``last`` are in it unless an earlier one has them; releases after ``after``
+    came since the last epoch that held then."""
+
+    epoch: Count
+    meta_node: Address
+    after: Count
+    last: Count
+
+
+class Taken(NamedTuple):
+    """Who settles a lease since it ended: the first meta node whose window took from it then. No other one's receipts are paid from it any more."""
+
+    lease: Id
+    meta_node: Address
+
+
+class Endowed(NamedTuple):
+    """What of an object's escrow and repair fund came from the common one, for shares that nobody held before: it goes back there as far as it is left when the
+    object ends."""
+
+    object: Id
+    noz: Noz
+    of_noz: Noz
+    """What escrow and repair fund had together then: its part is the same of what is left of them."""
+
+
+class Allowed(NamedTuple):
+    """What repair may cost that no window has taken yet: moves bring it, windows take it."""
+
+    fund: Count
+    noz: Noz
+
+
 class Queue(NamedTuple):
     at_ms: TimeMs
     kind: Count
@@ -355,8 +389,16 @@ EPOCH_LINE: Final = declare(17, "epoch_line", EpochLine, key=("epoch", "wallet",
 QUEUE: Final = declare(18, "queue", Queue, key=("at_ms", "kind", "id"))
 USED: Final = declare(19, "used", Used, key=("digest",))
 BLOCK: Final = declare(20, "block", Block, key=("number",), indexes=(Index("by_height", ("height",)),))
+EPOCH_MARK: Final = declare(21, "epoch_mark", EpochMark, key=("epoch", "meta_node"))
+TAKEN: Final = declare(22, "taken", Taken, key=("lease",))
+ENDOWED: Final = declare(23, "endowed", Endowed, key=("object",))
+ALLOWED: Final = declare(24, "allowed", Allowed, key=("fund",))
 
-ALL: Final[tuple[Table[Any], ...]] = (
+ALL_1: Final[tuple[Table[Any], ...]] = (
     STATE, WALLET, PROMO_NOZ, META, LEASE, NODE, OBJECT, SEGMENT, MOVED, HELD, FILE, TRASH, SHARE, EARNED, WINDOW, EPOCH, EPOCH_LINE, QUEUE, USED, BLOCK,
 )  # fmt: skip
+SCHEMA_1: Final = Schema(ALL_1)
+"""Of ledgers that were made before there were several meta nodes."""
+ALL: Final[tuple[Table[Any], ...]] = (*ALL_1, EPOCH_MARK, TAKEN, ENDOWED, ALLOWED)
 SCHEMA: Final = Schema(ALL)
+VERSION: Final = 2

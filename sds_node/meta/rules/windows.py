@@ -1,20 +1,23 @@
 """Windows: what a meta node's receipts move, every minute. The receipts stay with it; their root and the hash of the batch are here.
 
     leases, repair funds ── Σ by fund ══ Σ by fund ──► earned (beneficiary, class, fund)        on top: leases ─ governed share of reads ─► common repair fund
+      └ over: the first meta node that takes from one then is noted in ``taken``, and no other one may any more
 
 Source: storage-protocol.md 2, 3.6 and 4; ADR 8.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sds_node.meta.rules.call import Call, state_of
 from sds_node.meta.rules.leases import lease_of, settles_ms
-from sds_node.meta.rules.money import change_common_fund, earn
+from sds_node.meta.rules.money import change_common_fund, earn, use_allowed
+from sds_node.meta.rules.moves import is_word_of_several
 from sds_node.meta.rules.objects import STORED
 from sds_node.meta.rules.refusals import BAD_FORM, LEASE_TIME, NOT_ENOUGH, NOT_YOURS, UNEVEN, UNKNOWN_FILE, WRONG_NUMBER, need, refuse, shown
-from sds_node.meta.rules.tables import LEASE, META, OBJECT, WINDOW, WindowRow
+from sds_node.meta.rules.tables import LEASE, META, OBJECT, TAKEN, WINDOW, Lease, Taken, WindowRow
 from sds_node.meta.rules.wire import MAX_CREDITS, MAX_DEBITS, MAX_REPAIR_DEBITS, address, ascending, count, fund_of, identity, listed, whole
 
 WINDOWS_KEPT: Final = 50_000
@@ -39,8 +42,11 @@ def window(call: Call, message: Any) -> None:
         balance[fund_of(one.fund, "window.credits")] -= whole(one.noz, 1, MAX_ENTRY_NOZ, "window.credits.noz")
     for one in debits:
         balance[_debit_lease(call, one)] += one.noz
+    repaired = {1: 0, 2: 0}
     for one in repairs:
-        balance[_debit_repair(call, one)] += one.noz
+        fund = _debit_repair(call, one)
+        balance[fund], repaired[fund] = balance[fund] + one.noz, repaired[fund] + one.noz
+    _use_allowed(call, repaired)
     for fund, left in balance.items():
         need(left == 0, UNEVEN, f"fund {fund}: leases and repair funds give {'more' if left > 0 else 'less'} than is earned, by {abs(left)} noz")
     for one in credits:
@@ -57,15 +63,28 @@ def _debit_lease(call: Call, debit: Any) -> int:
     row = lease_of(tables, debit.lease_id)
     noz = whole(debit.noz, 1, MAX_ENTRY_NOZ, "window.leases.noz")
     read = noz - whole(debit.put_noz, 0, noz, "window.leases.put_noz")
-    # Whoever takes over for a meta node that died settles by the receipts that nodes show, once the lease has ended.
-    is_theirs = row.meta_node == call.meta_node or call.time_ms >= row.ends_ms
-    need(is_theirs, NOT_YOURS, f"lease {shown(row.id)} has not ended, and is held by meta node {shown(row.meta_node)}")
     need(call.time_ms < settles_ms(row), LEASE_TIME, f"lease {shown(row.id)} ended at {row.ends_ms} ms and its time to settle is over")
+    _need_own(call, row)
     need(noz <= row.noz, NOT_ENOUGH, f"lease {shown(row.id)} has {row.noz} noz left, its receipts are for {noz}")
     on_top = min(row.noz - noz, read * state_of(tables).repair_ratio_e18 // _RATIO_ONE)
     tables.put(LEASE, row._replace(noz=row.noz - noz - on_top))
     change_common_fund(tables, row.fund, on_top)
     return row.fund
+
+
+def _need_own(call: Call, row: Lease) -> None:
+    """Refuses a lease that another meta node settles. Whoever takes over for one that died settles by the receipts that nodes show, once the lease has
+    ended; since then it is one meta node alone, so that one that comes back does not settle what another one did."""
+    if call.time_ms < row.ends_ms:
+        need(row.meta_node == call.meta_node, NOT_YOURS, f"lease {shown(row.id)} has not ended, and is held by meta node {shown(row.meta_node)}")
+        return
+    taken = call.tables.get(TAKEN, (row.id,))
+    if taken is None:
+        call.tables.put(TAKEN, Taken(row.id, call.meta_node))
+    else:
+        need(
+            taken.meta_node == call.meta_node, NOT_YOURS, f"lease {shown(row.id)} has ended, and meta node {shown(taken.meta_node)} settles it since"
+        )
 
 
 def _debit_repair(call: Call, debit: Any) -> int:
@@ -82,6 +101,15 @@ def _debit_repair(call: Call, debit: Any) -> int:
     need(noz <= row.repair_noz, NOT_ENOUGH, f"the repair fund of object {shown(row.id)} has {row.repair_noz} noz, {noz} are needed")
     tables.put(OBJECT, row._replace(repair_noz=row.repair_noz - noz))
     return fund
+
+
+def _use_allowed(call: Call, repaired: Mapping[int, int]) -> None:
+    """Refuses repair that costs more than moves have allowed, where there are several meta nodes."""
+    for fund, noz in repaired.items():
+        beyond = use_allowed(call.tables, fund, noz) if noz else 0
+        if beyond:
+            reason = f"repair may cost {noz - beyond} noz of fund {fund} by the moves that were made, {noz} are asked for"
+            need(not is_word_of_several(call.tables), NOT_ENOUGH, reason)
 
 
 def put_window(call: Call, number: int, is_release: bool, root: bytes, items: int, batch_hash: bytes, noz: int) -> None:

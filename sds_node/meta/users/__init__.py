@@ -29,7 +29,7 @@ from sds_node.meta.users.leases import LeaseBook
 from sds_node.meta.users.lending import Before, HasLeaves, Lending, no_leaves, nothing_before
 from sds_node.meta.users.limits import LimitSigner
 from sds_node.meta.users.places import Places
-from sds_node.meta.users.roots import RootsError, ShareRoots
+from sds_node.meta.users.roots import RootsError, ShareRoots, Spread, nobody_else
 from sds_node.meta.users.sessions import Session, Sessions
 from sds_node.meta.users.sharing import Sharing
 from sds_node.wire.connection import Connection, Handler
@@ -46,7 +46,9 @@ class Users:
     """The handlers for users of one meta node, and their loops. Everything runs in one event loop.
 
     ``key`` is the ledger key of the proposer's meta node; ``boot`` a number that no earlier process of it had; ``clock`` tells Unix seconds. Give ``leases.done``
-    what is in windows; ``has_leaves`` tells whether receipts of a lease wait for one, ``before_lost`` puts those in windows that an earlier process took. Call ``run`` as a task, and ``close`` when nothing is served any more; ``roots`` and the ledger are the caller's to close.
+    what is in windows; ``has_leaves`` tells whether receipts of a lease wait for one, ``before_lost`` puts those in windows that an earlier process took;
+    ``spread`` has other meta nodes keep share roots before a commit. Call ``run`` as a task, and ``close`` when nothing is served any more; ``roots`` and the
+    ledger are the caller's to close.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Users:
         settings: Settings | None = None,
         has_leaves: HasLeaves = no_leaves,
         before_lost: Before = nothing_before,
+        spread: Spread = nobody_else,
     ) -> None:
         self.settings = settings or Settings()
         self._proposer, self._ledger, self._clock, self.roots = proposer, proposer.ledger, clock, roots
@@ -72,7 +75,7 @@ class Users:
         signer = LimitSigner(proposer.chain_id, proposer.address, key, boot)
         self.places = Places(self._ledger, registry, self.leases, signer, roots, clock, report_failure, self.settings)
         self.lending = Lending(proposer, key, self.leases, clock, cosign, self.settings, self.places.forget, has_leaves, before_lost)
-        self.commits = Commits(proposer, signer, self.leases, self.places, roots, registry, tell, clock)
+        self.commits = Commits(proposer, signer, self.leases, self.places, roots, registry, tell, clock, spread)
         self.files = Files(proposer, registry, clock)
         self.sharing = Sharing(self._ledger, clock)
 
@@ -80,21 +83,26 @@ class Users:
         """The methods for ``wire.node.Node``."""
         return {
             asking.SESSION_OPEN: handler(asking.SessionHead, self._open),
-            asking.WALLET_INFO: self._in_session(asking.SessionHead, lambda session, _: self.files.wallet(session)),
-            asking.LEASE_TAKE: self._in_session(asking.LeaseHead, self._take),
-            asking.LEASE_END: self._in_session(asking.LeaseEndHead, self.lending.end),
-            asking.OBJECT_PLAN: self._in_session(asking.PlanHead, self._plan),
-            asking.PLACE_PUT: self._in_session(asking.PlacePutHead, self.places.put),
-            asking.PLACE_ANOTHER: self._in_session(asking.PlaceAnotherHead, self.places.another),
-            asking.PLACE_GET: self._in_session(asking.PlaceGetHead, self.places.get),
-            asking.OBJECT_COMMIT: body_handler(asking.CommitAsk, self._with_session(self.commits.commit), self._admitted),
-            asking.FILE_FIND: self._in_session(asking.FileFindHead, self.files.find),
-            asking.FILE_LIST: self._in_session(asking.FileListHead, self.files.listed),
-            asking.FILE_SEGMENTS: self._in_session(asking.SegmentRootsHead, self.files.segments),
-            asking.FILE_HEALTH: self._in_session(asking.HealthHead, self.files.health),
-            asking.FILE_ORDER: self._in_session(asking.OrderHead, self.files.order),
-            asking.SHARE_LIST: self._in_session(asking.ShareListHead, self.sharing.listed),
-            asking.SHARE_OPEN: self._in_session(asking.ShareOpenHead, self.sharing.open),
+            asking.OBJECT_COMMIT: body_handler(asking.CommitAsk, self._with_session(asking.OBJECT_COMMIT, self.commits.commit), self._admitted),
+        } | {method: handler(kind, self._with_session(method, work)) for method, (kind, work) in self._in_session().items()}
+
+    def _in_session(self) -> dict[str, tuple[Any, _Done]]:
+        """Method → (its head's kind, what it does)."""
+        return {
+            asking.WALLET_INFO: (asking.SessionHead, lambda session, _: self.files.wallet(session)),
+            asking.LEASE_TAKE: (asking.LeaseHead, self._take),
+            asking.LEASE_END: (asking.LeaseEndHead, self.lending.end),
+            asking.OBJECT_PLAN: (asking.PlanHead, self._plan),
+            asking.PLACE_PUT: (asking.PlacePutHead, self.places.put),
+            asking.PLACE_ANOTHER: (asking.PlaceAnotherHead, self.places.another),
+            asking.PLACE_GET: (asking.PlaceGetHead, self.places.get),
+            asking.FILE_FIND: (asking.FileFindHead, self.files.find),
+            asking.FILE_LIST: (asking.FileListHead, self.files.listed),
+            asking.FILE_SEGMENTS: (asking.SegmentRootsHead, self.files.segments),
+            asking.FILE_HEALTH: (asking.HealthHead, self.files.health),
+            asking.FILE_ORDER: (asking.OrderHead, self.files.order),
+            asking.SHARE_LIST: (asking.ShareListHead, self.sharing.listed),
+            asking.SHARE_OPEN: (asking.ShareOpenHead, self.sharing.open),
         }
 
     async def start(self) -> None:
@@ -131,16 +139,20 @@ class Users:
         return self.sessions.of(connection.remote.address)
 
     def _admitted(self, connection: Connection) -> AbstractContextManager[Callable[[int], None]]:
-        return self.commits.admitted(self._session_of(connection))
+        session = self._session_of(connection)
+        if session.bounds is not None:
+            session.bounds.check_method(asking.OBJECT_COMMIT)
+        return self.commits.admitted(session)
 
-    def _with_session(self, work: _Done) -> Callable[[Any, Connection], Awaitable[Any | None]]:
+    def _with_session(self, method: str, work: _Done) -> Callable[[Any, Connection], Awaitable[Any | None]]:
         async def done(message: Any, connection: Connection) -> Any | None:
-            return await work(self._session_of(connection), message)
+            # The session in which it is worked on is the one whose bounds are asked: while a body came in it may have become another one.
+            session = self._session_of(connection)
+            if session.bounds is not None:
+                return await session.bounds.serve(method, session, message, work)
+            return await work(session, message)
 
         return done
-
-    def _in_session(self, kind: Any, work: _Done) -> Handler:
-        return handler(kind, self._with_session(work))
 
     async def _open(self, head: Any, connection: Connection) -> Any:
         session = self.sessions.judged(head.grant, connection.remote.address)

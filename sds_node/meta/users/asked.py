@@ -76,13 +76,8 @@ def body_handler(kind: Any, work: Work, admit: Admit) -> Handler:
     return serve
 
 
-async def _received(stream: Any, came: Callable[[int], None]) -> bytes:
+async def _received(stream: Stream, came: Callable[[int], None]) -> bytes:
     """All that comes. Raises TooMuch, TimedOut, what ``came`` raises."""
-    if not isinstance(stream, Stream):
-        # Whoever stands before this handler has read it (legacy/guard.py).
-        body: bytes = await stream.receive_all(asking.MAX_BODY_BYTES)
-        came(len(body))
-        return body
     parts: list[memoryview] = []
     size = 0
     try:

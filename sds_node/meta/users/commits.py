@@ -1,7 +1,7 @@
 """``object.commit``: what clients stored enters the ledger, in as many operations as it takes, and its nodes are told that it counts.
 
-    CommitAsk ─ lease ─ form ─ rows ─ acknowledgements, roots, serials (a thread) ─► tried out ─► share roots staged ─► Commit, … ─► numbered ─► CONFIRM to nodes
-                                                                                     └── book: escrow spent, the rest of the reservation freed
+    CommitAsk ─ lease ─ form ─ rows ─ acknowledgements, roots, serials (a thread) ─► tried out ─► share roots kept by others, staged ─► Commit, … ─► numbered
+                                       CONFIRM to nodes ◄─ book: escrow spent, the rest of the reservation freed ◄────────────────────┘
 
 The same commit again answers the same: what is in the ledger already is compared and left. A node that misses its CONFIRM is told again: ``tell`` notes it on
 the disk and repeats it; nodes for which nothing could be noted lag behind by themselves, the others do not wait for them; and what was not noted before a
@@ -40,7 +40,7 @@ from sds_node.meta.users.known import Registry, Tell
 from sds_node.meta.users.leases import Held, LeaseBook, ObjectInHand
 from sds_node.meta.users.limits import LimitSigner
 from sds_node.meta.users.places import Places
-from sds_node.meta.users.roots import Part, ShareRoots
+from sds_node.meta.users.roots import Part, ShareRoots, Spread, nobody_else
 from sds_node.meta.users.sessions import REFUSED_COSTS, Session
 from sds_node.meta.users.telling import Copies, Telling
 from sds_node.schemes import THREE_REPLICAS, returned, scheme_for, scheme_of, share_bytes, share_noz
@@ -96,9 +96,11 @@ class Commits:
         registry: Registry,
         tell: Tell,
         clock: Callable[[], float],
+        spread: Spread = nobody_else,
     ) -> None:
         self._proposer, self._ledger, self._signer, self._clock = proposer, proposer.ledger, signer, clock
         self._book, self._places, self._roots, self._registry = book, places, roots, registry
+        self._spread = spread
         self._progress: OrderedDict[bytes, Progress] = OrderedDict()
         self._locks: dict[bytes, tuple[asyncio.Lock, int]] = {}
         self._under_way = self._bytes = 0
@@ -172,8 +174,9 @@ class Commits:
             keys = [object_id(lease_id, one.counter) for one in ask.objects]
             self._check_lease(session, lease_id, await self._ledger.query(lambda view: _look(view, lease_id, keys, set())), keys)
             return await self._in_turn(session, lease_id, ask)
-        except (LedgerRefused, wire_errors.Refused):
-            session.account.commits.charge(REFUSED_COSTS - 1)
+        except (LedgerRefused, wire_errors.Refused) as error:
+            if not (isinstance(error, wire_errors.Refused) and error.code == asking.NOT_READY):
+                session.account.commits.charge(REFUSED_COSTS - 1)
             raise
 
     async def _in_turn(self, session: Session, lease_id: bytes, ask: Any) -> Any:
@@ -334,7 +337,9 @@ class Commits:
         message = Commit(lease_id=lease_id, objects=[part.message for part in group], unused_noz=unused_noz)
         await self._proposer.try_out("commit", message)
         if stored:
-            await self._roots.stage([Part(one.given.key, one.segments[0].number, [each.share_roots for each in one.segments]) for one in stored])
+            parts = [Part(one.given.key, one.segments[0].number, [each.share_roots for each in one.segments]) for one in stored]
+            await self._spread(parts)
+            await self._roots.stage(parts)
         try:
             result = (await self._proposer.propose("commit", message)).result
         except LedgerRefused:

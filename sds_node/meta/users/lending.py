@@ -60,6 +60,14 @@ async def nothing_before() -> None:
     """``Before`` where nobody takes receipts."""
 
 
+def lease_document(chain_id: str, row: LeaseRow) -> Any:
+    """The Lease of a row that was just taken: what its meta node and others sign."""
+    return Lease(
+        chain_id=chain_id, lease_id=row.id, wallet=bech32.encode(row.wallet), meta_node=bech32.encode(row.meta_node, bech32.NODE), noz=row.noz, fund=row.fund,
+        created_s=row.made_ms // 1_000, expires_s=row.ends_ms // 1_000,
+    )  # fmt: skip
+
+
 class Lending:
     """``lease.take`` and ``lease.end``, and the settlement of leases. ``forget`` is told which leases are settled; ``has_leaves`` is asked before, and
     ``before_lost`` done once before leases of before this start are looked for."""
@@ -81,7 +89,6 @@ class Lending:
         self._has_leaves, self._before_lost = has_leaves, before_lost
         self._is_begun = False
         self._start_s = clock()
-        self._text = bech32.encode(proposer.address, bech32.NODE)
 
     async def take(self, session: Session, head: Any) -> Any:
         """A LeaseReply for a LeaseHead, under the session's grant. What a client lost it takes again: the first one is settled when it is over."""
@@ -112,10 +119,7 @@ class Lending:
 
     async def _certificate(self, row: LeaseRow) -> Any:
         """The LeaseCertificate of a lease, signed by enough meta nodes."""
-        lease = Lease(
-            chain_id=self._proposer.chain_id, lease_id=row.id, wallet=bech32.encode(row.wallet), meta_node=self._text, noz=row.noz, fund=row.fund,
-            created_s=row.made_ms // 1_000, expires_s=row.ends_ms // 1_000,
-        )  # fmt: skip
+        lease = lease_document(self._proposer.chain_id, row)
         body = encode(lease)
         metas = await self._ledger.query(lambda view: {one.address: one.ledger_key for one in view.scan(META, limit=MAX_METAS) if one.is_active})
         needed = lease_quorum(len(metas))

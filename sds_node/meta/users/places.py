@@ -6,7 +6,8 @@
 
 A put asked again gets the same places while they are good; those that are not are replaced. A get asked again gets a new limit, as nobody can tell whether
 the first one was used. Reading a byte costs one noz, what storing one costs: ozone is traffic bought in advance, a noz about one byte (docs/economics.md).
-The holder of a share is the one that the ledger names, so there is nothing to rank: which of the shares are read is the client's choice.
+The holder of a share is the one that the ledger names, so there is nothing to rank: which of the shares are read is the client's choice. Only a gateway's own
+nodes are left out while enough others have the segment: with those the gateway would pay itself for what it need not deliver.
 
 Nothing between the check of a lease and the issue of its limits waits, so two asks at once cannot get the same part.
 
@@ -28,7 +29,7 @@ from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.operations import AnyLedger
 from sds_node.meta.rules.commit import object_id
 from sds_node.meta.rules.places import nodes_of
-from sds_node.meta.rules.tables import BLOCK, SEGMENT, Object, Segment
+from sds_node.meta.rules.tables import BLOCK, NODE, SEGMENT, Object, Segment
 from sds_node.meta.users.access import readable
 from sds_node.meta.users.asked import HASH_BYTES, need, refuse, sized
 from sds_node.meta.users.known import Candidate, Contact, Registry, ReportFailure, Settings
@@ -305,16 +306,16 @@ class Places:
         ids = {sized(ask.object_id, "object_id") for ask in asks}
         now_ms = int(self._clock() * 1_000)
 
-        def look(view: ReadView) -> tuple[dict[bytes, Object], dict[tuple[bytes, int], Segment]]:
+        def look(view: ReadView) -> tuple[dict[bytes, Object], dict[tuple[bytes, int], Segment], set[int]]:
             objects = {key: row for key in ids if (row := readable(view, session, key, now_ms)) is not None}
             wanted = {(bytes(ask.object_id), ask.segment) for ask in asks if bytes(ask.object_id) in objects}
             rows = {}
             for key, segment in wanted:
                 if segment < objects[key].segments and (found := view.get(SEGMENT, (objects[key].first_segment + segment,))) is not None:
                     rows[key, segment] = found
-            return objects, rows
+            return objects, rows, _barred_of(view, session.barred, rows)
 
-        objects, segments = await self._ledger.query(look)
+        objects, segments, barred = await self._ledger.query(look)
         for ask in asks:
             self._check_get(ask, objects.get(bytes(ask.object_id)))
         roots = await self._roots.of(list(segments.values()))
@@ -323,6 +324,8 @@ class Places:
         for at, ask in enumerate(asks):
             row = segments.get((bytes(ask.object_id), ask.segment))
             number = nodes_of(row.nodes)[ask.index] if row is not None else 0
+            if row is not None and number in barred and self._without(row, barred) >= objects[bytes(ask.object_id)].k:
+                continue
             contact = self._registry.contact(number) if number else None
             if row is not None and contact is not None and contact.is_online and row.number in roots:
                 found.append((at, ask, contact, objects[bytes(ask.object_id)].root, roots[row.number][ask.index]))
@@ -335,6 +338,11 @@ class Places:
             signed = self._signer.sign(held, contact, GET, serial, taken, root, share_root, ask.size_bytes, times_s)
             self._add(answer, at, ask.index, contact, signed)
         return answer
+
+    def _without(self, row: Segment, barred: set[int]) -> int:
+        """How many shares of a segment others can give."""
+        others = [self._registry.contact(number) for number in nodes_of(row.nodes) if number and number not in barred]
+        return sum(1 for one in others if one is not None and one.is_online)
 
     @staticmethod
     def _check_get(ask: Any, row: Object | None) -> None:
@@ -411,6 +419,14 @@ def _segments(size_bytes: int) -> list[tuple[int, int]]:
     """(how many, their size) of an object's full segments and of its last one."""
     count = segment_count(size_bytes)
     return [] if not count else [(count - 1, segment_size(size_bytes, 0)), (1, segment_size(size_bytes, count - 1))]
+
+
+def _barred_of(view: ReadView, barred: Barred, rows: dict[tuple[bytes, int], Segment]) -> set[int]:
+    """Numbers of the holders of segments that a session shall not ask."""
+    if not barred.owners and not barred.prefixes:
+        return set()
+    nodes = {number: view.get(NODE, (number,)) for row in rows.values() for number in nodes_of(row.nodes) if number}
+    return {number for number, one in nodes.items() if one is not None and (one.owner in barred.owners or one.prefix in barred.prefixes)}
 
 
 def _blocks(view: ReadView, made_ms: int) -> tuple[bytes | None, bytes | None]:

@@ -1,11 +1,13 @@
-"""Share roots of segments: what lies under a segment's root in the ledger, kept by the meta node that committed it.
+"""Share roots of segments: what lies under a segment's root in the ledger. The meta node that commits it has them first, then all.
 
     commit:  stage (object, segment in it → roots) ─► the ledger ─► number: the ledger's number of the segment ─► its nodes are told ─► told
                                                                       nodes that could not be told ─► lagging (node, segment) ─► caught up
     start:   what is staged and in the ledger is numbered; what is numbered and not told is told again
+    others:  kept (object, root → roots) before the ledger has the segment ─► kept.py ─► numbered
 
 A limit for a get names the share's root, a release leaf too, and a row of the ledger has the segment's alone. Each list is checked against that root when it
-is used, so what rotted on the disk is not believed: ``fetch`` gets it from holders, if somebody provides that. One thread writes, each change synced.
+is used, so what rotted on the disk is not believed: what is kept is looked at, then ``fetch`` gets it, if somebody provides that. One thread writes, each
+change synced.
 Source: docs/adr/0008 (share roots are under the segment's), 0009 (what a meta node keeps by itself).
 """
 
@@ -24,12 +26,12 @@ import structlog
 from sds_node.merkle import segment_root
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.operations import AnyLedger
-from sds_node.meta.rules.tables import OBJECT, SEGMENT, Object, Segment
+from sds_node.meta.rules.tables import NODE_BYTES, OBJECT, SEGMENT, Object, Segment
 
 log = structlog.get_logger("users")
 
 PAGE: Final = 500
-_VERSION: Final = 2
+_VERSION: Final = 3
 _SCHEMA: Final = """
 CREATE TABLE staged (object BLOB NOT NULL, at INTEGER NOT NULL, roots BLOB NOT NULL, PRIMARY KEY (object, at)) WITHOUT ROWID;
 CREATE TABLE share_roots (segment INTEGER PRIMARY KEY, roots BLOB NOT NULL, is_told INTEGER NOT NULL);
@@ -37,9 +39,22 @@ CREATE INDEX untold ON share_roots (segment) WHERE is_told = 0;
 """
 _LAGGING: Final = "CREATE TABLE lagging (node INTEGER NOT NULL, segment INTEGER NOT NULL, PRIMARY KEY (node, segment)) WITHOUT ROWID;"
 """New in version 2."""
+_KEPT: Final = """
+CREATE TABLE IF NOT EXISTS kept (
+    object BLOB NOT NULL, root BLOB NOT NULL, at INTEGER NOT NULL, roots BLOB NOT NULL, source BLOB NOT NULL, size_bytes INTEGER NOT NULL,
+    made_s INTEGER NOT NULL, PRIMARY KEY (object, root, at)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS kept_of ON kept (source, size_bytes);
+CREATE TABLE IF NOT EXISTS missing (segment INTEGER PRIMARY KEY, since_s INTEGER NOT NULL, again_s INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS due ON missing (again_s);
+CREATE TABLE IF NOT EXISTS growing (object BLOB PRIMARY KEY, next INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS looked (id INTEGER PRIMARY KEY, next INTEGER NOT NULL);
+INSERT OR IGNORE INTO looked VALUES (0, 0);
+"""
+"""New in version 3 (``kept.py``)."""
 
 Fetch = Callable[[Segment], Awaitable[Sequence[bytes] | None]]
-"""Roots of all shares of a segment, asked of its holders (INVENTORY); None when they cannot be had. Whoever calls it checks them."""
+"""Roots of all shares of a segment, asked of whoever has them; None when they cannot be had. Whoever calls it checks them."""
 HASH_BYTES: Final = 32
 T = TypeVar("T")
 
@@ -55,6 +70,15 @@ class Part:
     object_id: bytes
     first: int
     roots: Sequence[Sequence[bytes]]
+
+
+Spread = Callable[[Sequence[Part]], Awaitable[int]]
+"""Has other meta nodes keep share roots that will be proposed. How many have them on disk. Raises Refused when too few do."""
+
+
+async def nobody_else(parts: Sequence[Part]) -> int:
+    """A ``Spread`` of a meta node that is alone."""
+    return 0
 
 
 class ShareRoots:
@@ -110,24 +134,25 @@ class ShareRoots:
 
     async def of(self, segments: Sequence[Segment]) -> dict[int, list[bytes]]:
         """Segments of the ledger → by number, the roots of their shares in order. One whose roots are not known is left out."""
-        raw = await self._do(lambda db: {row.number: _read(db, row.number) for row in segments})
+        here = await self._do(lambda db: {row.number: known(db, row) for row in segments})
         found: dict[int, list[bytes]] = {}
         for row in segments:
-            roots = _checked(row, raw[row.number])
+            roots = here[row.number]
             if roots is None and self._fetch is not None:
                 fetched = await self._fetch(row)
-                roots = _checked(row, b"".join(fetched)) if fetched is not None else None
+                roots = checked(row, b"".join(fetched)) if fetched is not None else None
                 if roots is not None:
                     await self._keep(row.number, roots)
-            if roots is None:
-                log.warning("the share roots of a segment are not known", segment=row.number)
-            else:
+            if roots is not None:
                 found[row.number] = roots
+        lacking = [row.number for row in segments if row.number not in found]
+        if lacking:
+            log.warning("the share roots of segments are not known", segments=len(lacking), first=lacking[0])
         return found
 
     def share_root(self, segment: Segment, index: int) -> bytes | None:
         """The root of a share, from any thread but the event loop's; None when it is not known."""
-        roots = _checked(segment, self._thread.submit(_read, self._db, segment.number).result())
+        roots = self._thread.submit(known, self._db, segment).result()
         return roots[index] if roots is not None and 0 <= index < len(roots) else None
 
     async def untold(self, after: int = -1) -> list[int]:
@@ -179,6 +204,10 @@ class ShareRoots:
             await self.forget(missing)
         return numbers[-1]
 
+    async def work(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What ``work`` makes of the file, in one transaction (``kept.py``)."""
+        return await self._do(work)
+
     def close(self) -> None:
         """Give the file back, after what is under way."""
         self._thread.submit(self._db.close).result()
@@ -206,13 +235,22 @@ class ShareRoots:
         return await asyncio.wrap_future(self._thread.submit(run))
 
 
-def _read(db: sqlite3.Connection, number: int) -> bytes:
-    row = db.execute("SELECT roots FROM share_roots WHERE segment = ?", (number,)).fetchone()
-    return b"" if row is None else bytes(row[0])
+def known(db: sqlite3.Connection, segment: Segment) -> list[bytes] | None:
+    """The share roots that are here and lie under a segment's root, whether numbered or only kept."""
+    for query, key in (
+        ("SELECT roots FROM share_roots WHERE segment = ?", (segment.number,)),
+        ("SELECT roots FROM kept WHERE object = ? AND root = ? LIMIT 1", (segment.object, segment.root)),
+    ):
+        row = db.execute(query, key).fetchone()
+        roots = checked(segment, bytes(row[0])) if row is not None else None
+        if roots is not None:
+            return roots
+    return None
 
 
-def _checked(segment: Segment, raw: bytes) -> list[bytes] | None:
-    if not raw or len(raw) % HASH_BYTES or len(raw) // HASH_BYTES != len(segment.nodes) // 4:
+def checked(segment: Segment, raw: bytes) -> list[bytes] | None:
+    """Share roots one after the other → a list of them; None unless they lie under the segment's root."""
+    if not raw or len(raw) % HASH_BYTES or len(raw) // HASH_BYTES != len(segment.nodes) // NODE_BYTES:
         return None
     roots = [raw[at : at + HASH_BYTES] for at in range(0, len(raw), HASH_BYTES)]
     return roots if segment_root(roots) == segment.root else None
@@ -225,8 +263,8 @@ def open_roots(path: Path, fetch: Fetch | None = None) -> ShareRoots:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version in (0, 1):
-            new = _LAGGING if version else _SCHEMA + _LAGGING
+        if version in (0, 1, 2):
+            new = "".join((_SCHEMA, _LAGGING, _KEPT)[version:])
             db.executescript(f"BEGIN; {new} PRAGMA user_version = {_VERSION}; COMMIT;")
         elif version != _VERSION:
             db.close()

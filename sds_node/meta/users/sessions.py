@@ -2,6 +2,7 @@
 
     WalletDocument {SessionGrant} + the key that TLS proved ─► Session          forgotten at the grant's end, and when this process ends
 
+A session that a string of the original's clients opened has ``bounds``: every request in it goes through them, at the moment at which it is worked on.
 The grant is judged by the lines that judge it on chain, so a limit that is issued under it can be paid. Its path is for clients: records are found by
 hashes of paths here, so it is not looked at. A wallet costs nothing: those of which the ledger knows nothing have a small room of their own, where the newest
 takes the place of the oldest. In the other room the oldest session goes that has no lease in hand; whoever it was opens another one. Source: docs/adr/0009 (a session is a connection's key); storage-protocol.md 4.
@@ -12,10 +13,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from modules.settlement.commitment import wallet_of
 from modules.settlement.documents import OrderLimit, SessionGrant, decoded, wallet_signed
@@ -38,6 +39,8 @@ OPERATIONS_PER_S: Final = 100
 COMMITS_PER_S: Final = 100
 REFUSED_COSTS: Final = 10
 """What is refused counts as so many."""
+MAX_LOOSE: Final = 10_000
+"""Accounts of wallets without a session, of which something is remembered."""
 MAX_IN_LINE: Final = 100
 """Leases and orders of a wallet that wait for their turn."""
 _SEARCHED: Final = 1_000
@@ -93,6 +96,42 @@ class Account:
     sessions: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
     """Addresses of its sessions, the oldest first."""
 
+    def may_propose(self, now_s: float) -> None:
+        """One more lease or order may go to the ledger. Raises Busy beyond the rate."""
+        if not self.operations.take(now_s):
+            raise wire_errors.Busy(f"a wallet may take or order {OPERATIONS_PER_S} things a second: try again in a moment")
+
+    @contextlib.asynccontextmanager
+    async def proposing(self) -> AsyncIterator[None]:
+        """A wallet's leases and orders go to the ledger one after another; one that is refused counts as several. Raises Busy when too many wait."""
+        if self.in_line >= MAX_IN_LINE:
+            raise wire_errors.Busy(f"{self.in_line} leases and orders of this wallet are on their way: try again in a moment")
+        self.in_line += 1
+        try:
+            async with self.turn:
+                yield
+        except LedgerRefused:
+            self.operations.charge(REFUSED_COSTS - 1)
+            raise
+        finally:
+            self.in_line -= 1
+
+
+Work = Callable[[Any, Any], Awaitable[Any | None]]
+"""(session, the message of a request) → the answer."""
+
+
+class Bounds(Protocol):
+    """What a session is for, where its wallet signed one task and no grant."""
+
+    def check_method(self, method: str) -> None:
+        """Refuses what the task does not need."""
+        ...
+
+    async def serve(self, method: str, session: Session, message: Any, work: Work) -> Any | None:
+        """Do ``work`` if the task allows it for this message."""
+        ...
+
 
 @dataclass(slots=True)
 class Session:
@@ -108,8 +147,10 @@ class Session:
     """The WalletDocument that it is in."""
     opened: OrderedDict[bytes, bytes] = field(default_factory=OrderedDict)
     """Object id → the key in the ledger of the share that opened it."""
+    bounds: Bounds | None = None
+    """None: the grant alone says what it may do."""
     barred: Barred = field(default_factory=Barred)
-    """Owners and networks that hold nothing of what it stores: a gateway's own."""
+    """Owners and networks that hold nothing of what it stores, and are asked for nothing of what others hold too: a gateway's own."""
     opens: Rate = field(default_factory=_opens)
     """Tries to open shares."""
     account: Account = field(default_factory=Account)
@@ -140,29 +181,16 @@ class Session:
 
     def may_propose(self, now_s: float) -> None:
         """One more lease or order may go to the ledger. Raises Busy beyond the rate."""
-        if not self.account.operations.take(now_s):
-            raise wire_errors.Busy(f"a wallet may take or order {OPERATIONS_PER_S} things a second: try again in a moment")
+        self.account.may_propose(now_s)
 
     def may_commit(self, now_s: float) -> None:
         """One more commit may be looked at. Raises Busy beyond the rate."""
         if not self.account.commits.take(now_s):
             raise wire_errors.Busy(f"a wallet may commit {COMMITS_PER_S} times a second: try again in a moment")
 
-    @contextlib.asynccontextmanager
-    async def proposing(self) -> AsyncIterator[None]:
-        """A wallet's leases and orders go to the ledger one after another; one that is refused counts as several. Raises Busy when too many wait."""
-        account = self.account
-        if account.in_line >= MAX_IN_LINE:
-            raise wire_errors.Busy(f"{account.in_line} leases and orders of this wallet are on their way: try again in a moment")
-        account.in_line += 1
-        try:
-            async with account.turn:
-                yield
-        except LedgerRefused:
-            account.operations.charge(REFUSED_COSTS - 1)
-            raise
-        finally:
-            account.in_line -= 1
+    def proposing(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """The wallet's turn: ``Account.proposing``."""
+        return self.account.proposing()
 
 
 class Sessions:
@@ -174,6 +202,7 @@ class Sessions:
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
         self._strangers: OrderedDict[bytes, Session] = OrderedDict()
         self._accounts: dict[bytes, Account] = {}
+        self._loose: OrderedDict[bytes, Account] = OrderedDict()
         self._ends: list[tuple[int, bytes]] = []
 
     def __len__(self) -> int:
@@ -210,12 +239,30 @@ class Sessions:
             refuse(asking.BAD_GRANT, f"{grant.wallet} has not signed the session grant")
         return Session(wallet, grant.wallet, bytes(grant.session_pubkey), address, grant, document)
 
+    def account(self, wallet: bytes) -> Account:
+        """What the sessions of a wallet share, also while it has none: orders by strings need no session, and count there."""
+        found = self._accounts.get(wallet)
+        if found is None:
+            found = self._loose.pop(wallet, None) or Account()
+            self._let_loose(wallet, found)
+        return found
+
+    def _let_loose(self, wallet: bytes, account: Account) -> None:
+        self._loose[wallet] = account
+        if len(self._loose) > MAX_LOOSE:
+            self._loose.popitem(last=False)
+
+    def of_wallet(self, wallet: bytes) -> list[Session]:
+        """The sessions of a wallet, 1,000 at most."""
+        account = self._accounts.get(wallet)
+        return [found for one in account.sessions if (found := self._found(one)) is not None] if account is not None else []
+
     def add(self, new: Session, now_s: int) -> Session:
         """Keep a session, whose authority somebody has checked, until its end. One of the same key goes on under the new grant. Refuses one for which no other
         can go, and leaves what there was."""
         self.expire(now_s)
         before, room = self._found(new.address), self._room(new)
-        account = self._accounts.get(new.wallet, new.account)
+        account = self._accounts.get(new.wallet) or self._loose.get(new.wallet) or new.account
         gone = None
         if len(account.sessions) - (new.address in account.sessions) >= MAX_SESSIONS_OF_WALLET:
             gone = self._oldest(account.sessions, new.address) or next(one for one in account.sessions if one != new.address)
@@ -228,9 +275,12 @@ class Sessions:
         if gone is not None:
             self._forget(gone)
         if before is not None and before.wallet == new.wallet:
-            new.opened, new.opens = before.opened, before.opens
+            new.opens = before.opens
+            if before.bounds is None and new.bounds is None:
+                new.opened = before.opened  # what a task has opened is for that task
         self._forget(new.address)
         room[new.address] = new
+        self._loose.pop(new.wallet, None)
         new.account = self._accounts.setdefault(new.wallet, account)
         account.sessions[new.address] = None
         heappush(self._ends, (new.expires_s, new.address))
@@ -287,3 +337,5 @@ class Sessions:
         del found.account.sessions[address]
         if not found.account.sessions:
             del self._accounts[found.wallet]
+            if not found.is_stranger:
+                self._let_loose(found.wallet, found.account)

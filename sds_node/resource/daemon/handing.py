@@ -3,8 +3,8 @@
     ReceiptLog.pending ─ node.receipts ─► HELD ─ node.settled, every 30 s ─► SETTLED ─► ReceiptLog.settled
                               └─► REFUSED ─► refused.jsonl, and settled in the log: it is not sent again
 
-A meta node that is away is asked again later; one that is no longer active, or away for ten minutes, is replaced by another. What it does not settle, ten
-minutes after the limit's end, is shown to the others, too, which may settle it; their refusal means nothing. Handing in again does no harm, so what is held
+A meta node that is away is asked again later; one that is no longer active, or away for 90 s, is replaced by another. What it does not settle, two minutes
+after the limit's end, is shown to the others each minute, too: they may settle it once its lease is over, and for 600 s; their refusal means nothing. Handing in again does no harm, so what is held
 is only in memory. A refused receipt for whose evidence there is no room stays in the log, and is shown again each hour. Source: docs/adr/0009 (node.receipts, node.settled); storage-protocol.md 2 and 4.
 """
 
@@ -38,9 +38,9 @@ EVERY_S: Final = 5.0
 HELD_S: Final = 30.0
 RETRY_S: Final = 2.0
 RETRY_MOST_S: Final = 120.0
-OVERDUE_S: Final = 600
+OVERDUE_S: Final = 120
 """A receipt that is not settled so long after its limit's end is shown to other meta nodes, too."""
-SHOWN_S: Final = 600.0
+SHOWN_S: Final = 60.0
 """Not to the same one again before."""
 REFUSED_AGAIN_S: Final = 3_600.0
 MAX_HELD: Final = 1_000_000
@@ -87,6 +87,8 @@ class Hander:
         """Bytes of receipts handed in for the first time in this run, by get, put, repair, audit."""
         self._held: dict[bytes, tuple[bytes, float]] = {}  # serial → who holds it, and when it was last asked for
         self._shown: dict[bytes, float] = {}  # serial → when it was last shown to the others
+        self._finished: set[bytes] = set()
+        """Of the page that is walked over: settled, or refused for good."""
         self._unkept: dict[bytes, float] = {}  # serial of a refused receipt without evidence → when it may be handed in again
         self.problem = ""
         """What an operator has to do, a sentence; or empty."""
@@ -122,6 +124,7 @@ class Hander:
                 after = bytes(limit.serial)
                 gone.discard(after)
                 by_issuer.setdefault(_node(limit.meta_node), []).append((after, leaf))
+            self._finished.clear()
             for issuer, leaves in by_issuer.items():
                 done += await self._hand(issuer, leaves, ask_again=ask_again)
                 done += await self._show(issuer, leaves)
@@ -137,16 +140,19 @@ class Hander:
             self.problem = ""
 
     async def _hand(self, issuer: bytes, leaves: list[tuple[bytes, Any]], *, ask_again: bool) -> int:
-        """What one meta node's limits brought: the new ones are handed in, the held ones asked for."""
-        now = time.monotonic()
+        """What one meta node's limits brought: the new ones are handed in, the held ones asked for. Of those that may settle for one that is gone each is
+        asked, until one takes a leaf: only one of them does."""
+        now, done = time.monotonic(), 0
+        takers = self._takers(issuer)
+        there = {taker.address for taker in takers}
         leaves = [one for one in leaves if self._unkept.get(one[0], 0.0) <= now]
-        for taker in self._takers(issuer):
+        for taker in takers:
             if self._not_before.get(taker.address, 0.0) > now:
                 continue
-            fresh = [one for one in leaves if self._held.get(one[0], (b"", 0.0))[0] != taker.address]
-            is_fresh = {serial for serial, _ in fresh}
-            held = [one for one in leaves if one[0] not in is_fresh and (ask_again or self._held[one[0]][1] <= now - self.held_s)]
-            done = 0
+            holders = {serial: self._held.get(serial, (b"", 0.0)) for serial, _ in leaves}
+            fresh = [one for one in leaves if holders[one[0]][0] not in there]
+            held = [one for one in leaves if holders[one[0]][0] == taker.address and (ask_again or holders[one[0]][1] <= now - self.held_s)]
+            before = done
             try:
                 for batch in _batches(fresh):
                     done += await self._asked(taker, NODE_RECEIPTS, encode(ReceiptsBatch(leaves=[known(leaf) for _, leaf in batch])), batch)
@@ -159,8 +165,11 @@ class Hander:
                     continue
                 return done
             self._failures.pop(taker.address, None)
-            return done
-        return 0
+            if taker.address == issuer:
+                break
+            if done > before:
+                leaves = [one for one in leaves if one[0] not in self._finished]
+        return done
 
     def _failed(self, taker: Asked, error: Exception) -> None:
         self._failures[taker.address] += 1
@@ -174,7 +183,7 @@ class Hander:
         overdue = [
             (serial, leaf)
             for serial, leaf in leaves
-            if serial in self._held
+            if serial not in self._finished
             and self._shown.get(serial, -math.inf) <= now - SHOWN_S
             and OrderLimit.FromString(leaf.traffic.order_limit.body).expires_s + OVERDUE_S < self._clock()
         ]
@@ -184,7 +193,7 @@ class Hander:
             if self._not_before.get(taker.address, 0.0) > now:
                 continue
             try:
-                for batch in _batches([one for one in overdue if one[0] in self._held]):
+                for batch in _batches([one for one in overdue if one[0] not in self._finished]):
                     body = encode(ReceiptsBatch(leaves=[known(leaf) for _, leaf in batch]))
                     answers = ReceiptAnswers.FromString(await taker.ask(NODE_RECEIPTS, body=body, most_bytes=MAX_ANSWER_BYTES)).answers
                     self._shown.update((serial, now) for serial, _ in batch)
@@ -201,6 +210,7 @@ class Hander:
     async def _over(self, serials: list[bytes]) -> None:
         if serials:
             await asyncio.to_thread(self._receipts.settled, serials)
+            self._finished.update(serials)
             self._forget(serials)
 
     async def _asked(self, taker: Asked, method: str, body: bytes, batch: list[tuple[bytes, Any]]) -> int:

@@ -55,7 +55,7 @@ log = structlog.get_logger("ppd")
 SOFTWARE: Final = "stratos-ppd/1"
 DRAIN_S: Final = 60.0
 LAST_WORDS_S: Final = 5.0
-AWAY_S: Final = 600.0
+AWAY_S: Final = 90.0
 """After so long without an answer another meta node is offered the receipts."""
 MOST_SKEW_S: Final = 30
 MOST_AGE_S: Final = 120

@@ -131,15 +131,15 @@ def sold(number: int, noz: int) -> Any:
 class World:
     """One meta node: ledger, books, registry, its server, and what it makes of receipts."""
 
-    def __init__(self, folder: Path, ledger: Ledger, books: Books, clock: Clock, metas: int) -> None:
+    def __init__(self, folder: Path, ledger: Any, books: Books, clock: Clock, metas: int, number: int = 1, **receipts: Any) -> None:
         self.folder, self.ledger, self.books, self.clock, self.metas = folder, ledger, books, clock, metas
-        self.me = meta_address(1)
-        self.proposer = Proposer(ledger, CHAIN_ID, self.me, meta_key(1), clock)
-        self.wire = Node(Identity(bytes(signing_key(b"meta1"))), CHAIN_ID)
+        self.me, self.key = meta_address(number), meta_key(number)
+        self.proposer = Proposer(ledger, CHAIN_ID, self.me, self.key, clock)
+        self.wire = Node(Identity(bytes(signing_key(b"meta%d" % number))), CHAIN_ID)
         self.registry = Registry(ledger, clock, hello_s=5, is_connected=lambda address: bool(self.wire.connections_of(address)))
         self.done: list[tuple[bytes, bytes, int]] = []
         self.windows = Windows(ledger, self.proposer, books, self.me, clock, on_done=lambda *one: self.done.append(one))
-        self.receipts = Receipts(ledger, books, self.registry, CHAIN_ID, self.me, clock)
+        self.receipts = Receipts(ledger, books, self.registry, CHAIN_ID, self.me, clock, **receipts)
         self.wire.handlers.update(self.receipts.handlers())
         self.server = Server(self.wire)
         self.height, self.outstanding, self.deposits = 100, 0, 0
@@ -229,7 +229,7 @@ class World:
 
     def evidence(self, lease: Lease, limit: Any, acked: int | None = None, *, signer: Any = None, receipt: Any = None) -> Any:
         made = TrafficEvidence(grant=lease.grant) if limit.action in (1, 2) else TrafficEvidence()
-        made.order_limit.CopyFrom(signed(limit, signer or meta_key(1)))
+        made.order_limit.CopyFrom(signed(limit, signer or self.key))
         made.receipt.CopyFrom(receipt if receipt is not None else self.receipt(lease, limit, limit.max_bytes if acked is None else acked))
         return made
 

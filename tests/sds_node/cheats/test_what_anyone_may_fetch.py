@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from chain.codec.canonical import encode
 from sds_node import asking
 from sds_node.cli.output import Commands
-from sds_node.cli.spd_epochs import meta_peer
+from sds_node.cli.spd_epochs import meta_peer, or_cannot
 from sds_node.cli.user_proofs import add_proof_commands
 from sds_node.client.home import Chain, Network, UserHome, UserSettings, Wallet
 from sds_node.epoch_data import EpochDataError, ReportedEpoch, fetch_batch, reported_epoch
@@ -147,6 +147,8 @@ async def test_the_commands_tell_by_their_exit_codes(network: StorageNetwork, ep
         damaged.write_bytes(data)
         ended = await spd("verify-epoch", number, "--batch", damaged, "--rpc", url, "-o", "json")
         assert (ended.code, json.loads(ended.out)["findings"][0]["kind"]) == (1, "withheld_leaf")
+        ended = await spd("epoch-batch", number, "--from", where, "--rpc", url, "--out", tmp_path / "no folder" / "batch")
+        assert (ended.code, "cannot be read or written" in ended.err, "Traceback" in ended.err) == (2, True, False), ended.err
         nowhere = where.rpartition(":")[0] + ":1"
         for arguments, text in (
             (("999999", "--from", where), "keeps no epoch 999999"),
@@ -159,6 +161,41 @@ async def test_the_commands_tell_by_their_exit_codes(network: StorageNetwork, ep
     assert (ended.code, "does not answer" in ended.err) == (2, True)
     ended = await spd("verify-epoch", number, "--home", tmp_path / "none")
     assert (ended.code, "no home of a meta node" in ended.err) == (2, True)
+
+
+async def test_a_batch_with_another_hash_than_the_chain_names_is_not_written(
+    network: StorageNetwork, epoch: ReportedEpoch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, out = network.meta.wire.handlers[asking.EPOCH_BATCH], tmp_path / "epoch.batch"
+
+    async def lying(stream: Any, connection: Any) -> None:
+        send = stream.send
+
+        async def changed(data: bytes) -> None:
+            page = asking.EpochBatchPage.FromString(data)
+            page.data = page.data[:-1] + bytes([page.data[-1] ^ 1])
+            await send(encode(page))
+
+        stream.send = changed
+        await honest(stream, connection)
+
+    network.meta.wire.handlers[asking.EPOCH_BATCH] = lying
+    try:
+        async with rpc(network) as url:
+            ended = await spd("epoch-batch", str(epoch.number), "--from", str(network.meta_address), "--rpc", url, "--out", out)
+    finally:
+        network.meta.wire.handlers[asking.EPOCH_BATCH] = honest
+    assert (ended.code, "names the batch" in ended.err, out.exists()) == (2, True, False), ended.err
+
+
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), RuntimeError("a fault"), EpochDataError("no data"), TimeoutError()])
+async def test_no_fault_of_the_checker_says_that_an_epoch_is_wrong(fault: Exception) -> None:
+    with pytest.raises(click.ClickException) as caught, or_cannot():
+        raise fault
+    assert caught.value.exit_code == 2
+    for passed in (click.exceptions.Exit(1), click.UsageError("x"), BrokenPipeError()):
+        with pytest.raises(type(passed)), or_cannot():
+            raise passed
 
 
 @click.group(cls=Commands)

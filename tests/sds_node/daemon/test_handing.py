@@ -14,7 +14,7 @@ from chain.codec.canonical import encode
 from modules.settlement.documents import OrderLimit, Receipt
 from sds_node import asking
 from sds_node.documents import signed
-from sds_node.resource.daemon.handing import OVERDUE_S, Hander
+from sds_node.resource.daemon.handing import HELD, OVERDUE_S, Hander
 from sds_node.resource.daemon.home import Home
 from sds_node.resource.receipts import ReceiptLog, open_receipts
 from sds_node.wire.errors import Lost, Refused
@@ -23,7 +23,7 @@ from tests.sds_node.documenting import CHAIN_ID, NOW_S, SESSION, evidence, limit
 
 pytestmark = pytest.mark.asyncio
 
-HELD, SETTLED, REFUSED = 1, 2, 3
+SETTLED, REFUSED = 2, 3
 EXPIRES_S = NOW_S + 600
 
 
@@ -152,6 +152,27 @@ async def test_one_that_is_not_responsible_sends_to_the_next(receipts: ReceiptLo
     first, second = Taker(1, error=Refused(asking.TRY_ANOTHER, "another")), Taker(2, state=SETTLED)
     assert await hander(receipts, tmp_path, first, second).round() == 1
     assert second.handed == [[serial]]
+
+
+async def test_of_those_that_may_settle_for_one_that_is_gone_each_is_asked(receipts: ReceiptLog, tmp_path: Path) -> None:
+    """Only one of them has the duty; the others say that it is not theirs yet."""
+    [serial] = earn(receipts, 1)
+    not_its_duty, settles = Taker(2, state=0), Taker(3, state=HELD)
+    hands = hander(receipts, tmp_path, not_its_duty, settles)
+    assert await hands.round() == 0
+    assert (not_its_duty.handed, settles.handed) == ([[serial]], [[serial]])
+    await hands.round()
+    assert not_its_duty.handed == [[serial]], "it is held by another one"
+    settles.state = SETTLED
+    assert await hands.round(ask_again=True) == 1
+    assert receipts.pending(NOW_S) == []
+
+
+async def test_what_was_never_taken_is_shown_to_the_others_once_it_is_overdue(receipts: ReceiptLog, tmp_path: Path) -> None:
+    [serial], other, clock = earn(receipts, 1), Taker(2, state=SETTLED), Clock(EXPIRES_S + OVERDUE_S + 1)
+    hands = Hander(receipts, Home(tmp_path), lambda _: [], clock, others=lambda _: [other])
+    assert await hands.round() == 1
+    assert other.handed == [[serial]]
 
 
 async def test_answers_about_what_was_not_asked_change_nothing(receipts: ReceiptLog, tmp_path: Path) -> None:

@@ -376,9 +376,12 @@ def test_what_nobody_confirmed_goes_by_one_word_and_wrong_keys_are_refused(tmp_p
     run(test, tmp_path)
 
 
-def test_words_for_a_deletion_are_forgotten_after_an_hour_and_with_who_has_left() -> None:
+def test_words_for_a_deletion_come_a_week_apart_and_are_forgotten_after_two_and_with_who_has_left() -> None:
     key, (a, b, c, d) = (b"r" * 32, b"s" * 16), (b"a", b"b", b"c", b"d")
     votes = Votes()
+    assert votes.cast(a, [key], (a, b, c, d), 1_000) == []
+    assert votes.cast(a, [key], (a, b, c, d), 1_000) == [], "one alone asks twice"
+    assert votes.cast(b, [key], (a, b, c, d), 1_000 + 8 * 86_400) == [key]
     assert votes.cast(a, [key], (a, b, c, d), 1_000) == []
     assert votes.cast(b, [key], (a, b, c, d), 1_000 + VOTE_S + 1) == []
     assert votes.cast(a, [key], (a, b, c, d), 1_000 + VOTE_S + 2) == [key]

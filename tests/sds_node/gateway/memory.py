@@ -19,6 +19,7 @@ from sds_node.gateway.backend import (
     PAGE,
     Ask,
     BackendError,
+    Check,
     FileInfo,
     NewShare,
     NotEnoughOzone,
@@ -34,6 +35,7 @@ from sds_node.gateway.server import Front, Listener
 from sds_node.gateway_settings import Settings
 from sds_node.handles import ShareLink
 from sds_node.hashes import file_hash
+from sds_node.legacy import is_recent
 from sds_node.requests import sign_text
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "sds.json").read_text())
@@ -126,7 +128,7 @@ class Memory:
         text = f"{ask.subject}{ask.wallet}{ask.sequence}{ask.timestamp_s}"
         if text in self.used:
             raise StringRefused("this was signed once and used before: sign again")
-        if ask.sequence and ask.sequence != self.number(ask.wallet):
+        if ask.sequence and not is_recent(ask.sequence, self.sequence.get(ask.wallet, 1)):
             raise StringRefused(f"expected the wallet's sequence number {self.number(ask.wallet)}")
         self.used.add(text)
 
@@ -142,10 +144,12 @@ class Memory:
         self.open += 1
         return MemoryStoring(self, ask, size_bytes)
 
-    async def begin_download(self, ask: Ask, link: ShareLink | None = None) -> MemoryReading:
+    async def begin_download(self, ask: Ask, link: ShareLink | None = None, check: Check | None = None) -> MemoryReading:
         held = self._open(link) if link is not None else self.files_of.get(ask.wallet, {}).get(ask.subject)
         if held is None:
             raise NotFound("file not found")
+        if check is not None:
+            check(held.info)
         if self.noz.get(ask.wallet, 0) < len(held.content):
             raise NotEnoughOzone("not enough ozone to process")
         self._use(ask)

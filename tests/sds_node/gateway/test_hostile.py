@@ -232,7 +232,7 @@ async def test_signatures_of_others_are_refused_everywhere(tmp_path: Path) -> No
         wrong_text = mine | {"signature": mine["signature"] | {"signature": theirs["signature"]}}
         wrong_wallet = mine | {"signature": mine["signature"] | {"address": wallet_of(OTHER)}}
         no_hex = mine | {"signature": mine["signature"] | {"signature": "zz" * 64}}
-        later = mine | {"req_time": here.time() + 1}
+        later = mine | {"req_time": here.time() + 2}
         for params in (wrong_key, wrong_text, wrong_wallet, no_hex, later):
             for method in ("user_getFileStatus", "user_requestDeleteFile", "user_requestShare"):
                 assert (await here.call(method, **params))["return"] == "-3", (method, params)

@@ -20,7 +20,7 @@ from sds_node.gateway.asking import StringClient, legacy_ask
 from sds_node.gateway.backend import Ask, BackendError, StringRefused
 from sds_node.gateway.network import NetworkBackend
 from sds_node.hashes import file_hash
-from sds_node.legacy import ranked, responsible
+from sds_node.legacy import legacy_lookup_id, ranked, responsible
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.legacy import Legacy
 from sds_node.meta.nodes.registry import prefix_of
@@ -66,7 +66,7 @@ async def network(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sto
                 meta.proposer, meta.users.sessions, meta.users.lending, meta.registry, made.clock, online=lambda: [], prefix_of=prefix_of,
                 used=UsedStrings(),
             )  # fmt: skip
-            meta.wire.handlers.update({**legacy.guarded(meta.users.handlers()), **legacy.handlers()})
+            meta.wire.handlers.update({**meta.users.handlers(), **legacy.handlers()})
         await made.buy_ozone("alice", 10**20)
         await made.buy_ozone("bob", 10**20)
         yield made
@@ -269,11 +269,16 @@ async def test_an_upload_string_stores_its_own_file_alone(network: StorageNetwor
     client.use(ask, 4)
     await client.ask(asking.WALLET_INFO, None, asking.WalletRow)
     peer = client._metas[network.meta_address.address].peer
+    right, another = legacy_lookup_id(ALICE.public_key.address, wanted), legacy_lookup_id(ALICE.public_key.address, file_hash(b"theirs"))
     for one in (
-        asking.StoredObject(counter=1, file_hash=file_hash(b"theirs"), size_bytes=4, file={"is_public": True}),
-        asking.StoredObject(counter=1, file_hash=wanted, size_bytes=5, file={"is_public": True}),
-        asking.StoredObject(counter=2, file_hash=wanted, size_bytes=4, file={"is_public": True}),
-        asking.StoredObject(counter=1, file_hash=wanted, size_bytes=4),
+        asking.StoredObject(counter=1, file_hash=file_hash(b"theirs"), size_bytes=4, file={"is_public": True, "lookup_id": right}),
+        asking.StoredObject(counter=1, file_hash=wanted, size_bytes=5, file={"is_public": True, "lookup_id": right}),
+        asking.StoredObject(counter=2, file_hash=wanted, size_bytes=4, file={"is_public": True, "lookup_id": right}),
+        asking.StoredObject(counter=1, file_hash=wanted, size_bytes=4, file={"lookup_id": right}),
+        # The file that is at that id now would go to the trash.
+        asking.StoredObject(counter=1, file_hash=wanted, size_bytes=4, file={"is_public": True, "lookup_id": another}),
+        asking.StoredObject(counter=1, file_hash=wanted, size_bytes=4, file={"is_public": True}),
+        asking.StoredObject(counter=1, file_hash=wanted, size_bytes=4, file={"is_public": True, "lookup_id": right, "wrapped_key": b"k" * 40}),
     ):
         with pytest.raises(Refused, match="this string stores"):
             await peer.ask(asking.OBJECT_COMMIT, b"", asking.CommitAsk(lease_id=bytes(32), objects=[one]).SerializeToString())
@@ -340,7 +345,7 @@ async def test_a_gateway_beside_a_node_does_not_store_with_it(network: StorageNe
     barred = await legacy._barred("127.0.0.1")
     assert (barred.prefixes, barred.owners) == ({bytes([127, 0, 2])}, {key_of("owner 2").public_key.address})
     before = dict(meta.wire.handlers)
-    meta.wire.handlers.update({**legacy.guarded(meta.users.handlers()), **legacy.handlers()})
+    meta.wire.handlers.update({**meta.users.handlers(), **legacy.handlers()})
     holders = set()
     try:
         for number in range(3):
@@ -365,7 +370,7 @@ async def test_a_task_that_lasts_moves_the_number_before_its_string_is_too_old(n
         meta.proposer, meta.users.sessions, meta.users.lending, meta.registry, network.clock, online=lambda: [], prefix_of=prefix_of, used=UsedStrings()
     )  # fmt: skip
     before = dict(meta.wire.handlers)
-    meta.wire.handlers.update({**legacy.guarded(meta.users.handlers()), **legacy.handlers()})
+    meta.wire.handlers.update({**meta.users.handlers(), **legacy.handlers()})
     try:
         sequence, backend = await here.sequence(ALICE), here.gateway.backend
         young = await backend.begin_upload(await ask_of(here, Action.UPLOAD, file_hash(b"young"), ALICE, sequence), 5)

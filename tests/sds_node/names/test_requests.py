@@ -305,7 +305,7 @@ def test_a_signature_of_another_wallet_another_file_or_another_time_is_refused_a
 
 # --- The record ---
 
-POLLS = [action for action, use in USES.items() if use is Use.OTHER]
+POLLS = [action for action, use in USES.items() if use is Use.OTHER and action is not Action.GET_SHARED_OLD]
 
 
 @pytest.mark.parametrize("action", POLLS)
@@ -325,6 +325,34 @@ def test_a_string_that_deleted_can_do_nothing_else(action: Action) -> None:
     with pytest.raises(UsedOtherwise):
         ask(used, action)
     assert not ask(used, Action.DELETE_FILE).is_first
+
+
+def test_the_old_string_that_gets_a_share_cannot_end_it_nor_the_other_way_round() -> None:
+    used = UsedStrings()
+    signature = signed(requests.get_shared_old_text(LINK, WALLET, NOW_S))
+    assert requests.get_shared_old_text(LINK, WALLET, NOW_S) == requests.stop_share_text(LINK, WALLET, NOW_S)
+    assert accept_get_shared(used, LINK, [SEQUENCE], NOW_S, signature, NOW_S)[0] is Dialect.OLD
+    with pytest.raises(UsedOtherwise, match="end of a share"):
+        accept(used, Action.STOP_SHARE, LINK, [], NOW_S, signature, NOW_S)
+    assert ask(used, Action.STOP_SHARE, NOW_S + 1, subject=CID).is_first
+    with pytest.raises(UsedOtherwise, match="used for the end of a share"):
+        accept_get_shared(used, CID, [SEQUENCE], NOW_S + 1, signed(requests.get_shared_old_text(CID, WALLET, NOW_S + 1)), NOW_S + 1)
+
+
+def test_a_gap_of_one_wallets_record_holds_for_that_wallet_alone() -> None:
+    used, signature = UsedStrings(), signed(requests.file_text(HASH, WALLET, NOW_S))
+    with pytest.raises(NotFresh, match="does not know what strings were used for"):
+        accept(used, Action.DELETE_FILE, HASH, [], NOW_S, signature, NOW_S, gap_until_s=NOW_S)
+    assert accept(used, Action.DELETE_FILE, HASH, [], NOW_S, signature, NOW_S).is_first
+
+
+def test_version_2_is_looked_at_without_a_trace() -> None:
+    text = v2_text("stratos-1", "user_requestDeleteFile", {"filehash": HASH}, WALLET, NOW_S)
+    assert requests.check_v2("stratos-1", "user_requestDeleteFile", {"filehash": HASH}, NOW_S, signed(text), NOW_S) == text
+    with pytest.raises(NotFresh):
+        requests.check_v2("stratos-1", "user_requestDeleteFile", {"filehash": HASH}, NOW_S, signed(text), NOW_S + 1)
+    with pytest.raises(WrongSignature):
+        requests.check_v2("stratos-1", "user_requestDeleteFile", {"filehash": "x"}, NOW_S, signed(text), NOW_S)
 
 
 def test_polls_with_one_string_go_on_as_clients_make_them() -> None:
@@ -383,8 +411,7 @@ def test_strings_that_can_delete_nothing_take_no_place_in_the_record() -> None:
     used = UsedStrings(max_strings=0)
     for _ in range(2):
         assert ask(used, Action.LIST_FILES, subject="").is_first
-        assert ask(used, Action.STOP_SHARE, subject=LINK).is_first
-        assert accept_get_shared(used, LINK, [], NOW_S, signed(f"{LINK}{WALLET}{NOW_S}"), NOW_S)[1].is_first
+        assert ask(used, Action.LIST_SHARES, subject="").is_first
 
 
 def test_what_was_signed_before_a_node_started_cannot_delete_for_it_may_be_a_used_poll() -> None:
@@ -460,8 +487,9 @@ def test_the_dialect_of_a_get_is_told_by_what_was_signed(shown: str) -> None:
         Accepted(f"{link}{WALLET}{SEQUENCE}{NOW_S}", SEQUENCE, NOW_S, True),
     )
     assert not accept_get_shared(used, shown, [SEQUENCE], NOW_S, current, NOW_S)[1].is_first
-    for numbers in ([SEQUENCE], []):
-        assert accept_get_shared(used, shown, numbers, NOW_S, old, NOW_S) == (Dialect.OLD, Accepted(f"{shown}{WALLET}{NOW_S}", "", NOW_S, True))
+    for numbers, is_first in (([SEQUENCE], True), ([], False)):
+        found = accept_get_shared(used, shown, numbers, NOW_S, old, NOW_S)
+        assert found == (Dialect.OLD, Accepted(f"{shown}{WALLET}{NOW_S}", "", NOW_S, is_first))
 
 
 def test_a_get_of_another_share_or_another_time_is_refused() -> None:

@@ -20,6 +20,7 @@ from sds_node.meta.audits.challenges import judged as judged_answer
 from sds_node.meta.books.books import State as LeafState
 from sds_node.meta.repair.funds import read_noz, store_noz
 from sds_node.meta.repair.queue import Owed
+from sds_node.meta.rules import moves
 from sds_node.meta.rules.objects import scheme
 from sds_node.meta.rules.places import nodes_of
 from sds_node.resource import store as shares
@@ -265,6 +266,25 @@ async def test_a_liar_among_the_sources_is_left_out_and_his_share_counts_as_lost
     await all_running(network)
 
 
+async def test_a_ledger_of_several_meta_nodes_takes_what_nodes_acknowledged(network: StorageNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    await all_running(network)
+    (number,) = await new_segments(network, {"shown": content(27, 1_300_000)})
+    lost = (await holders(network))[number][3:]
+    asked: list[int] = []
+
+    def several(view: Any) -> bool:
+        asked.append(1)
+        return True
+
+    monkeypatch.setattr(moves, "is_word_of_several", several)
+    async with running(network):
+        await stop(network, lost)
+        await until(network, lambda: is_whole(network, {number}, set(lost)), "what was lost is at other nodes")
+    assert asked
+    await is_sound(network)
+    await all_running(network)
+
+
 def lying(node: RunningResource) -> Any:
     """``share.get`` with the right hashes and wrong bytes."""
 
@@ -291,7 +311,7 @@ async def test_a_stop_between_put_and_move_neither_doubles_nor_loses_a_share(net
     await first.start()
     if not is_acked:
 
-        async def never(serial: bytes) -> None:
+        async def never(serial: bytes, evidence: bytes = b"") -> None:
             await asyncio.Event().wait()
 
         first.queue.acked = never  # type: ignore[method-assign]

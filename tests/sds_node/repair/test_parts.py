@@ -15,7 +15,7 @@ import pytest
 from chain.codec.canonical import encode
 from chain.crypto import address as bech32
 from sds_node.asking import MetaContact
-from sds_node.documents import Lease
+from sds_node.documents import REPAIR_LEASE_NOZ, Lease
 from sds_node.documents import Refused as DocumentRefused
 from sds_node.meta.books.books import Answer
 from sds_node.meta.books.books import State as LeafState
@@ -23,10 +23,10 @@ from sds_node.meta.nodes.registry import Candidate, Contact
 from sds_node.meta.repair.damage import Damage, WrongInventory
 from sds_node.meta.repair.funds import HANDED_S, Funds, escrow_needed, read_noz, store_noz
 from sds_node.meta.repair.health import Health, Judged, Standing, judge
-from sds_node.meta.repair.issuing import LEASE_NOZ, Issuer
+from sds_node.meta.repair.issuing import Issuer
 from sds_node.meta.repair.known import Later, Settings, credit_spare
 from sds_node.meta.repair.placing import Placing
-from sds_node.meta.repair.queue import Expected, Owed, Put, QueueError, RepairQueue, Walk, open_queue
+from sds_node.meta.repair.queue import Audited, Expected, Owed, Put, QueueError, RepairQueue, Walk, open_queue
 from sds_node.meta.repair.transfer import NodeFailed, Transfers
 from sds_node.meta.rules import tables
 from sds_node.meta.rules.places import pack
@@ -165,7 +165,9 @@ async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     await first.putting(put)
     await first.acked(put.serial)
     await first.owe([Owed(b"s" * 16, b"i" * 32, 1, 5, NOW_S)])
-    await first.set_exit(9, wants=True)
+    await first.not_proved(9, NOW_S)
+    await first.not_proved(9, NOW_S + 5)
+    await first.audited(Audited(9, 77, 5.5, b"items"))
     first.close()
     again = open_queue(tmp_path / "q")
     assert {row.number for row in await again.take(9, (), NOW_S)} == {3, 4}
@@ -173,8 +175,27 @@ async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     assert await again.marked([3]) == {(3, 0): 9}
     assert await again.puts() == [put._replace(is_acked=True)]
     assert [row.noz for row in await again.all_owed()] == [5]
-    assert await again.exits() == {9}
+    assert await again.unproved() == {9: (2, NOW_S + 5)}
+    assert await again.all_audited() == [Audited(9, 77, 5.5, b"items")]
     again.close()
+
+
+async def test_a_file_of_before_is_brought_up_to_date_with_what_it_has(tmp_path: Path) -> None:
+    open_queue(tmp_path / "q").close()
+    database = sqlite3.connect(tmp_path / "q")
+    database.executescript(
+        "DROP INDEX bad_of; DROP TABLE unproved; DROP TABLE audits; ALTER TABLE puts DROP COLUMN evidence; CREATE TABLE exits (node INTEGER PRIMARY KEY); INSERT INTO exits VALUES (4);"
+        "INSERT INTO bad VALUES (3, 0, 9, 'damaged'); PRAGMA user_version = 1;"
+    )
+    database.close()
+    again = open_queue(tmp_path / "q")
+    assert await again.marked_at(9, 5) == {3: 0}
+    await again.not_proved(9, NOW_S)
+    again.close()
+    database = sqlite3.connect(tmp_path / "q")
+    assert database.execute("SELECT name FROM sqlite_master WHERE name = 'exits'").fetchall() == []
+    assert database.execute("PRAGMA user_version").fetchone() == (2,)
+    database.close()
 
 
 async def test_a_mark_ends_with_the_move_of_that_nodes_copy_alone(queue: RepairQueue) -> None:
@@ -222,16 +243,6 @@ async def test_after_a_start_nodes_have_time_to_say_hello(queue: RepairQueue) ->
     assert made.standing(1) is Standing.HEALTHY
     clock.now_s += 1
     assert made.standing(1) is Standing.LOST
-
-
-async def test_a_node_that_says_so_leaves_and_may_stay_after_all(queue: RepairQueue) -> None:
-    made = await health(queue, Nodes(node_row(1)), Clock())
-    await made.leave(1)
-    assert made.standing(1) is Standing.LEAVING
-    again = await health(queue, Nodes(node_row(1)), Clock())
-    assert again.standing(1) is Standing.LEAVING
-    await again.stay(1)
-    assert again.standing(1) is Standing.HEALTHY
 
 
 async def test_a_mark_counts_for_the_node_that_it_names_alone() -> None:
@@ -408,7 +419,7 @@ async def test_nodes_take_the_limits_of_repair_and_no_two_have_a_noz_in_common()
     assert node.leases == 1
     clock.now_s += 3_100
     await made.limit(row, contact, bytes(32), 1_000, 500)
-    other = await made.limit(row, contact, bytes(32), 1_000, LEASE_NOZ)
+    other = await made.limit(row, contact, bytes(32), 1_000, REPAIR_LEASE_NOZ)
     node.accept(other.certificate, TrafficEvidence(order_limit=other.document), int(clock.now_s))
     assert Lease.FromString(other.certificate.body).expires_s == clock.now_s + 3_600
 

@@ -164,7 +164,7 @@ def test_a_file_restored_after_its_term_is_in_grace(make: Make) -> None:
 
 def test_terms_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MAX_DAYS", 3 * 365)
-    assert objects.MAX_DAYS == 65_535  # two bytes
+    assert objects.MAX_DAYS == 3_650  # the highest day of a leaf on chain
     stored(world, 10)
     renew = message("RenewFiles", lookup_ids=[lookup(1)])
     world.ok("wallet_order", world.order(renew=renew))

@@ -159,17 +159,24 @@ def test_a_legacy_string_that_the_wallet_has_not_signed_is_refused(world: World)
     world.refused(refusals.BAD_FORM, "take_lease", world.lease_request(10, upload=broken))
 
 
-def test_a_sequence_number_goes_on_by_one_and_earlier_ones_are_refused(world: World) -> None:
+def test_a_sequence_number_goes_on_by_one_and_the_63_before_it_are_taken_too(world: World) -> None:
     assert sequence_text(7) == "SN:0000000000000000007"
     ask = world.ask(Action.UPLOAD, HASH)
     world.ok("take_lease", world.lease_request(10, upload=ask))
     world.ok("advance_sequence", message("AdvanceSequence", wallet=wallet(1), upload=ask))
     assert world.wallet().sequence == 1
+    # Only the current number moves it, so tasks that were begun with one number move it once.
     world.refused(refusals.WRONG_SEQUENCE, "advance_sequence", message("AdvanceSequence", wallet=wallet(1), upload=ask))
-    world.refused(refusals.WRONG_SEQUENCE, "take_lease", world.lease_request(10, download=world.ask(Action.DOWNLOAD, HASH, sequence=0)))
+    world.refused(refusals.USED_BEFORE, "take_lease", world.lease_request(10, upload=ask))
+    world.ok("take_lease", world.lease_request(10, download=world.ask(Action.DOWNLOAD, HASH, sequence=0, ago_s=1)))
     world.refused(refusals.WRONG_SEQUENCE, "take_lease", world.lease_request(10, download=world.ask(Action.DOWNLOAD, HASH, sequence=2)))
     world.ok("take_lease", world.lease_request(10, download=world.ask(Action.DOWNLOAD, HASH)))
     world.refused(refusals.BAD_FORM, "advance_sequence", message("AdvanceSequence", wallet=wallet(1)))
+    for _ in range(63):
+        world.ok("advance_sequence", message("AdvanceSequence", wallet=wallet(1), upload=world.ask(Action.UPLOAD, HASH)))
+    assert world.wallet().sequence == 64
+    world.refused(refusals.WRONG_SEQUENCE, "take_lease", world.lease_request(10, download=world.ask(Action.DOWNLOAD, HASH, sequence=0, ago_s=1)))
+    world.ok("take_lease", world.lease_request(10, download=world.ask(Action.DOWNLOAD, HASH, sequence=1, ago_s=1)))
 
 
 def test_a_legacy_string_deletes_the_files_of_its_hash_once(world: World) -> None:

@@ -50,7 +50,7 @@ class Taken:
 
 
 def info_of(ledger: Any, made: World) -> Info:
-    return Info(ledger, "chain", "stsds1", "test/1", [], lambda: 3, lambda: True, made.clock)
+    return Info(ledger, "chain", "stsds1", "test/1", lambda: [], lambda: 3, lambda: True, made.clock)
 
 
 # --- activation -----------------------------------------------------------------------------------------------------------------
