@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import time
 from pathlib import Path
@@ -90,9 +91,11 @@ async def test_a_meta_node_that_dies_takes_nothing_with_it(tmp_path: Path) -> No
         )
         # 600 s after its end the ledger gives back what is left.
         clock.ahead_s += 600
-        await network.until(lambda: network.meta.ledger.head.time_ms > (clock() - 30) * 1_000, "time passes in the ledger")
-        await network.until(lambda: network.meta.ledger.head.time_ms > (clock() - 5) * 1_000, "what was due is done")
         async with network.storage("alice") as storage:
+            for _ in range(90):
+                if (await storage.balance()).open_leases == 0:
+                    break
+                await asyncio.sleep(1)
             assert (await storage.balance()).open_leases == 0
         await network.start_meta(holder.number)
         await equal_ledgers(network)
