@@ -37,7 +37,7 @@ log = structlog.get_logger("books")
 
 EVERY_S: Final = 2.0
 NEED_S: Final = 5.0
-FETCH_S: Final = 60.0
+FETCH_S: Final = 15.0
 """One meta node has so long to give a window."""
 FIRST_PAUSE_S: Final = 2.0
 LONGEST_PAUSE_S: Final = 300.0
@@ -140,13 +140,20 @@ class Fetching:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + wait_s
         while True:
-            async with self._working:
+            try:
+                async with asyncio.timeout_at(until_s):
+                    await self._working.acquire()  # a round that asks a slow one keeps nobody waiting for longer
+            except TimeoutError:
+                return
+            try:
                 await self._discover()
                 missing = await self.others.missing(MAX_AT_ONCE, upto)
                 came = 0
                 for row in missing:
                     if loop.time() < until_s:
                         came += await self._get(row, until_s - loop.time())
+            finally:
+                self._working.release()
             if len(missing) == came < MAX_AT_ONCE or loop.time() >= until_s:
                 return
             if not came:

@@ -46,7 +46,7 @@ from modules.settlement.leaves import (
 )
 from sds_node.meta.books.books import NEVER_MS, LeafRow, State
 from sds_node.meta.lateness import RECEIPTS_S, REPAIR_RECEIPTS_S, is_late, is_late_repair
-from sds_node.meta.rules.leases import settles_ms
+from sds_node.meta.rules.leases import settles_ms, takeover_ms
 from sds_node.meta.rules.tables import Lease, Meta, Node
 from sds_node.meta.rules.windows import MAX_ENTRY_NOZ
 
@@ -256,12 +256,12 @@ def _of_another(row: Lease | None, meta: Meta, facts: Facts) -> str | None:
     """Why a receipt of another meta node's lease is not taken now."""
     name = bech32.encode(meta.address, bech32.NODE)
     is_there = meta.is_active if facts.there is None else meta.is_active and meta.address in facts.there
-    if is_there or row is None or facts.now_ms < row.ends_ms:
-        return f"meta node {name} is responsible for this lease: hand it in there, or here once that one is gone and the lease is over"
+    if is_there or row is None or facts.now_ms < takeover_ms(row):
+        return f"meta node {name} is responsible for this lease: hand it in there, or here once that one is gone and the lease is over for 300 s"
     if facts.duties is not None and row.id not in facts.duties:
         return f"meta node {name} is gone, and another one settles its lease: hand it in there"
     # What that one settled while the lease ran must be known: after its end the ledger lets one of the two take from it.
-    if facts.ledger_ms < row.ends_ms or facts.behind_ms.get(meta.address, 0) >= row.made_ms:
+    if facts.ledger_ms < takeover_ms(row) or facts.behind_ms.get(meta.address, 0) >= row.made_ms:
         return f"windows of meta node {name} are not all known here yet: hand it in again in a moment"
     return None
 

@@ -93,6 +93,9 @@ class Releases:
             try:
                 result = await self._proposer.propose("release", message)
             except LedgerRefused:
+                found = await self._if_there(intent, message)
+                if found is not None:
+                    return found
                 await self._books.free(number)
                 raise
             return await self._done(intent, result.sequence, result.time_ms, result.result)
@@ -210,31 +213,39 @@ class Releases:
 
     async def _finish(self, intent: WindowRow) -> None:
         """Bring a release to its end, of which it is not known whether the ledger has it."""
-        note = orjson.loads(intent.note)
-        message = Release.FromString(bytes.fromhex(note["message"]))
-
-        def look(view: ReadView) -> tuple[bool, int, tuple[int, int, bytes] | None]:
-            row = view.get(tables.WINDOW, (self._address, intent.number))
-            meta = view.get(tables.META, (self._address,))
-            is_there = row is not None and row.is_release and (row.root, row.batch_hash) == (intent.root, intent.batch_hash)
-            return is_there, meta.windows if meta is not None else 0, self._logged(view, note["sequence"], message) if is_there else None
-
-        found: tuple[bool, int, tuple[int, int, bytes] | None] = await self._ledger.query(look)
-        is_there, windows, logged = found
-        if is_there:
-            if logged is None:
-                raise BooksError(f"release {intent.number} is on the ledger, and not in its log any more: import the log of another meta node")
-            await self._done(intent, *logged)
-        elif windows >= intent.number:
+        message = Release.FromString(bytes.fromhex(orjson.loads(intent.note)["message"]))
+        if await self._if_there(intent, message) is not None:
+            return
+        meta = await self._ledger.query(lambda view: view.get(tables.META, (self._address,)))
+        if meta is not None and meta.windows >= intent.number:
             await self._books.free(intent.number)
-        else:
-            try:
-                result = await self._proposer.propose("release", message)
-            except LedgerRefused as error:
+            return
+        try:
+            result = await self._proposer.propose("release", message)
+        except LedgerRefused as error:
+            # What was sent before a stop may have been on its way still.
+            if await self._if_there(intent, message) is None:
                 log.error("the ledger refuses a release: it is dropped", number=intent.number, why=str(error))
                 await self._books.free(intent.number)
-                return
-            await self._done(intent, result.sequence, result.time_ms, result.result)
+            return
+        await self._done(intent, result.sequence, result.time_ms, result.result)
+
+    async def _if_there(self, intent: WindowRow, message: Any) -> Released | None:
+        """Take over a release that the ledger has; None where it has not. Raises BooksError when its log has it no more."""
+        after = int(orjson.loads(intent.note)["sequence"])
+
+        def look(view: ReadView) -> tuple[bool, tuple[int, int, bytes] | None]:
+            row = view.get(tables.WINDOW, (self._address, intent.number))
+            is_there = row is not None and row.is_release and (row.root, row.batch_hash) == (intent.root, intent.batch_hash)
+            return is_there, self._logged(view, after, message) if is_there else None
+
+        found: tuple[bool, tuple[int, int, bytes] | None] = await self._ledger.query(look)
+        is_there, logged = found
+        if not is_there:
+            return None
+        if logged is None:
+            raise BooksError(f"release {intent.number} is on the ledger, and not in its log any more: import the log of another meta node")
+        return await self._done(intent, *logged)
 
     def _logged(self, view: ReadView, after: int, message: Any) -> tuple[int, int, bytes] | None:
         """(sequence, time, result) of a release in the ledger's log."""

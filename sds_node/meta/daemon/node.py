@@ -79,6 +79,8 @@ log = structlog.get_logger("spd")
 
 SOFTWARE: Final = "stratos-spd/1"
 ACTIVATE_S: Final = 3.0
+LAST_WORDS_S: Final = 10.0
+"""At a stop operations that were proposed have so long to come into a block."""
 WINDOW: Final = Bounds(4, 0)
 """Pages of windows that another meta node may ask for at a time."""
 RELAYED_PART: Final = 4
@@ -199,7 +201,7 @@ class MetaNode:
             peers=self.settings.network.peers,
             standing=lambda: (self.observer.height, self.observer.is_ready),
         )
-        self.duties = Duties(self.keys.address, self.peers.online, *((is_current(ledger, clock),) if self.order is not None else ()))
+        self.duties = Duties(self.keys.address, self.peers.able, *((is_current(ledger, clock),) if self.order is not None else ()))
         self.keeping = Keeping(self.peers, ledger, self.roots, clock)
         self.agreeing = Agreeing(self.peers, ledger, self.chain_id, self._key, self.keys.bls_pubkey, self.roots.of, self._bls_keys, clock)
         self.registry = Registry(
@@ -277,7 +279,6 @@ class MetaNode:
             tell=self.calls.tell_later,
             settings=RepairSettings(lost_s=float(times.lost_s)),
             is_ours=self.duties.of(OBJECT),
-            asks_node=self.duties.of(NODE),
             finish=self.windows.finish_intended,
         )
         self.releases = Releases(ledger, own, self.books, self.windows, self.keys.address, self.roots.of)
@@ -467,7 +468,7 @@ class MetaNode:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self.users.close()
+        await self._end_users()
         await self.repair.close()
         await self.hellos.close()
         await self.registry.close()
@@ -479,6 +480,14 @@ class MetaNode:
             await self.order.stop()
         await asyncio.to_thread(self._close)
         log.info("meta node stopped", sequence=self.ledger.head.sequence)
+
+    async def _end_users(self) -> None:
+        """Let what is on its way to the ledger and to nodes come to its end; without an order it never would."""
+        closing = asyncio.ensure_future(self.users.close())
+        await asyncio.wait([closing], timeout=LAST_WORDS_S)
+        if not closing.done() and isinstance(self.ledger, FederatedLedger):
+            self.ledger.give_up()
+        await closing
 
     def _close(self) -> None:
         self.receipts.close()

@@ -259,7 +259,14 @@ class FederatedLedger:
         return await self._blocks.query(question)
 
     def close(self) -> None:
-        """Give everything back. Operations that are open fail with Unavailable: whether they were done is known when the ledger is open again."""
+        """``give_up``, and give everything back."""
+        self.give_up()
+        self._checks.shutdown()
+        with self._turn:
+            self._blocks.close()
+
+    def give_up(self) -> None:
+        """Take no more operations. Those that are open fail with Unavailable: whether they were done is known when the ledger is open again."""
         with self._guard:
             self._is_closed = True
             waiting = [answer for one in self._open.values() for answer in one.answers]
@@ -267,9 +274,6 @@ class FederatedLedger:
         for answer in waiting:
             if answer.set_running_or_notify_cancel():
                 answer.set_exception(Unavailable("the ledger was closed: whether this operation was done is known when it is open again"))
-        self._checks.shutdown()
-        with self._turn:
-            self._blocks.close()
 
     def __enter__(self) -> FederatedLedger:
         return self

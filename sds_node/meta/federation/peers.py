@@ -44,6 +44,8 @@ from sds_node.wire.stream import Stream
 log = structlog.get_logger("metas")
 
 HELLO_S: Final = 3.0
+BEHIND: Final = 1_000
+"""A meta node whose ledger has so many operations less has no duties."""
 ONLINE_S: Final = 15.0
 """Who greeted, or was greeted, within so long is there."""
 GREET_S: Final = 5.0
@@ -165,6 +167,13 @@ class Peers:
         now = self._monotonic()
         there = [address for address in self.others() if now - self._of(address).at <= self._online_s]
         return sorted([self.address, *there])
+
+    def able(self) -> list[bytes]:
+        """Those online that say that they follow the chain and are not far behind in the ledger; all that are online while nobody says so. The own one is
+        among them."""
+        there = [one for one in self.online() if one != self.address]
+        able = [one for one in there if self._of(one).is_ready and self._of(one).sequence + BEHIND >= self._ledger.head.sequence]
+        return sorted([self.address, *(able or there)])
 
     def contacts(self) -> list[Any]:
         """MetaContacts of this meta node and of the others whose key and endpoint are known, this one first."""

@@ -1,7 +1,7 @@
 """The one writer of a ledger: applies operations in order and commits them, whoever gives the order (``engine.py``, ``blocks.py``).
 
     begin(time) ─ apply(op) ─ apply(op) ─ … ─ write ─ commit        "began" … "rows" "log" "head" "committed": steps for tests that kill
-                    │ rules raise Refused: nothing changed, the entry says why
+                    │ rules raise Refused: nothing changed but what ``Rules.refused`` notes, the entry says why
                     └ rules raise anything else: the same with code 1, unless the machine or the database failed
 
 Everything of a batch is one transaction: rows, log entries, head. A batch too large for memory goes into its open transaction part by part. After an
@@ -75,6 +75,8 @@ class Rules:
     """By the version that each one leaves."""
     wants: Callable[[bytes], Sequence[tuple[Table[Any], Key]]] | None = None
     """Rows that an operation will read, for reading ahead; without effect on any result, and never trusted to be complete."""
+    refused: Callable[[bytes, int, Tables], None] | None = None
+    """What stays of an operation that was refused, such as that its number is used. It may raise Refused: then nothing stays."""
 
 
 class Core:
@@ -150,7 +152,7 @@ class Core:
         head, tables = self._head, self.tables
         with _Guard(self):
             code, result, reason = run_rules(self._rules, operation, self._time_ms, tables)
-            app_hash = next_app_hash(head.app_hash, head.carry, tables.close_operation(keep=code == CODE_OK))
+            app_hash = next_app_hash(head.app_hash, head.carry, tables.close_operation(keep=True))
             entry = Entry(head.sequence + 1, self._time_ms, code, result, reason, operation, app_hash, b"")
             log_hash = next_log_hash(head.log_hash, entry)
             self._entries.append(entry._replace(log_hash=log_hash))
@@ -282,7 +284,21 @@ def check_operation(operation: bytes) -> None:
 
 
 def run_rules(rules: Rules, operation: bytes, time_ms: int, tables: Tables) -> tuple[int, bytes, str]:
-    """(code, result, reason) of one operation, which is left open for ``close_operation``. Errors of the machine or the database come through."""
+    """(code, result, reason) of one operation. What it writes is left open for ``close_operation``; of a refused one, what ``Rules.refused`` writes. Errors of
+    the machine or the database come through."""
+    outcome = _ran(rules, operation, time_ms, tables)
+    if outcome[0] != CODE_OK:
+        tables.rollback(0)
+        tables.open_operation()
+        if rules.refused is not None:
+            try:
+                rules.refused(operation, time_ms, tables)
+            except (Refused, BadValue):
+                tables.rollback(0)
+    return outcome
+
+
+def _ran(rules: Rules, operation: bytes, time_ms: int, tables: Tables) -> tuple[int, bytes, str]:
     tables.open_operation()
     try:
         result = rules.apply(operation, time_ms, tables)

@@ -5,6 +5,7 @@
                   INVENTORY, all of it ─────────────────┴─► expected, damaged ─► marked          expected, in the trash ─► RESTORE    pending ─► CONFIRM
                                                             expected and not there ─► marked     not expected, a day old ─► DROP
 
+Where there are several meta nodes each one asks every node: the damaged copies of a segment are at different nodes, and whoever repairs it has to know of all.
 A node that was lost and is back is compared at once. The list is read before the inventory, so what is new in the meantime is younger than a day. One node is
 compared at a time, by each meta node (``resource/votes.py``); memory does not grow with its shares. What nodes say is believed where it costs them: a share
 that a node denies is repaired elsewhere. A node that tells without end, or nothing, costs a bounded time, and less and less often.
@@ -95,10 +96,7 @@ class Damage:
         roots: ShareRoots,
         clock: Callable[[], float],
         settings: Settings,
-        is_ours: Callable[[bytes], bool] = lambda node: True,
     ) -> None:
-        """``is_ours`` says of a node's address whether this meta node asks it what it found damaged."""
-        self._is_ours = is_ours
         self._ledger, self._registry, self._calls, self._queue, self._health = ledger, registry, calls, queue, health
         self._mover, self._roots, self._clock, self._settings = mover, roots, clock, settings
         self._asked: dict[int, float] = {}
@@ -118,8 +116,7 @@ class Damage:
         a time, so that the others are not kept waiting for them. Raises LedgerError, QueueError, RootsError."""
         now_s = self._clock()
         online = [number for number, row in sorted(self._registry.rows().items()) if row.shares and self._health.is_online(number)]
-        rows = self._registry.rows()
-        due = [one for one in online if now_s - self._asked.get(one, 0.0) >= self._pause_s(one) and self._is_ours(rows[one].address)]
+        due = [one for one in online if now_s - self._asked.get(one, 0.0) >= self._pause_s(one)]
         due = [one for one in due if not self._in_vain[one]] + [one for one in due if self._in_vain[one]][:AT_ONCE]
         gate = asyncio.Semaphore(AT_ONCE)
 

@@ -49,7 +49,7 @@ class Repair:
     file of what waits; ``cosign`` gets leases for repair signed by other meta nodes, ``tell`` notes what a node is to hear. ``clock`` tells Unix seconds.
 
     Give ``share_lost`` to the auditor as ``on_lost``, and this as its ``memory``. Where there are several meta nodes, ``is_ours`` says of an object's id whether this one repairs it;
-    those of others are looked at again later, in case they are ours then. ``asks_node`` says of a node's address whether this one asks what it found damaged.
+    those of others are looked at again later, in case they are ours then.
     ``finish`` brings a window or release to its end that a stop cut off (``Windows.finish_intended``). Raises QueueError for a file that cannot be opened.
     """
 
@@ -68,7 +68,6 @@ class Repair:
         cosign: Cosign,
         tell: Tell,
         is_ours: Callable[[bytes], bool] = lambda object_id: True,
-        asks_node: Callable[[bytes], bool] = lambda address: True,
         finish: Callable[[], Awaitable[object]] | None = None,
         settings: Settings | None = None,
     ) -> None:
@@ -87,7 +86,7 @@ class Repair:
         self.worker = Worker(
             ledger, registry, self.queue, self.health, self.funds, placing, issuer, self.transfers, self.mover, roots, clock, self.settings, is_ours
         )  # fmt: skip
-        self.damage = Damage(ledger, registry, calls, self.queue, self.health, self.mover, roots, clock, self.settings, asks_node)
+        self.damage = Damage(ledger, registry, calls, self.queue, self.health, self.mover, roots, clock, self.settings)
         self._numbers: dict[str, int] = {}
 
     def share_lost(self, segment: int, index: int) -> None:

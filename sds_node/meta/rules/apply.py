@@ -40,7 +40,7 @@ NONCE_WINDOW: Final = 62
 
 def rules(chain_id: str) -> Rules:
     """What a ledger of the storage network of ``chain_id`` is. Its ledger id is the chain id too."""
-    return Rules(APPLICATION, SCHEMA, partial(apply, chain_id), VERSION, _MIGRATIONS)
+    return Rules(APPLICATION, SCHEMA, partial(apply, chain_id), VERSION, _MIGRATIONS, refused=partial(refused, chain_id))
 
 
 def _as_it_was(table: str, row: Row) -> Iterable[tuple[str, Row]]:
@@ -63,6 +63,22 @@ def apply(chain_id: str, raw: bytes, time_ms: int, tables: Tables) -> bytes:
     need(is_founded != (kind == "found"), FOUNDING, "the ledger is founded already" if is_founded else "the first operation founds the ledger")
     if kind == "found":
         observe.found(tables, chain_id, operation.found, time_ms)
+    _admit(operation, body, signature, tables, time_ms)
+    call = Call(tables, chain_id, sender, operation.nonce, time_ms)
+    return _RULES[kind](call, getattr(operation, kind)) or b""
+
+
+def refused(chain_id: str, raw: bytes, time_ms: int, tables: Tables) -> None:
+    """A refused operation has used its nonce, if its sender signed it in time: nobody has it applied later, when the rules would not refuse it any more.
+    Raises Refused for one that has used none."""
+    operation, body, signature = open_operation(raw)
+    need(operation.chain_id == chain_id and tables.get(STATE, STATE_KEY) is not None, WRONG_CHAIN, "no operation of this ledger")
+    _admit(operation, body, signature, tables, time_ms)
+
+
+def _admit(operation: Any, body: bytes, signature: bytes, tables: Tables, time_ms: int) -> None:
+    """Who sends it, in time, under a nonce that is used from now on. Raises Refused."""
+    sender = address(operation.meta_node, "operation.meta_node")
     meta = tables.get(META, (sender,))
     if meta is None or not meta.is_active or not meta.ledger_key:
         refuse(UNKNOWN_SENDER, f"{shown(sender)} is no active meta node with a ledger key")
@@ -75,8 +91,6 @@ def apply(chain_id: str, raw: bytes, time_ms: int, tables: Tables) -> bytes:
         f"an operation holds until now or at most {MAX_UNTIL_S} s later, got {until_s} while it is {now_s}: send it again",
     )
     tables.put(META, with_nonce(meta, whole(operation.nonce, 1, MAX_INT63, "operation.nonce")))
-    call = Call(tables, chain_id, sender, operation.nonce, time_ms)
-    return _RULES[kind](call, getattr(operation, kind)) or b""
 
 
 def with_nonce(meta: Meta, nonce: int) -> Meta:

@@ -22,6 +22,8 @@ from sds_node.requests import Action
 MAX_OPEN_LEASES: Final = 64
 SETTLE_S: Final = 600
 """After a lease's end its receipts may still be settled so long; then what is left goes back."""
+TAKEOVER_S: Final = 300
+"""After a lease's end its own meta node alone settles it so long; then another one may, which takes over for it."""
 MAX_LEASE_NOZ: Final = (1 << 63) - 1
 _LEASE_ID: Final = b"stratos/lease-id/v1\0"
 LEGACY_ACTIONS: Final = {"upload": Action.UPLOAD, "download": Action.DOWNLOAD, "download_shared": Action.DOWNLOAD_SHARED}
@@ -30,6 +32,11 @@ LEGACY_ACTIONS: Final = {"upload": Action.UPLOAD, "download": Action.DOWNLOAD, "
 def lease_id(meta_node: bytes, nonce: int) -> bytes:
     """The id (32 bytes) of the lease that an operation takes. A nonce is used once, so an id is, too."""
     return sha256(_LEASE_ID + meta_node + nonce.to_bytes(8, "big")).digest()
+
+
+def takeover_ms(lease: Lease) -> int:
+    """From when on another meta node than its own may settle what it owes."""
+    return lease.ends_ms + TAKEOVER_S * 1_000
 
 
 def settles_ms(lease: Lease) -> int:

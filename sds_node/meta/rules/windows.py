@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sds_node.meta.rules.call import Call, state_of
-from sds_node.meta.rules.leases import lease_of, settles_ms
+from sds_node.meta.rules.leases import lease_of, settles_ms, takeover_ms
 from sds_node.meta.rules.money import change_common_fund, earn, use_allowed
 from sds_node.meta.rules.moves import is_word_of_several
 from sds_node.meta.rules.objects import STORED
@@ -73,10 +73,11 @@ def _debit_lease(call: Call, debit: Any) -> int:
 
 
 def _need_own(call: Call, row: Lease) -> None:
-    """Refuses a lease that another meta node settles. Whoever takes over for one that died settles by the receipts that nodes show, once the lease has
-    ended; since then it is one meta node alone, so that one that comes back does not settle what another one did."""
+    """Refuses a lease that another meta node settles. Whoever takes over for one that died settles by the receipts that nodes show, once the lease has ended
+    and its own meta node had 300 s; since then it is one meta node alone, so that one that comes back does not settle what another one did."""
+    is_own, others_ms = row.meta_node == call.meta_node, takeover_ms(row)
+    need(is_own or call.time_ms >= others_ms, NOT_YOURS, f"lease {shown(row.id)} is settled by meta node {shown(row.meta_node)} until {others_ms} ms")
     if call.time_ms < row.ends_ms:
-        need(row.meta_node == call.meta_node, NOT_YOURS, f"lease {shown(row.id)} has not ended, and is held by meta node {shown(row.meta_node)}")
         return
     taken = call.tables.get(TAKEN, (row.id,))
     if taken is None:

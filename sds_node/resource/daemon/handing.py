@@ -42,6 +42,8 @@ OVERDUE_S: Final = 120
 """A receipt that is not settled so long after its limit's end is shown to other meta nodes, too."""
 SHOWN_S: Final = 60.0
 """Not to the same one again before."""
+LONG_OVER_S: Final = 2 * 3_600
+"""So long after its end no lease can be settled that a limit was under."""
 REFUSED_AGAIN_S: Final = 3_600.0
 MAX_HELD: Final = 1_000_000
 MAX_REASON: Final = 1_000
@@ -63,7 +65,7 @@ class Asked(Protocol):
 
 class Hander:
     """Hands in the receipts of a ReceiptLog. ``takers`` tells which meta nodes may be asked for the limits of one (20 bytes), the best one first;
-    ``others`` which are there beside that one.
+    ``others`` which are there beside that one; so many as ``quorum`` says of them must say that a receipt is settled.
     """
 
     def __init__(
@@ -74,10 +76,11 @@ class Hander:
         clock: Callable[[], float],
         *,
         others: Callable[[bytes], Sequence[Asked]] = lambda _: (),
+        quorum: Callable[[], int] = lambda: 1,
         every_s: float = EVERY_S,
         held_s: float = HELD_S,
     ) -> None:
-        self._receipts, self._home, self._takers, self._others, self._clock = receipts, home, takers, others, clock
+        self._receipts, self._home, self._takers, self._others, self._clock, self._quorum = receipts, home, takers, others, clock, quorum
         self.every_s, self.held_s = every_s, held_s
         self.count: Counter[str] = Counter()
         """Receipts by what became of them."""
@@ -154,11 +157,13 @@ class Hander:
             held = [one for one in leaves if holders[one[0]][0] == taker.address and (ask_again or holders[one[0]][1] <= now - self.held_s)]
             before = done
             try:
+                is_last_word = taker.address == issuer or self._quorum() <= 1
                 for batch in _batches(fresh):
-                    done += await self._asked(taker, NODE_RECEIPTS, encode(ReceiptsBatch(leaves=[known(leaf) for _, leaf in batch])), batch)
+                    body = encode(ReceiptsBatch(leaves=[known(leaf) for _, leaf in batch]))
+                    done += await self._asked(taker, NODE_RECEIPTS, body, batch, is_last_word)
                 for first in range(0, len(held), PAGE_ROWS):
                     part = held[first : first + PAGE_ROWS]
-                    done += await self._asked(taker, NODE_SETTLED, encode(SerialList(serials=[serial for serial, _ in part])), part)
+                    done += await self._asked(taker, NODE_SETTLED, encode(SerialList(serials=[serial for serial, _ in part])), part, is_last_word)
             except (WireError, TimeoutError, DecodeError) as error:
                 self._failed(taker, error)
                 if isinstance(error, Refused) and error.code == TRY_ANOTHER:
@@ -189,6 +194,8 @@ class Hander:
         ]
         if not overdue:
             return 0
+        said = dict(overdue)
+        words: dict[int, Counter[bytes]] = {SETTLED: Counter(), REFUSED: Counter()}
         for taker in self._others(issuer):
             if self._not_before.get(taker.address, 0.0) > now:
                 continue
@@ -197,14 +204,27 @@ class Hander:
                     body = encode(ReceiptsBatch(leaves=[known(leaf) for _, leaf in batch]))
                     answers = ReceiptAnswers.FromString(await taker.ask(NODE_RECEIPTS, body=body, most_bytes=MAX_ANSWER_BYTES)).answers
                     self._shown.update((serial, now) for serial, _ in batch)
-                    said = dict(batch)
-                    settled = [bytes(one.serial) for one in answers[: len(batch)] if one.state == SETTLED and bytes(one.serial) in said]
-                    for serial in dict.fromkeys(settled):
-                        self._counted(SETTLED, said[serial])
-                    await self._over(list(dict.fromkeys(settled)))
-                    done += len(set(settled))
+                    for state, serial in {(one.state, bytes(one.serial)) for one in answers[: len(batch)]}:
+                        if state in words and serial in said:
+                            words[state][serial] += 1
             except (WireError, TimeoutError, DecodeError) as error:
                 self._failed(taker, error)
+        settled = [serial for serial, count in words[SETTLED].items() if count >= self._quorum()]
+        for serial in settled:
+            self._counted(SETTLED, said[serial])
+        await self._over(settled)
+        done += len(settled)
+        if not any(taker.address == issuer for taker in self._takers(issuer)):
+            # Nobody pays any more: the one whose word it is has been away, and the lease is long over.
+            long_ago_s = self._clock() - LONG_OVER_S
+            gone = [
+                (serial, said[serial], "no meta node settles it any more, and the one that issued its limit is away")
+                for serial, count in words[REFUSED].items()
+                if count >= self._quorum() and OrderLimit.FromString(said[serial].traffic.order_limit.body).expires_s < long_ago_s
+            ]
+            over = await self._refused("the others", gone)
+            await self._over(over)
+            done += len(over)
         return done
 
     async def _over(self, serials: list[bytes]) -> None:
@@ -213,12 +233,13 @@ class Hander:
             self._finished.update(serials)
             self._forget(serials)
 
-    async def _asked(self, taker: Asked, method: str, body: bytes, batch: list[tuple[bytes, Any]]) -> int:
+    async def _asked(self, taker: Asked, method: str, body: bytes, batch: list[tuple[bytes, Any]], is_last_word: bool) -> int:
         raw = await taker.ask(method, body=body, most_bytes=MAX_ANSWER_BYTES)
-        return await self._judged(taker, batch, ReceiptAnswers.FromString(raw), is_first=method == NODE_RECEIPTS)
+        return await self._judged(taker, batch, ReceiptAnswers.FromString(raw), is_first=method == NODE_RECEIPTS, is_last_word=is_last_word)
 
-    async def _judged(self, taker: Asked, batch: list[tuple[bytes, Any]], answers: Any, *, is_first: bool) -> int:
-        """Do as the answers say; what is not among them, or not known to them, is handed in again."""
+    async def _judged(self, taker: Asked, batch: list[tuple[bytes, Any]], answers: Any, *, is_first: bool, is_last_word: bool) -> int:
+        """Do as the answers say; what is not among them, or not known to them, is handed in again. What one that did not issue the limits says of their end
+        is not the last word: ``_show`` hears all of them."""
         wanted, now = dict(batch), time.monotonic()
         over: list[bytes] = []
         refused: list[tuple[bytes, Any, str]] = []
@@ -227,7 +248,7 @@ class Hander:
             leaf = wanted.pop(serial, None)
             if leaf is None:
                 continue
-            if answer.state == HELD:
+            if answer.state == HELD or (answer.state == SETTLED and not is_last_word):
                 if serial not in self._held:
                     self._counted(HELD, leaf)
                 if serial in self._held or len(self._held) < MAX_HELD:
@@ -235,14 +256,14 @@ class Hander:
             elif answer.state == SETTLED:
                 over.append(serial)
                 self._counted(SETTLED, leaf)
-            elif answer.state == REFUSED:
+            elif answer.state == REFUSED and is_last_word:
                 refused.append((serial, leaf, str(answer.reason)[:MAX_REASON]))
             else:
                 self._held.pop(serial, None)
                 log.info("a receipt is not taken yet", meta_node=taker.name, serial=serial.hex(), why=str(answer.reason)[:MAX_REASON])
         for serial in () if is_first else wanted:
             self._held.pop(serial, None)
-        over += await self._refused(taker, refused)
+        over += await self._refused(taker.name, refused)
         await self._over(over)
         return len(over)
 
@@ -253,7 +274,7 @@ class Hander:
         if bytes(limit.serial) not in self._held:
             self.bytes[_ACTIONS.get(limit.action, "other")] += Receipt.FromString(leaf.traffic.receipt.body).bytes_acked
 
-    async def _refused(self, taker: Asked, refused: list[tuple[bytes, Any, str]]) -> list[bytes]:
+    async def _refused(self, by: str, refused: list[tuple[bytes, Any, str]]) -> list[bytes]:
         """Keep the evidence of what was refused for good. Those of which it is kept; the others stay in the log, for whoever makes room."""
         if not refused:
             return []
@@ -261,7 +282,7 @@ class Hander:
         rows = [
             {
                 "time_s": time_s,
-                "meta_node": taker.name,
+                "meta_node": by,
                 "serial": serial.hex(),
                 "reason": reason,
                 "leaf": base64.b64encode(encode(known(leaf))).decode(),
@@ -275,7 +296,7 @@ class Hander:
             is_kept, why = False, str(error.strerror)
         for serial, leaf, reason in refused:
             if serial not in self._unkept:
-                log.error("a receipt was refused for good", meta_node=taker.name, serial=serial.hex(), noz=leaf.noz, why=reason)
+                log.error("a receipt was refused for good", meta_node=by, serial=serial.hex(), noz=leaf.noz, why=reason)
                 self._counted(REFUSED, leaf)
             if not is_kept:
                 self._held.pop(serial, None)

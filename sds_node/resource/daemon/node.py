@@ -27,7 +27,7 @@ from google.protobuf.message import DecodeError
 
 from sds_node import transfers
 from sds_node.asking import MAX_ANSWER_BYTES, NODE_EARNINGS, NodeEarningsReply, NodeHello
-from sds_node.documents import Authority
+from sds_node.documents import Authority, lease_quorum
 from sds_node.endpoints import endpoint_text
 from sds_node.monitoring import Values
 from sds_node.p2p import P2PError, address_of, format_address
@@ -133,7 +133,16 @@ class ResourceNode:
         )
         self.server = Server(self.wire)
         self.upkeep = Upkeep(self.store, self.receipts, home.root, clock, config.storage.scrub_days, self.announce)
-        self.hander = Hander(self.receipts, home, self._takers, clock, others=self._others, every_s=hand_every_s, held_s=held_s)
+        self.hander = Hander(
+            self.receipts,
+            home,
+            self._takers,
+            clock,
+            others=self._others,
+            quorum=lambda: lease_quorum(len(self._authority.active_meta_nodes())),
+            every_s=hand_every_s,
+            held_s=held_s,
+        )
         self.links: dict[bytes, MetaLink] = {}
         self.ended: Counter[tuple[str, str]] = Counter()
         """Puts and gets by how they ended."""

@@ -322,7 +322,7 @@ async def test_who_takes_over_for_a_meta_node_that_is_gone_settles_its_ended_lea
         assert "responsible" in answer.reason
         await made.observe(message("ObservedEvent", meta=observed_meta(2, is_active=False)))
         assert await made.states(peer, leaf) == [UNSPECIFIED]
-        made.clock.now_s += 601
+        made.clock.now_s += 901
         assert "not all known here yet" in (await made.hand_in(peer, leaf))[0].reason  # the ledger may still be before the lease's end
         await made.observe()
         assert await made.states(peer, leaf) == [HELD]

@@ -83,7 +83,7 @@ async def test_a_meta_node_that_dies_takes_nothing_with_it(tmp_path: Path) -> No
         assert len(others) == METAS - 1
         await network.until(lambda: sum(one.node.windows.settled_leaves for one in others if one.node) >= 4, "what the living owe is in windows", 60)
         # The dead one's lease ends, and nodes show what it owes them to the others.
-        clock.ahead_s += 260
+        clock.ahead_s += 450
         owed = len(await network.meta.ledger.query(lambda view: view.scan(LEASE, (holder.keys.address,), index="by_meta", limit=10)))
         assert owed == 1
         await network.until(

@@ -89,6 +89,17 @@ def test_an_operation_is_applied_once(world: World) -> None:
     assert [world.submit(raw).code, world.submit(raw).code] == [0, refusals.USED_NONCE]
 
 
+def test_a_refused_operation_is_never_applied_later(world: World) -> None:
+    """What was refused may be in somebody's hands, and the rules might not refuse it any more."""
+    order = world.operation("settle_leases", message("SettleLeases", lease_ids=[b"L" * 32]))
+    raw = sign_operation(order, meta_key(1))
+    assert world.submit(raw).code == refusals.UNKNOWN_LEASE
+    assert world.submit(raw).code == refusals.USED_NONCE
+    forged = sign_operation(world.operation("tick", message("Tick"), nonce=77), meta_key(2))
+    assert world.submit(forged).code == refusals.BAD_SIGNATURE
+    world.ok("tick", message("Tick"), nonce=77)
+
+
 def test_operations_may_come_in_another_order_within_the_window_of_nonces(world: World) -> None:
     for nonce in (500, 499, 501, 500 - NONCE_WINDOW + 1, 450):
         world.ok("tick", message("Tick"), nonce=nonce)

@@ -12,7 +12,7 @@ from sds_node.meta.ledger.sql import open_store
 from sds_node.meta.rules import refusals
 from sds_node.meta.rules.apply import rules
 from sds_node.meta.rules.invariants import check, walk
-from sds_node.meta.rules.leases import SETTLE_S
+from sds_node.meta.rules.leases import SETTLE_S, TAKEOVER_S
 from sds_node.meta.rules.tables import EARNED, EPOCH_MARK, LEASE, META, SCHEMA, SCHEMA_1, TAKEN, WALLET
 from tests.sds_node.rules import support
 from tests.sds_node.rules.support import CHAIN_ID, HOUR_MS, Make, World, event, message, meta, owner
@@ -104,7 +104,7 @@ def test_a_lease_that_ended_is_settled_by_the_first_meta_node_that_takes_from_it
         lease = world.lease(1_000)
         world.settle_window({lease: 1}, [(owner(1), 1, 1, 1)])  # while it runs: its own, and nothing is noted
         assert world.core.tables.get(TAKEN, (lease,)) is None
-        world.wait(HOUR_MS)
+        world.wait(HOUR_MS + TAKEOVER_S * 1_000)
         world.settle_window({lease: 10}, [(owner(1), 1, 1, 10)], sender=first)
         world.refused(refusals.NOT_YOURS, "window", world.window({lease: 10}, [(owner(1), 1, 1, 10)], sender=second), second)
         world.settle_window({lease: 20}, [(owner(1), 1, 1, 20)], sender=first)
@@ -114,7 +114,7 @@ def test_a_lease_that_ended_is_settled_by_the_first_meta_node_that_takes_from_it
 def test_a_meta_node_that_comes_back_does_not_give_back_a_lease_that_another_one_settles(make: Make) -> None:
     world = make(metas=2)
     lease, other = world.lease(1_000), world.lease(500)
-    world.wait(HOUR_MS)
+    world.wait(HOUR_MS + TAKEOVER_S * 1_000)
     world.settle_window({lease: 10}, [(owner(1), 1, 1, 10)], sender=2)
     both = message("SettleLeases", lease_ids=sorted((lease, other)))
     world.ok("settle_leases", both)

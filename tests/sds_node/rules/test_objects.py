@@ -6,6 +6,7 @@ import pytest
 
 from sds_node.meta.rules import refusals
 from sds_node.meta.rules.invariants import check, walk
+from sds_node.meta.rules.leases import TAKEOVER_S
 from sds_node.meta.rules.releases import Settled
 from sds_node.meta.rules.tables import EARNED, HELD, KEPT, LEASE, MOVED, SEGMENT
 from sds_node.requests import Action
@@ -215,6 +216,8 @@ def test_a_window_of_another_meta_nodes_lease_waits_for_its_end(make: Make) -> N
     world.refused(refusals.NOT_YOURS, "window", world.window({lease: 10}, [(owner(1), 1, 1, 10)], sender=2), 2)
     world.refused(refusals.NOT_YOURS, "commit", message("Commit", lease_id=lease, objects=[new_object(1, 10, [1, 2, 3])]), 2)
     world.wait(HOUR_MS)
+    world.refused(refusals.NOT_YOURS, "window", world.window({lease: 10}, [(owner(1), 1, 1, 10)], sender=2), 2)
+    world.wait(TAKEOVER_S * 1_000)
     world.settle_window({lease: 10}, [(owner(1), 1, 1, 10)], sender=2)
     world.wait(600_000)
     world.refused(refusals.LEASE_TIME, "window", world.window({lease: 10}, [(owner(1), 1, 1, 10)]))
