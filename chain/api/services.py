@@ -109,15 +109,10 @@ def _tx_service(app: Target, comet: CometClient) -> dict[str, Query]:
             raise InvalidRequest("query cannot be empty")
         if len(query) > MAX_QUERY_CHARACTERS:
             raise InvalidRequest(f"a query has at most {MAX_QUERY_CHARACTERS} characters, got {len(query)}")
-        # Clients of before SDK 0.46, stratos-sdk 2.0.0 among them, name a page by its offset.
-        is_old = request.HasField("pagination") and not request.page and not request.limit
-        limit = min((request.pagination.limit if is_old else request.limit) or MAX_PAGE, MAX_PAGE)
-        page = request.pagination.offset // limit + 1 if is_old else request.page or 1
+        limit = min(request.limit or MAX_PAGE, MAX_PAGE)
         order = "desc" if request.order_by == 2 else "asc"
-        found = _ask(comet, "tx_search", query=query, prove=False, page=str(page), per_page=str(limit), order_by=order)
+        found = _ask(comet, "tx_search", query=query, prove=False, page=str(request.page or 1), per_page=str(limit), order_by=order)
         response = _tx("GetTxsEventResponse")(total=int(found["total_count"]))
-        if is_old:
-            response.pagination.total = response.total
         times: dict[str, str] = {}
         for one in found["txs"]:
             height = one["height"]
