@@ -6,15 +6,18 @@
         await network.until(lambda: network.meta.reporter.reported > 0)
 
 Node i listens at 127.0.i.1, so that each has a network prefix of its own, and has an owner of its own. Epochs are short; time is the machine's, unless a clock
-is given. ``stop_meta`` and ``start_meta``, ``stop_resource`` and ``start_resource`` stop a node as its operator does and start it again at the same place.
+is given. ``stop_meta`` and ``start_meta``, ``stop_resource`` and ``start_resource`` stop a node as its operator does and start it again at the same place;
+``kill_meta`` and ``kill_resource`` end one in the middle of what it does. ``wipe`` and ``damage`` are what disks do, ``cut`` and ``heal`` what lines do.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -41,15 +44,22 @@ from sds_node.meta.rules.apply import rules
 from sds_node.resource.daemon import config as resource_config
 from sds_node.resource.daemon.home import Home as ResourceHome
 from sds_node.resource.daemon.node import ResourceNode
+from sds_node.resource.store.layout import key_of as copy_of
 from sds_node.testing.chain import CHAIN_ID, ChainInProcess, DrivenChain, genesis
 from sds_node.testing.order import DrivenOrder
 from sds_node.value_chain.authority import ChainAuthority
 from sds_node.value_chain.sender import Sender
+from sds_node.wire.connection import Connection, Phase
+from sds_node.wire.errors import HandshakeFailed
+from sds_node.wire.node import Account, Node
 
 FUNDS_WEI: Final = 10**24
 DEPOSIT_WEI: Final = 100 * 10**18
 STORAGE_TYPE: Final = 4
 SHORT: Final = {"pot.epoch_duration_s": "3", "pot.mature_epoch": "1"}
+QUICK: Final = meta_home.Times(hello_s=1, status_s=2, window_s=1)
+KEPT: Final = ("config.toml", "accounts", "lock")
+"""What of a resource node's home outlives a new disk: its settings and keys, which its operator has, and the lock."""
 
 
 def key_of(name: str) -> PrivateKey:
@@ -90,13 +100,81 @@ class RunningResource:
     held: contextlib.ExitStack | None = None
 
 
+class Gate:
+    """Lets the wires of one process reach each other, or not: while the network is cut, those of one side have no connection to those of the other one.
+
+    A wire that is on no side, such as a user's, reaches all.
+    """
+
+    def __init__(self) -> None:
+        self._wires: dict[bytes, Node] = {}
+        self._is_far: dict[bytes, bool] = {}
+
+    @property
+    def is_cut(self) -> bool:
+        return bool(self._is_far)
+
+    def watch(self, wire: Node) -> None:
+        """Have a wire obey from now on."""
+        admit, joined = wire.admit, wire.joined
+
+        def admitted(connection: Connection, address: bytes) -> Account:
+            if self._is_between(wire.address, address):
+                raise HandshakeFailed("no TCP connection: the network is cut")
+            return admit(connection, address)
+
+        def entered(connection: Connection) -> None:
+            # Its handshake may have begun before the cut.
+            joined(connection)
+            self._break(wire)
+
+        wire.admit, wire.joined = admitted, entered  # type: ignore[method-assign]
+        self._wires[wire.address] = wire
+
+    def place(self, wire: Node, *, is_far: bool) -> None:
+        """Put a wire on a side, and break what it has with the other one."""
+        if wire.address not in self._wires:
+            self.watch(wire)
+        self._is_far[wire.address] = is_far
+        for one in self._wires.values():
+            self._break(one)
+
+    def forget(self, *wires: Node) -> None:
+        """Their nodes have ended."""
+        for wire in wires:
+            self._wires.pop(wire.address, None)
+
+    def heal(self) -> None:
+        """There are no sides any more."""
+        self._is_far.clear()
+
+    def _is_between(self, one: bytes, other: bytes) -> bool:
+        return {one, other} <= self._is_far.keys() and self._is_far[one] != self._is_far[other]
+
+    def _break(self, wire: Node) -> None:
+        for link in list(wire.links):
+            made = link.connection
+            if made is not None and made.phase is Phase.OPEN and self._is_between(wire.address, made.remote.address):
+                link.abort()
+
+
 class StorageNetwork:
     """Make one with ``started``."""
 
     def __init__(
-        self, folder: Path, wallets: tuple[str, ...], nodes: int, params: dict[str, Any], clock: Callable[[], float] = time.time, metas: int = 1
+        self,
+        folder: Path,
+        wallets: tuple[str, ...],
+        nodes: int,
+        params: dict[str, Any],
+        clock: Callable[[], float] = time.time,
+        metas: int = 1,
+        times: meta_home.Times = QUICK,
     ) -> None:
-        self.folder, self.clock = folder, clock
+        self.folder, self.clock, self._times = folder, clock, times
+        self.gate = Gate()
+        self._far_metas: frozenset[int] = frozenset()
+        self._far_nodes: frozenset[int] = frozenset()
         self.metas = self._new_metas(metas)
         operator = key_of("operator")
         names = ["operator", *wallets, *(f"owner {number}" for number in range(1, nodes + 1))]
@@ -136,9 +214,10 @@ class StorageNetwork:
         params: dict[str, Any] | None = None,
         clock: Callable[[], float] = time.time,
         metas: int = 1,
+        times: meta_home.Times = QUICK,
     ) -> AsyncIterator[StorageNetwork]:
-        """A network whose nodes are all at work. ``clock`` tells Unix seconds to all of it. Several ``metas`` keep one ledger together."""
-        network = cls(folder, wallets, nodes, params or {}, clock, metas)
+        """A network whose nodes are all at work. ``clock`` tells Unix seconds to all of it. Several ``metas`` keep one ledger together; ``times`` are theirs."""
+        network = cls(folder, wallets, nodes, params or {}, clock, metas, times)
         async with network._stack:
             await network._start(nodes)
             yield network
@@ -168,7 +247,7 @@ class StorageNetwork:
             settings = meta_home.Settings(
                 network=meta_home.Network(port=first_port + at, peers=tuple(one for one in named if one != named[at])),
                 metrics=meta_home.Metrics(port=0),
-                times=meta_home.Times(hello_s=1, status_s=2, window_s=1),
+                times=self._times,
             )
             home = meta_home.Home(self.folder / (f"meta{at}" if at else "meta"), settings)
             made.append(RunningMeta(at, own, key_of(f"meta owner {at}" if at else "meta owner"), home, first_port + at))
@@ -200,6 +279,10 @@ class StorageNetwork:
         node = MetaNode(made.home, made.keys, made.owner.public_key.address, chain, sender, CHAIN_ID, self.clock, order)
         await node.start()
         made.node = self._last = node
+        for wire in (node.wire, node.repair.transfers._wire):
+            self.gate.watch(wire)
+            if self.gate.is_cut:
+                self.gate.place(wire, is_far=number in self._far_metas)
 
     async def stop_meta(self, number: int = 0) -> None:
         """Stop a meta node as its operator does; nothing, when it does not run."""
@@ -207,6 +290,17 @@ class StorageNetwork:
         if made.node is not None:
             node, made.node = made.node, None
             await node.stop()
+            self.gate.forget(node.wire, node.repair.transfers._wire)
+
+    async def kill_meta(self, number: int) -> None:
+        """End a meta node in the middle of what it does, as far as one process can: no block reaches it any more, its connections break at once, and only
+        then does it end."""
+        made = self.metas[number]
+        if made.node is not None:
+            if made.node.order is not None:
+                await made.node.order.stop()
+            _abort(made.node.wire, made.node.repair.transfers._wire)
+            await self.stop_meta(number)
 
     @property
     def meta_address(self) -> MetaAddress:
@@ -259,13 +353,84 @@ class StorageNetwork:
             made.home, config, made.key, config.keys.wallet, authority, self.clock, background=[authority.run], hand_every_s=0.5, held_s=1.0
         )
         await made.node.start()
+        self.gate.watch(made.node.wire)
+        if self.gate.is_cut:
+            self.gate.place(made.node.wire, is_far=made.number in self._far_nodes)
 
     async def stop_resource(self, made: RunningResource) -> None:
         """Stop a node as its operator does."""
         if made.node is not None and made.held is not None:
             await made.node.stop(drain_s=2.0)
-            made.held.close()
-            made.node = made.held = None
+            self._ended(made, made.node, made.held)
+
+    async def kill_resource(self, made: RunningResource) -> None:
+        """End a node in the middle of what it does, as far as one process can: its connections break at once, nobody hears that it stops, no receipt is handed
+        in, and its home says that it runs."""
+        if made.node is not None and made.held is not None:
+            _abort(made.node.wire)
+            marker = made.home.root / "running"
+            says = marker.read_bytes()
+            await made.node.abandon()
+            marker.write_bytes(says)
+            self._ended(made, made.node, made.held)
+
+    def _ended(self, made: RunningResource, node: ResourceNode, held: contextlib.ExitStack) -> None:
+        self.gate.forget(node.wire)
+        held.close()
+        made.node = made.held = None
+
+    # --- what breaks ------------------------------------------------------------------------------------------------------------------
+
+    def wipe(self, made: RunningResource, *, all_of_it: bool = False) -> None:
+        """A stopped node's disk is replaced by an empty one: that of its shares, or all of its home but settings and keys."""
+        assert made.node is None, "stop the node first"
+        folder = made.home.root if all_of_it else made.home.storage_path(made.config)
+        for path in folder.iterdir():
+            if all_of_it and path.name in KEPT:
+                continue
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def damage(self, made: RunningResource, choose: random.Random, part: float) -> set[bytes]:
+        """Flip bytes of some share files of a node, about ``part`` of all, whether it runs or not. Gives the serials of those copies."""
+        found: set[bytes] = set()
+        for path in sorted(made.home.storage_path(made.config).rglob("*.*")):
+            key = copy_of(path.name)
+            if key is None or choose.random() >= part:
+                continue
+            # The data come first in a file, and are most of it.
+            with contextlib.suppress(FileNotFoundError), path.open("r+b") as file:
+                half = path.stat().st_size // 2
+                for at in {choose.randrange(half) for _ in range(choose.randint(1, 5))} if half else ():
+                    file.seek(at)
+                    was = file.read(1)[0]
+                    file.seek(at)
+                    file.write(bytes([was ^ choose.randint(1, 255)]))
+                    found.add(key[1])
+        return found
+
+    async def cut(self, far_metas: Collection[int], far_nodes: Collection[int]) -> None:
+        """Cut the network in two: these meta nodes (0, 1, …) and resource nodes (1, 2, …) from all others. The side with fewer meta nodes gets no blocks, nor
+        does the other one without more than two thirds of them. Users reach both, unless they are placed (``gate``)."""
+        self._far_metas, self._far_nodes = frozenset(far_metas), frozenset(far_nodes)
+        for meta in self.metas:
+            if meta.node is not None:
+                for wire in (meta.node.wire, meta.node.repair.transfers._wire):
+                    self.gate.place(wire, is_far=meta.number in self._far_metas)
+        for made in self.resources:
+            if made.node is not None:
+                self.gate.place(made.node.wire, is_far=made.number in self._far_nodes)
+        is_far_smaller = 2 * len(self._far_metas) <= len(self.metas)
+        for meta in self.metas:
+            if meta.node is not None and meta.node.order is not None and (meta.number in self._far_metas) == is_far_smaller:
+                await meta.node.order.stop()
+
+    async def heal(self) -> None:
+        """Whoever was cut off is reached again, and gets the blocks that it missed."""
+        self.gate.heal()
+        for meta in self.metas:
+            if meta.node is not None and self.order is not None and not self.order.member(meta.number).is_there:
+                await self.order.member(meta.number).start()
+        self._far_metas = self._far_nodes = frozenset()
 
     async def buy_ozone(self, name: str, amount_wei: int) -> int:
         """A wallet prepays for itself. Gives its noz in the ledger once they are there."""
@@ -296,6 +461,12 @@ class StorageNetwork:
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise TimeoutError(f"waited {timeout_s:g} s until {what}; the meta node says {self.meta.status()}") from None
+
+
+def _abort(*wires: Node) -> None:
+    for wire in wires:
+        for link in list(wire.links):
+            link.abort()
 
 
 async def _ended(task: asyncio.Task[None]) -> None:

@@ -25,6 +25,7 @@ from tests.soak.mainnet_genesis import mainnet_genesis
 from tests.soak.native_core import sanitized
 from tests.soak.solvency import solvency
 from tests.soak.statesync import statesync_blocks
+from tests.soak.storage_faults import storage_faults
 from tests.soak.storage_kills import storage_kills
 from tests.store.test_crashes import damage_all_files
 
@@ -64,6 +65,7 @@ SOAKS: dict[str, Callable[[int], dict[str, Any]]] = {
     "simulation": simulation,
     "statesync-blocks": statesync_blocks,
     "storage-kills": storage_kills,
+    "storage-faults": storage_faults,
 }
 ON_A_FILE: dict[str, Callable[[int, str], dict[str, Any]]] = {"mainnet-genesis": mainnet_genesis}
 """Only when asked for, as ``mainnet-genesis=PATH``."""

@@ -107,7 +107,10 @@ class Funds:
             part = serials[at : at + ANSWERS_AT_ONCE]
             over = []
             for serial, answer in zip(part, await self._books.answers(part), strict=True):
-                is_over = answer is None and self._owed[serial].until_s + HANDED_S < self._clock()
+                row = self._owed.get(serial)
+                if row is None:
+                    continue  # forgotten while the books were asked: its node gave no receipt
+                is_over = answer is None and row.until_s + HANDED_S < self._clock()
                 if is_over or (answer is not None and answer.state in (LeafState.SETTLED, LeafState.REFUSED)):
                     over.append(serial)
             await self.forget(over)

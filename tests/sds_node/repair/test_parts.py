@@ -289,6 +289,19 @@ async def test_receipts_that_are_settled_refused_or_never_came_are_not_owed(queu
     assert again.owed_noz == 10
 
 
+async def test_what_is_forgotten_while_the_books_are_asked_is_settled_by_nobody(queue: RepairQueue) -> None:
+    made = funds(queue, Clock())
+    await made.owe([Owed(b"1" * 16, b"x" * 32, 1, 10, NOW_S), Owed(b"2" * 16, b"x" * 32, 1, 10, NOW_S)])
+    ask = made._books.answers
+
+    async def answers(serials: Any) -> Any:
+        await made.forget([b"1" * 16])
+        return await ask(serials)
+
+    made._books.answers = answers  # type: ignore[assignment, method-assign]
+    assert (await made.settle(), made.owed, made.owed_noz) == (0, 1, 10)
+
+
 async def test_without_funds_a_repair_waits_until_half_of_its_spare_shares_are_used(queue: RepairQueue) -> None:
     made, state = funds(queue, Clock()), ledger_state(0)
     assert [credit_spare(one) for one in (TEN_OF_THIRTY, FIVE_OF_TEN, TWO_OF_FIVE, THREE_REPLICAS, ONE_COPY)] == [4, 2, 1, 1, 0]
