@@ -226,7 +226,7 @@ def test_what_the_real_cometbft_sends_at_a_clean_start_and_after_kills_fits_the_
             node.kill_comet()
         elif way == "in order":
             node.kill_comet(signal.SIGTERM)
-        node.process.wait(30)
+        node.process.wait(90)
         time.sleep(0.2)
         run = check(node.proxy.take())
         assert (way, run.start) == (way, "recovery")
