@@ -33,9 +33,9 @@ from modules.settlement.commitment import wallet_of
 from modules.settlement.documents import signed_by_key
 from sds_node import asking, p2p
 from sds_node.documents import LEASE_DOMAIN, PACKAGE, Lease, Refused, is_repair_lease, lease_quorum, opened, signature_of
-from sds_node.merkle import segment_root
 from sds_node.meta.books.releases import RootsOf
 from sds_node.meta.federation.peers import Bounds, Peers
+from sds_node.meta.federation.roots import RootsOfOthers
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.operations import AnyLedger
 from sds_node.meta.relay.observer import Behind
@@ -44,7 +44,6 @@ from sds_node.meta.relay.reporter import NotYet, Unequal
 from sds_node.meta.rules import tables
 from sds_node.meta.rules.wire import OBSERVATION_DOMAIN
 from sds_node.meta.users.lending import lease_document
-from sds_node.meta.users.roots import HASH_BYTES
 from sds_node.transfers import parsed
 from sds_node.value_chain.client import ValueChainError
 from sds_node.wire import errors as wire_errors
@@ -107,9 +106,7 @@ class Agreeing:
         self._peers, self._ledger, self._chain_id, self._key, self._bls_pubkey = peers, ledger, chain_id, key, bls_pubkey
         self._roots_of, self._bls_keys, self._clock = roots_of, bls_keys, clock
         self._fetches = asyncio.Semaphore(MOST_FETCHED)
-        self._failed: dict[bytes, float] = {}
-        """Meta nodes that did not tell roots as they should → until when they come last, by the loop's time."""
-        self._served: bytes = b""
+        self._others = RootsOfOthers(peers, timeout_s=ROOTS_S, failed_s=UNKNOWN_S)
         self._unknown: OrderedDict[int, float] = OrderedDict()
         self._repairs: dict[bytes, Bucket] = {}
 
@@ -154,10 +151,9 @@ class Agreeing:
         if _is_telling.get() or self._unknown.get(segment.number, 0.0) > now_s:
             return None
         async with self._fetches:
-            for address in self._in_order(now_s):
-                roots = await self._roots_from(address, segment)
+            for address in self._others.in_order():
+                roots = (await self._others.ask(address, [segment])).get(segment.number)
                 if roots is not None:
-                    self._served = address
                     self._unknown.pop(segment.number, None)
                     return roots
         self._unknown[segment.number] = now_s + UNKNOWN_S
@@ -165,33 +161,6 @@ class Agreeing:
         if len(self._unknown) > MAX_UNKNOWN:
             self._unknown.popitem(last=False)
         return None
-
-    def _in_order(self, now_s: float) -> list[bytes]:
-        """Others that are there: who served last, then the others, those that failed lately left out."""
-        there = [one for one in self._peers.online() if one != self._peers.address and self._failed.get(one, 0.0) <= now_s]
-        return sorted(there, key=lambda one: one != self._served)
-
-    async def _roots_from(self, address: bytes, segment: tables.Segment) -> list[bytes] | None:
-        count = len(segment.nodes) // tables.NODE_BYTES
-        body = encode(asking.SegmentList(segments=[segment.number]))
-        try:
-            raw = await self._peers.ask(address, asking.META_ROOTS, body=body, most_bytes=count * HASH_BYTES + MAX_SIGNATURE_BYTES, timeout_s=ROOTS_S)
-            told = list(parsed(asking.SegmentShareRootsList, raw).segments)
-        except wire_errors.WireError as error:
-            self._fails(address, str(error))
-            return None
-        if not told:
-            return None
-        flat = bytes(told[0].roots)
-        roots = [flat[at : at + HASH_BYTES] for at in range(0, len(flat), HASH_BYTES)]
-        if len(told) != 1 or told[0].segment != segment.number or len(flat) != count * HASH_BYTES or segment_root(roots) != segment.root:
-            self._fails(address, f"what it tells of segment {segment.number} is not under the segment's root")
-            return None
-        return roots
-
-    def _fails(self, address: bytes, why: str) -> None:
-        self._failed[address] = asyncio.get_running_loop().time() + UNKNOWN_S
-        log.warning("a meta node does not tell share roots", node=p2p.format_address(address), why=why)
 
     async def _metas(self) -> Mapping[bytes, bytes]:
         """Ledger keys of the active meta nodes, by address."""

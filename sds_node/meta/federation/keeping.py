@@ -13,7 +13,7 @@ Source: docs/adr/0010 (share roots are with several before a commit is proposed)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
@@ -23,6 +23,7 @@ from sds_node import asking, p2p
 from sds_node.documents import lease_quorum
 from sds_node.merkle import segment_root
 from sds_node.meta.federation.peers import Bounds, Peers
+from sds_node.meta.federation.roots import RootsOfOthers
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.ledger.errors import LedgerError
 from sds_node.meta.operations import AnyLedger
@@ -30,7 +31,7 @@ from sds_node.meta.rules import tables
 from sds_node.meta.rules.call import state_of
 from sds_node.meta.rules.wire import MAX_OBJECTS, MAX_SEGMENT, MAX_SEGMENTS
 from sds_node.meta.users.kept import KeptKey, KeptRoots, KeptRow, Looked
-from sds_node.meta.users.roots import HASH_BYTES, PAGE, Part, RootsError, ShareRoots, checked
+from sds_node.meta.users.roots import HASH_BYTES, PAGE, Part, RootsError, ShareRoots
 from sds_node.transfers import parsed
 from sds_node.wire import errors as wire_errors
 from sds_node.wire.connection import Handler
@@ -62,8 +63,6 @@ FAILED_S: Final = 30.0
 """A meta node that lied or did not answer is not asked for roots sooner, by the loop's time."""
 LATE_S: Final = 300
 """Operators are told of what is missing for so long."""
-ROW_BYTES: Final = 64
-"""What an answer has beside the roots, for each segment."""
 
 
 class Keeping:
@@ -74,8 +73,7 @@ class Keeping:
         self._peers, self._ledger, self._kept, self._clock, self._every_s = peers, ledger, KeptRoots(roots), clock, every_s
         self._places: dict[bytes, asyncio.Semaphore] = {}
         self._telling: set[asyncio.Task[bool]] = set()
-        self._failed: dict[bytes, float] = {}
-        self._served = b""
+        self._others = RootsOfOthers(peers, timeout_s=FETCH_S, failed_s=FAILED_S)
         self._after: KeptKey | None = None
         self._grown = b""
         self._sequence = -1
@@ -239,11 +237,11 @@ class Keeping:
         wanted = {row.number: row for row in await self._ledger.query(read)}
         gone = [number for number, _ in due if number not in wanted]
         found = await self._kept.here(list(wanted.values()))
-        for address in self._in_order():
+        for address in self._others.in_order():
             left = [row for row in wanted.values() if row.number not in found]
             if not left:
                 break
-            found |= await self._ask(address, left)
+            found |= await self._others.ask(address, left)
         await self._kept.put(found, gone)
         since = {number: since_s for number, since_s in due if number in wanted and number not in found}
         pauses = {number: now_s + min(max(FRESH_S, now_s - since_s), LONGEST_PAUSE_S) for number, since_s in since.items()}
@@ -251,32 +249,6 @@ class Keeping:
         if pauses:
             log.info("share roots are missing and no meta node gives them yet", segments=len(pauses), first=min(pauses))
         return len(due) == PAGE and bool(found or gone)
-
-    def _in_order(self) -> list[bytes]:
-        """Others that are there: who served last, then the others, those that failed lately left out."""
-        now_s = asyncio.get_running_loop().time()
-        there = [one for one in self._peers.online() if one != self._peers.address and self._failed.get(one, 0.0) <= now_s]
-        return sorted(there, key=lambda one: one != self._served)
-
-    async def _ask(self, address: bytes, rows: Sequence[tables.Segment]) -> dict[int, list[bytes]]:
-        """Share roots of some of these segments, as another meta node tells them, checked. Raises nothing."""
-        body = encode(asking.SegmentList(segments=[row.number for row in rows]))
-        most_bytes = sum(len(row.nodes) // tables.NODE_BYTES * HASH_BYTES + ROW_BYTES for row in rows)
-        try:
-            raw = await self._peers.ask(address, asking.META_ROOTS, body=body, most_bytes=most_bytes, timeout_s=FETCH_S)
-            found, lies = await asyncio.to_thread(_believed, parsed(asking.SegmentShareRootsList, raw), {row.number: row for row in rows})
-        except wire_errors.WireError as error:
-            self._fails(address, describe(error))
-            return {}
-        if lies:
-            self._fails(address, f"what it tells of {lies} segments is not under their roots")
-        elif found:
-            self._served = address
-        return found
-
-    def _fails(self, address: bytes, why: str) -> None:
-        self._failed[address] = asyncio.get_running_loop().time() + FAILED_S
-        log.warning("a meta node does not tell share roots", node=p2p.format_address(address), why=why)
 
 
 def _new(view: ReadView, first: int, growing: Sequence[tuple[bytes, int]]) -> tuple[int, bool, Looked]:
@@ -328,17 +300,3 @@ def _rows_of(given: Any) -> list[KeptRow]:
             root = segment_root(flat[place : place + HASH_BYTES] for place in range(0, len(flat), HASH_BYTES))
             rows.append(KeptRow(bytes(one.object_id), root, at, bytes(flat)))
     return rows
-
-
-def _believed(told: Any, wanted: Mapping[int, tables.Segment]) -> tuple[dict[int, list[bytes]], int]:
-    """(what lies under the roots of the segments that were asked for, how much does not)."""
-    found: dict[int, list[bytes]] = {}
-    lies = 0
-    for one in told.segments:
-        row = wanted.get(one.segment)
-        roots = checked(row, bytes(one.roots)) if row is not None else None
-        if roots is None:
-            lies += 1
-        else:
-            found[one.segment] = roots
-    return found, lies

@@ -292,10 +292,10 @@ async def test_share_roots_are_fetched_from_who_has_them_and_checked(tmp_path: P
         ):
             made[1].wire.handlers[asking.META_ROOTS] = answering(lie)
             made[2].wire.handlers[asking.META_ROOTS] = silent
-            made[0].agreeing._failed.clear()
-            made[0].agreeing._served = address(2)
+            made[0].agreeing._others._failed.clear()
+            made[0].agreeing._others._served = address(2)
             assert await made[0].agreeing.fetch_roots(rows[2]) == known[rows[2].number]
-            assert address(2) in made[0].agreeing._failed, "who lied is not asked for a while"
+            assert address(2) in made[0].agreeing._others._failed, "who lied is not asked for a while"
 
 
 async def test_the_file_of_share_roots_gets_what_it_lacks_and_nobody_asks_a_third_one(tmp_path: Path) -> None:

@@ -285,8 +285,8 @@ async def test_roots_that_a_liar_tells_are_not_believed(tmp_path: Path) -> None:
         ):
             world.made[1].wire.handlers[asking.META_ROOTS] = answering(lie)
             world.made[2].wire.handlers[asking.META_ROOTS] = answering(b"")
-            world.keeping[1]._failed.clear()
-            world.keeping[1]._served = address(2)
+            world.keeping[1]._others._failed.clear()
+            world.keeping[1]._others._served = address(2)
             world.later(60)
             await world.files[1].work(
                 lambda db: db.executescript(f"INSERT OR REPLACE INTO missing VALUES ({row.number}, 0, 0); DELETE FROM share_roots")
@@ -294,7 +294,7 @@ async def test_roots_that_a_liar_tells_are_not_believed(tmp_path: Path) -> None:
             await world.keeping[1].step()
             assert await world.files[1].numbers(-1) == [row.number]
             assert await world.files[1].of([row]) == {row.number: roots_of(1)}
-            assert set(world.keeping[1]._failed) == {address(2)}, "who lied is not asked for a while"
+            assert set(world.keeping[1]._others._failed) == {address(2)}, "who lied is not asked for a while"
 
 
 async def test_what_is_kept_for_each_meta_node_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
