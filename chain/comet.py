@@ -6,18 +6,22 @@ Everything that is fetched stays in the tool folder (``STRATOS_TOOLS``, default 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import venv
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 VERSION: Final = "v0.38.25"
 PACKAGE: Final = f"github.com/cometbft/cometbft/cmd/cometbft@{VERSION}"
 _MINIMUM: Final = (0, 38, 25)
+_PR_SET_PDEATHSIG: Final = 1
+_libc: Any = ctypes.CDLL(None)
 
 
 class CometError(Exception):
@@ -27,6 +31,14 @@ class CometError(Exception):
 def tools_folder() -> Path:
     """Where the project keeps the tools it fetches."""
     return Path(os.environ.get("STRATOS_TOOLS") or ".tools").absolute()
+
+
+def die_with_parent() -> None:
+    """For a CometBFT that is a child (``preexec_fn``): it ends with the thread that starts it. Ctrl-C reaches the whole process group; it is told to stop
+    by its parent, in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(_libc, "prctl"):
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def find_comet(tools: Path | None = None) -> Path | None:

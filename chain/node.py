@@ -6,14 +6,10 @@ after the application stopped. SIGINT and SIGTERM stop CometBFT first, then the 
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import hashlib
-import os
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -24,13 +20,13 @@ from typing import Any, Final
 import structlog
 
 from chain import nodekeys
-from chain.abci.server import MAX_UNIX_PATH_BYTES, AbciServer, AddressError
+from chain.abci.server import AbciServer, AddressError, socket_address
 from chain.api.comet import CometClient
 from chain.api.server import ApiServer
 from chain.app import build_application
 from chain.application import Application, Settings
 from chain.codec.times import parse_rfc3339, rfc3339
-from chain.comet import CometError, find_comet
+from chain.comet import CometError, die_with_parent, find_comet
 from chain.config import ConfigError, Home, read_app, read_comet
 from chain.errors import UpgradeNeeded
 from chain.light.double_sign import require_signing_state
@@ -49,7 +45,6 @@ VERSION: Final = "0.1.0"
 MIN_GAS_PRICE_FLOOR: Final = 10_000_000
 CLOCK_TOLERANCE_S: Final = 60
 """How far the last block may be ahead of this machine's clock: CometBFT's ``block_time_tolerance``."""
-_PR_SET_PDEATHSIG: Final = 1
 _MAX_BACKOFF_S: Final = 30
 _STOP_TIMEOUT_S: Final = 15
 
@@ -146,7 +141,10 @@ def run(options: StartOptions) -> int:
         fatal.append(error)
         done.set()
 
-    address = options.address or _socket_address(home)
+    try:
+        address = options.address or socket_address(home.root, "stchaind")
+    except AddressError as error:
+        raise NodeError(str(error)) from None
     metrics = Metrics(app) if config["telemetry"]["enabled"] else None
     on_call = None if metrics is None else _observer(metrics)
     server = AbciServer(app, address, on_fatal=stop_for, on_upgrade=upgrade.append, on_call=on_call, on_panic=app.counts.panicked)
@@ -224,7 +222,7 @@ class _Comet:
         backoff_s = 1
         while not done.is_set():
             started = time.monotonic()
-            self._process = subprocess.Popen(self._command, preexec_fn=_die_with_parent)
+            self._process = subprocess.Popen(self._command, preexec_fn=die_with_parent)
             while self._process.poll() is None and not done.wait(0.2):
                 pass
             if done.is_set():
@@ -250,26 +248,6 @@ class _Comet:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-_libc: Any = ctypes.CDLL(None)
-
-
-def _die_with_parent() -> None:
-    # Ctrl-C reaches the whole process group; CometBFT is told to stop by us, in order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(_libc, "prctl"):
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _socket_address(home: Home) -> str:
-    path = home.root.absolute() / "data" / "abci.sock"
-    if len(os.fsencode(path)) > MAX_UNIX_PATH_BYTES:
-        name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-        folder = Path(tempfile.gettempdir()) / f"stchaind-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        path = folder / f"{name}.sock"
-    return f"unix://{path}"
 
 
 def _comet_setting(options: StartOptions, name: str) -> str:

@@ -150,6 +150,11 @@ def parse_address(text: str) -> bytes:
     return _decode(text, address.NODE, ADDRESS_CHARACTERS, "the address of a node")
 
 
+def parse_node(text: str) -> bytes:
+    """The address (20 bytes) of a node that is written ``stsds1…`` or ``stsdspub1…``. Raises P2PError."""
+    return address_of(parse_public_key(text)) if text.startswith("stsdspub1") else parse_address(text)
+
+
 def format_public_key(public_key: bytes) -> str:
     """``stsdspub1…`` of 32 bytes."""
     return address.encode(public_key, address.NODE_PUB)

@@ -22,14 +22,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import os
 import queue
 import socket
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -408,6 +411,20 @@ class _Connection(asyncio.Protocol):
 def unix_path(address: str) -> str | None:
     """The file of a ``unix://`` address, None for any other."""
     return address.removeprefix("unix://") if address.startswith("unix://") else None
+
+
+def socket_address(root: Path, program: str) -> str:
+    """Where a program with a home listens: in the home's data folder, or, where that path is too long for a socket, in a folder of the user's own under the
+    system's temporary one. Raises AddressError when that one is somebody else's, OSError."""
+    path = root.absolute() / "data" / "abci.sock"
+    if len(os.fsencode(path)) > MAX_UNIX_PATH_BYTES:
+        name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+        folder = Path(tempfile.gettempdir()) / f"{program}-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
+            raise AddressError(f"{folder} belongs to somebody else: remove it, or choose a home with a shorter path")
+        path = folder / f"{name}.sock"
+    return f"unix://{path}"
 
 
 def _listen(address: str) -> socket.socket:

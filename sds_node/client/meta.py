@@ -88,8 +88,7 @@ def parse_meta(text: str) -> MetaAddress:
     key, at, endpoint = text.partition("@")
     if not at:
         raise ValueError(f"a meta node is written <stsds1… or stsdspub1…>@<host>:<port>, got {text[:200]!a}")
-    node = p2p.address_of(p2p.parse_public_key(key)) if key.startswith("stsdspub1") else p2p.parse_address(key)
-    return MetaAddress(node, *parse_endpoint(endpoint))
+    return MetaAddress(p2p.parse_node(key), *parse_endpoint(endpoint))
 
 
 @dataclass(eq=False)

@@ -198,11 +198,6 @@ class StorageNetwork:
         """Of the first one."""
         return self.metas[0].keys
 
-    @property
-    def meta_owner(self) -> PrivateKey:
-        """Of the first one."""
-        return self.metas[0].owner
-
     @classmethod
     @contextlib.asynccontextmanager
     async def started(

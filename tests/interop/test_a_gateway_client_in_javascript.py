@@ -18,14 +18,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from chain.comet import ensure_comet, tools_folder
+from chain.comet import tools_folder
 from chain.crypto import address as bech32
 from chain.crypto import hd
 from sds_node.schemes import THREE_REPLICAS, bill_noz
-from tests.support import ask_until, free_ports
+from tests.interop.storage import serves, storage_network
+from tests.support import ask_until
 from tools.network import Network
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
@@ -84,20 +84,8 @@ class Wallet:
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    ensure_comet()
-    made = Network(tmp_path_factory.mktemp("gateway") / "net", ports=free_ports(80), nodes=NODES)
-    try:
-        made.start()
+    with storage_network(tmp_path_factory.mktemp("gateway"), NODES) as made:
         yield made
-    finally:
-        made.close()
-
-
-def serves(url: str) -> bool:
-    try:
-        return httpx.get(url, trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def fresh(network: Network, installed: Path, folder: Path) -> Wallet:

@@ -4,7 +4,7 @@
     WindowLeavesHead {meta node, number, after} ─► the same of a window or release, of whichever meta node, that is whole here
     EpochProofHead {epoch, wallet, lookup id} ─► balances and files as the data was made ─► EpochProof {leaf and path of each}
 
-``handlers`` are for everyone; who may ask for windows is said by whoever puts ``window_handlers`` on the wire. Nothing here is trusted by who asks: a batch has the hash that ``data_ref`` names, a proof leads to a root of the commitment. Trees of the epochs asked for
+``handlers`` are for everyone; who may ask for windows is said by whoever puts ``window_page`` on the wire. Nothing here is trusted by who asks: a batch has the hash that ``data_ref`` names, a proof leads to a root of the commitment. Trees of the epochs asked for
 last are kept in memory, and few requests are worked on at a time. Sources: ADR 9; storage-protocol.md 1.6, 1.9.
 """
 
@@ -78,10 +78,6 @@ class EpochServing:
         """The methods for ``wire.node.Node``."""
         return {asking.EPOCH_BATCH: self.batch, asking.EPOCH_PROOF: self.proof}
 
-    def window_handlers(self) -> dict[str, Handler]:
-        """The method for other meta nodes, to be guarded by whoever knows them."""
-        return {asking.META_WINDOW: self.window}
-
     async def batch(self, stream: Stream, connection: Connection) -> None:
         """Answers with an EpochBatchPage; ``next`` is empty at the end."""
         head = parsed(asking.EpochBatchHead, stream.head)
@@ -99,12 +95,9 @@ class EpochServing:
             answer = await self._proof(int(head.epoch), wallet, bytes(head.lookup_id))
         await stream.send(encode(answer))
 
-    async def window(self, stream: Stream, connection: Connection) -> None:
-        """Answers a WindowLeavesHead with an EpochBatchPage; ``next`` is empty at the end."""
-        await stream.send(await self.window_page(b"", stream.head, b""))
-
     async def window_page(self, caller: bytes, head: bytes, body: bytes) -> bytes:
-        """The same for a guard that has read the request: ``head`` → the answer's bytes, whoever the caller is. Raises the refusal."""
+        """For a guard that has read the request of another meta node: a WindowLeavesHead → an EpochBatchPage, of which ``next`` is empty at the end. Raises the
+        refusal."""
         asked = parsed(asking.WindowLeavesHead, head)
         async with self._turn(asking.META_WINDOW):
             return encode(await self._window_page(bytes(asked.meta_node), int(asked.number), cursor_of(bytes(asked.after))))

@@ -141,12 +141,11 @@ class MetaNode:
             await self.proposer.start()
             await self._found()
             self._build()
-            if self.order is not None:
-                if isinstance(self.ledger, FederatedLedger):
-                    await asyncio.to_thread(self.epochs.follow, self.ledger)
+            if isinstance(self.ledger, FederatedLedger):
+                await asyncio.to_thread(self.epochs.follow, self.ledger)
                 undo.push_async_callback(asyncio.to_thread, self.epochs.close)
-                await self.order.start()
-                undo.push_async_callback(self.order.stop)
+                await self.ledger.order.start()
+                undo.push_async_callback(self.ledger.order.stop)
             await self.peers.refresh()
             await self.registry.refresh()
             await self.users.start()

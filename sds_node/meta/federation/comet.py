@@ -20,14 +20,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import ctypes
-import hashlib
 import json
 import os
-import signal
 import socket
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -37,8 +33,8 @@ import nacl.signing
 import structlog
 import tomlkit
 
-from chain.abci.server import MAX_UNIX_PATH_BYTES, AbciServer, AddressError
-from chain.comet import find_comet
+from chain.abci.server import AbciServer, AddressError, socket_address
+from chain.comet import die_with_parent, find_comet
 from chain.crypto.keys import Ed25519PublicKey
 from chain.errors import PANIC_CODE
 from chain.metakeys import MetaKeys
@@ -60,8 +56,6 @@ LONGEST_PAUSE_S: Final = 30.0
 MAX_FILE_BYTES: Final = 1 << 20
 MAX_ANSWER_BYTES: Final = 1 << 20
 IDLE: Final = "10s"
-_PR_SET_PDEATHSIG: Final = 1
-_libc: Any = ctypes.CDLL(None)
 
 
 def parse_peer(text: str) -> str:
@@ -72,7 +66,7 @@ def parse_peer(text: str) -> str:
     if not is_fine or not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65_535):
         raise OrderError(f"comet.peers: expected stsds1…@host:port, got {text[:200]!a}")
     try:
-        node = p2p.address_of(p2p.parse_public_key(name)) if name.startswith("stsdspub1") else p2p.parse_address(name)
+        node = p2p.parse_node(name)
     except p2p.P2PError as error:
         raise OrderError(f"comet.peers: {error}") from None
     return f"{node.hex()}@{where}"
@@ -205,13 +199,6 @@ def _write_same(path: Path, raw: bytes) -> None:
         raise OrderError(f"{path} is there with other content: it is not replaced; move it away if it is not needed any more")
 
 
-def _die_with_parent() -> None:
-    # Ctrl-C reaches the whole process group; CometBFT is told to stop by us, in order.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(_libc, "prctl"):
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 class CometOrder:
     """An order by CometBFT, whose home is ``root``, of the meta node with ``keys``. ``binary`` is found where ``python -m chain.comet`` puts it.
 
@@ -246,7 +233,10 @@ class CometOrder:
         binary = self._binary or await asyncio.to_thread(find_comet)
         if binary is None:
             raise OrderError("CometBFT is not on PATH nor in the project's tool folder: run `python -m chain.comet`")
-        address = _socket_address(self.home.root)
+        try:
+            address = socket_address(self.home.root, "spd")
+        except AddressError as error:
+            raise OrderError(str(error)) from None
         self.home.write_config(self._settings, self._keys, address)
         application.friends = frozenset(parse_peer(one).partition("@")[0] for one in self._settings.peers)
         _require_free("127.0.0.1", self._settings.rpc_port, "comet.rpc_port")
@@ -276,7 +266,7 @@ class CometOrder:
 
     async def _spawn(self) -> None:
         # What it says goes to our stderr: stdout is for results.
-        self._process = await asyncio.create_subprocess_exec(*self._command, stdin=subprocess.DEVNULL, stdout=2, preexec_fn=_die_with_parent)
+        self._process = await asyncio.create_subprocess_exec(*self._command, stdin=subprocess.DEVNULL, stdout=2, preexec_fn=die_with_parent)
 
     def _stopped_for(self, error: BaseException) -> None:
         self._fatal = self._fatal or (str(error) or type(error).__name__)
@@ -404,18 +394,6 @@ class _Lane:
             del self._under_way[mine]
             async with self._moved:
                 self._moved.notify_all()
-
-
-def _socket_address(root: Path) -> str:
-    path = root.absolute() / "data" / "abci.sock"
-    if len(os.fsencode(path)) > MAX_UNIX_PATH_BYTES:
-        name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-        folder = Path(tempfile.gettempdir()) / f"spd-{os.getuid()}"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.stat().st_uid != os.getuid() or folder.stat().st_mode & 0o077:
-            raise OrderError(f"{folder} belongs to somebody else: remove it, or give the meta node a home with a shorter path")
-        path = folder / f"{name}.sock"
-    return f"unix://{path}"
 
 
 def _require_free(host: str, port: int, name: str) -> None:

@@ -18,7 +18,7 @@ from chain.errors import AppError
 from chain.tx.fees import parse_amounts
 from sds_node.endpoints import endpoint_text
 from sds_node.gateway_settings import Settings as Gateway
-from sds_node.p2p import P2PError, address_of, format_address, parse_address, parse_public_key
+from sds_node.p2p import P2PError, format_address, parse_node
 from sds_node.settings import SettingsError, read, value, write
 
 MAX_META_NODES: Final = 100
@@ -208,7 +208,7 @@ def parse_meta_node(text: str) -> MetaNode:
     if match is None:
         raise SettingsError(f"a meta node is written stsds1…@host:port, got {text[:100]!r}")
     try:
-        address = address_of(parse_public_key(match[1])) if match[1].startswith("stsdspub1") else parse_address(match[1])
+        address = parse_node(match[1])
     except P2PError as error:
         raise SettingsError(f"a meta node is written stsds1…@host:port: {error}") from None
     return MetaNode(address, *split_endpoint("the endpoint of a meta node", match[2]))

@@ -10,9 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
-
 from chain.comet import tools_folder
+from tests.interop.storage import serves
 from tests.support import ROOT, ask_until, end, free_ports
 
 HERE = Path(__file__).parent
@@ -45,17 +44,10 @@ def compat_rpc(node: str, folder: Path) -> Iterator[str]:
     with (folder / "compat.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
     try:
-        ask_until(lambda: _serves(f"http://127.0.0.1:{port}/health"))
+        ask_until(lambda: serves(f"http://127.0.0.1:{port}/health"))
         yield f"http://127.0.0.1:{port}"
         assert process.poll() is None, (folder / "compat.log").read_text()
     finally:
         if process.poll() is None:
             end(process)
     assert process.returncode == 0, (folder / "compat.log").read_text()
-
-
-def _serves(url: str) -> bool:
-    try:
-        return httpx.get(url, trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False

@@ -18,10 +18,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from chain.comet import ensure_comet
 from chain.crypto import address as bech32
 from chain.crypto.keys import PrivateKey
-from tests.support import ask_until, free_ports
+from tests.interop.storage import storage_network
+from tests.support import ask_until
 from tools.network import Network
 
 SDUBO = os.environ.get("STRATOS_SDUBO", "")
@@ -58,13 +58,8 @@ class Repository:
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    ensure_comet()
-    made = Network(tmp_path_factory.mktemp("sdubo") / "net", ports=free_ports(80), nodes=NODES)
-    try:
-        made.start()
+    with storage_network(tmp_path_factory.mktemp("sdubo"), NODES) as made:
         yield made
-    finally:
-        made.close()
 
 
 def noz(gateway: str, wallet: str) -> int:

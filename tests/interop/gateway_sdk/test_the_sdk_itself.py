@@ -17,15 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from chain.comet import ensure_comet
 from chain.crypto import hd
 from sds_node.hashes import file_hash
 from tests.interop.gateway_sdk import peers
+from tests.interop.storage import serves, storage_network
 from tests.sds_node.gateway.memory import HELLO, HELLO_HASH, VECTORS, signature
-from tests.support import ask_until, free_ports
+from tests.support import ask_until
 from tools.network import Network
 
 pytestmark = [
@@ -91,20 +90,8 @@ class Sdk:
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
-    ensure_comet()
-    made = Network(tmp_path_factory.mktemp("sdk") / "net", ports=free_ports(80), nodes=NODES)
-    try:
-        made.start()
+    with storage_network(tmp_path_factory.mktemp("sdk"), NODES) as made:
         yield made
-    finally:
-        made.close()
-
-
-def serves(url: str) -> bool:
-    try:
-        return httpx.get(url, trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 @pytest.fixture(scope="module")

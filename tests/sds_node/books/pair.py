@@ -182,7 +182,7 @@ async def several(folder: Path, count: int = 2, *, follow: bool = True) -> Async
     for one in metas[1:]:
         await one.start(0, 0)
     for one in metas:
-        one.wire.handlers.update(EpochServing(one.epochs, one.books).window_handlers())
+        one.wire.handlers[asking.META_WINDOW] = partial(_window, EpochServing(one.epochs, one.books))
         one.fetching = _fetching(one, metas)
         one.epochs.need = partial(one.fetching.need, wait_s=0.2)
         if follow:
@@ -200,6 +200,11 @@ async def several(folder: Path, count: int = 2, *, follow: bool = True) -> Async
             await asyncio.to_thread(one.epochs.close)
         for one in metas:
             await one.close()
+
+
+async def _window(serving: EpochServing, stream: Any, connection: Any) -> None:
+    """``meta.window`` for whoever asks."""
+    await stream.send(await serving.window_page(b"", stream.head, b""))
 
 
 def _online(count: int, silent: set[bytes]) -> list[bytes]:
