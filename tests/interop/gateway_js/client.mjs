@@ -75,6 +75,7 @@ export class Gateway {
   #url;
   #key;
   #last = 0;
+  #polled = 0;
 
   constructor(url, key) {
     this.#url = url;
@@ -111,8 +112,14 @@ export class Gateway {
 
   // Unix seconds that this object has not signed before: a string is for one use, and a poll and a deletion are the same string but for the time.
   #time() {
-    this.#last = Math.max(Math.floor(Date.now() / 1000), this.#last + 1);
+    this.#last = Math.max(Math.floor(Date.now() / 1000), this.#last + 1, this.#polled + 1);
     return this.#last;
+  }
+
+  // A poll may be sent again as it is, so its time is the clock's: polls whose times run ahead would forbid other programs of this wallet to delete then.
+  #poll(subject) {
+    const req_time = (this.#polled = Math.floor(Date.now() / 1000));
+    return { req_time, signature: sign(this.#key, subject + this.wallet + req_time) };
   }
 
   /** The signed fields of a call that spends nothing; `subject` is what stands before the wallet in the string. */
@@ -175,7 +182,7 @@ export class Gateway {
 
   /** {file_upload_state, user_has_file, replicas}. */
   async status(filehash) {
-    return this.#ask("user_getFileStatus", { filehash }, () => this.signed(filehash));
+    return this.#ask("user_getFileStatus", { filehash }, () => this.#poll(filehash));
   }
 
   /** Own files, 20 on a page → {fileinfo, totalnumber}. */
