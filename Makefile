@@ -23,7 +23,7 @@ $(READY): requirements.lock pyproject.toml
 	touch $@
 
 NATIVE := $(VENV)/.native
-$(NATIVE): chain/store/fast/core.c chain/crypto/fast/verify.c tools/build_core.py $(READY)
+$(NATIVE): chain/store/fast/core.c chain/crypto/fast/verify.c sds_node/fast/leaves.c tools/build_core.py $(READY)
 	$(BIN)/python -m tools.build_core
 	touch $@
 

@@ -27,6 +27,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+import uvloop
+
 from bench.kubo import Kubo, Took, timed
 from bench.storage_stages import run as stages
 from chain.crypto.keys import PrivateKey
@@ -36,6 +38,7 @@ from sds_node.client import Storage
 from sds_node.client.home import UserHome
 from sds_node.client.leases import Leases
 from sds_node.client.meta import MetaClient, parse_meta
+from sds_node.memory import keep_freed_memory
 from tests.support import free_ports
 from tools.network import PASSWORD, PPD, Network, NetworkError
 
@@ -67,7 +70,8 @@ def main() -> None:
         network = Network(Path(folder) / "network", ports=free_ports(80), nodes=arguments.nodes)
         try:
             network.start()
-            asyncio.run(_Bench(network, Path(folder)).run(parts, arguments))
+            keep_freed_memory()
+            uvloop.run(_Bench(network, Path(folder)).run(parts, arguments))
         except NetworkError as error:
             raise SystemExit(f"the network for the bench does not run: {error}") from None
         finally:

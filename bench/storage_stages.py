@@ -19,11 +19,11 @@ import structlog
 import uvloop
 
 from sds_node import cipher
-from sds_node.coding import encode_columns
+from sds_node.coding import STRETCH_BYTES, add_shares
 from sds_node.hashes import FileHasher
 from sds_node.merkle import LeafCheck, LeafHasher, share_hashes, share_root
 from sds_node.resource import store as shares
-from sds_node.schemes import SEGMENT_BYTES, scheme_of
+from sds_node.schemes import SEGMENT_BYTES, scheme_of, share_bytes
 from sds_node.wire.connection import Connection
 from sds_node.wire.identity import Identity
 from sds_node.wire.node import Node, Server
@@ -43,6 +43,10 @@ def run() -> None:
     segment = os.urandom(SEGMENT_BYTES)
     whole_mb = SEGMENT_BYTES / MB
     scheme = scheme_of(5, 10)
+    size = share_bytes(scheme, SEGMENT_BYTES)
+    padded = memoryview(segment.ljust(scheme.k * size, b"\x00"))
+    own = [padded[at : at + size] for at in range(0, len(padded), size)]
+    added = [memoryview(bytearray(size)) for _ in range(scheme.parity)]
     share = segment[: -(-SEGMENT_BYTES // 5 // 16_384) * 16_384][: SEGMENT_BYTES // 5]
     share_mb = len(share) / MB
     hashes, root = share_hashes(share), share_root(share)
@@ -59,8 +63,8 @@ def run() -> None:
         hasher.file_hash()
 
     def code() -> None:
-        for _ in encode_columns(scheme, segment):
-            pass
+        for start in range(0, size, STRETCH_BYTES):
+            add_shares(scheme, own, added, start, min(start + STRETCH_BYTES, size))
 
     def leaves() -> None:
         hasher = LeafHasher()

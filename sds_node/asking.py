@@ -40,6 +40,7 @@ META_REPORT: Final = "meta.report"
 META_WINDOW: Final = "meta.window"
 META_ROOTS: Final = "meta.roots"
 META_KEEP: Final = "meta.keep"
+META_APPROVE: Final = "meta.approve"
 
 # Codes of refusals on the wire (``wire.errors.Refused``). Append-only.
 NOT_READY: Final = 2_000
@@ -84,6 +85,8 @@ MAX_LEAF_BYTES: Final = 16_384
 MAX_CURSOR_BYTES: Final = 64
 MAX_ROOTS_ASKED: Final = 500
 """Segments in one ``meta.roots``."""
+MAX_APPROVAL_BYTES: Final = 1 << 20
+"""Of a ``meta.approve``: a window has at most 5,000 leases, 2,000 repair funds and 5,000 wallets."""
 MAX_KEPT_BYTES: Final = 1 << 20
 """Of a ``meta.keep``: one operation has at most 1,000 segments of 30 shares."""
 

@@ -156,6 +156,7 @@ class Encryptor:
 
         encryptor = Encryptor()
         stored = [*encryptor.update(piece), …, encryptor.finish()]
+        or, by one who has whole frames and their place: encryptor.seal_into(content, into, is_last=…)
 
     A frame is sealed when it is known whether more follows, so up to 1 MiB of content waits here. Of two processes after a fork only one may go on.
     """
@@ -198,6 +199,15 @@ class Encryptor:
         self._finished = True
         return self._seal(self._waiting, is_last=True)
 
+    def seal_into(self, content: Buffer, into: memoryview, *, is_last: bool) -> None:
+        """The next frame into memory: ``content`` is FRAME_BYTES, or what is left for the last one; ``into`` has TAG_BYTES more. Not together with ``update``.
+        Raises CipherError after the end.
+        """
+        self._check_open()
+        self._finished = True  # until it is sealed: when that fails, nothing that follows would open
+        self._aead.encrypt_into(frame_nonce(next(self._numbers), is_last), content, None, into)
+        self._finished = is_last
+
     def _check_open(self) -> None:
         if self._finished:
             raise CipherError("this stream has its last frame, or failed: the file, or its next version, needs a new encryptor and so a new key")
@@ -208,6 +218,38 @@ class Encryptor:
         except BaseException:  # a frame is missing from here on, and its content may be lost: nothing that follows would open
             self._finished = True
             raise
+
+
+class Opener:
+    """Single frames of a stored stream → the part of their content that is wanted, in any order.
+
+        opener = Opener(key, stored_bytes, offset, length)
+        (at, content) = opener.open(number, frame)          the content is that from ``at`` on
+
+    Raises WrongSize for a length that no stored stream has or a range outside the content, CipherError for a key that has not 32 bytes.
+    """
+
+    __slots__ = ("_aead", "_last_frame", "_start", "_stop", "range")
+
+    def __init__(self, key: bytes, stored_size_bytes: int, offset: int = 0, length: int | None = None) -> None:
+        _check_length(key, KEY_BYTES, "a file's key")
+        plain = plain_bytes(stored_size_bytes)
+        self.range = frame_range(stored_size_bytes, offset, plain - offset if length is None else length)
+        """The stored bytes that are to come."""
+        self._aead = AESGCM(key)
+        self._last_frame = frame_count(plain) - 1
+        self._start = self.range.first_frame * FRAME_BYTES + self.range.skip_bytes
+        self._stop = self._start + self.range.length
+
+    def open(self, number: int, frame: Buffer) -> tuple[int, memoryview]:
+        """A frame → where its content begins in the file's, and the part that is wanted of it. Raises Damaged."""
+        try:
+            content = memoryview(self._aead.decrypt(frame_nonce(number, number == self._last_frame), frame, None))
+        except InvalidTag:
+            raise Damaged(number) from None
+        at = number * FRAME_BYTES
+        start, stop = max(self._start - at, 0), max(self._stop - at, 0)
+        return at + start, content[start:stop]
 
 
 class Decryptor:
@@ -221,24 +263,20 @@ class Decryptor:
     last.
     """
 
-    __slots__ = ("_aead", "_came_bytes", "_damaged", "_last_frame", "_next_frame", "_stored_size_bytes", "_waiting", "_wanted", "range")
+    __slots__ = ("_came_bytes", "_damaged", "_next_frame", "_opener", "_stored_size_bytes", "_waiting", "range")
 
     def __init__(self, key: bytes, stored_size_bytes: int, offset: int = 0, length: int | None = None) -> None:
         """The file's key, the length of the whole stored stream, and what is wanted (``length`` None: up to the end).
 
         Raises WrongSize for a length that no stored stream has or a range outside the content, CipherError for a key that has not 32 bytes.
         """
-        _check_length(key, KEY_BYTES, "a file's key")
-        plain = plain_bytes(stored_size_bytes)
-        self.range = frame_range(stored_size_bytes, offset, plain - offset if length is None else length)
+        self._opener = Opener(key, stored_size_bytes, offset, length)
+        self.range = self._opener.range
         """The stored bytes that are to come."""
-        self._aead = AESGCM(key)
         self._stored_size_bytes = stored_size_bytes
-        self._last_frame = frame_count(plain) - 1
         self._next_frame = self.range.first_frame
         self._waiting = bytearray()
         self._came_bytes = 0
-        self._wanted = self.range.length
         self._damaged: int | None = None
 
     def update(self, data: Buffer) -> list[memoryview]:
@@ -288,15 +326,11 @@ class Decryptor:
 
     def _open(self, frame: Buffer) -> memoryview | None:
         """A frame → the part of its content that is wanted; None, which ``_damaged`` remembers, when it does not open."""
-        number = self._next_frame
         try:
-            content = memoryview(self._aead.decrypt(frame_nonce(number, number == self._last_frame), frame, None))
-        except InvalidTag:
-            self._damaged = number
+            _, wanted = self._opener.open(self._next_frame, frame)
+        except Damaged as error:
+            self._damaged = error.frame
             return None
-        skip = self.range.skip_bytes if number == self.range.first_frame else 0
-        wanted = content[skip : skip + self._wanted]
-        self._wanted -= len(wanted)
         self._next_frame += 1
         return wanted
 

@@ -6,30 +6,37 @@
 
 Every byte of a share depends on the bytes at the same place of the others alone. So the work is done in columns of 16 KiB, which stay in the
 processor's cache, and slices of shares (leaves, say) can be recreated from the same slices of k others. pyeclib (ISA-L) computes a column; its
-80-byte headers never leave this file.
+80-byte headers never leave this file. Where the wheel of pyeclib brings ISA-L as a library that can be asked for the same shares, ``encode`` and
+``add_shares`` ask that one: it writes into place, without copies and without the interpreter's lock.
 
-pyeclib holds the interpreter's lock, but for one column only, so another thread waits no longer than the interpreter's switch interval. Coding is
+pyeclib holds that lock, but for one column only, so another thread waits no longer than the interpreter's switch interval. Coding is
 several times faster than TLS, so nothing here needs a pool of processes; every function may be called from any thread. What costs most is fresh
-memory, which the system clears page by page: take columns and hash and send them at once, or give one ``workspace`` again and again. Source: ADR 7,
+memory, which the system clears page by page: give ``add_shares`` the same memory, or one ``workspace``, again and again. Source: ADR 7,
 "what a file becomes".
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final
 
+import pyeclib
+from cffi import FFI
 from pyeclib.ec_iface import ECDriver, ECDriverError
 
+from chain.crypto.native import open_library
 from sds_node.merkle import Buffer, share_root
 from sds_node.schemes import ALIGN_BYTES, SEGMENT_BYTES, Scheme, share_bytes
 
 MAX_PIECES: Final = 32
 """pyeclib's limit for k, and for n - k."""
 COLUMN_BYTES: Final = 16 * 1024
+STRETCH_BYTES: Final = 128 * 1024
+"""So much of each share is coded by one call of ISA-L: those of 5 of 10 are still in the cache when they are hashed."""
 _BACKEND: Final = "isa_l_rs_cauchy"
 _POLYNOMIAL: Final = 0x11D
 # What liberasurecode writes before a fragment, little-endian: number (at 0), length (at 4), length of what was encoded (at 12), and at 67 a CRC-32
@@ -37,6 +44,25 @@ _POLYNOMIAL: Final = 0x11D
 _HEADER_BYTES: Final = 80
 _SUMMED_BYTES: Final = 59
 _CHECKSUM_AT: Final = 67
+_TABLE_BYTES: Final = 32
+"""Of ISA-L's tables for each pair of an own and an added share."""
+
+_ffi: Any = FFI()
+_ffi.cdef(
+    "void gf_gen_cauchy1_matrix(unsigned char *matrix, int shares, int own);"
+    "void ec_init_tables(int own, int rows, unsigned char *matrix, unsigned char *tables);"
+    "void ec_encode_data(int size, int own, int rows, unsigned char *tables, unsigned char **data, unsigned char **added);"
+)
+
+
+@lru_cache(1)
+def _isal() -> Any | None:
+    """ISA-L, as pyeclib's wheel brings it. Most commands code nothing, so it is looked for when it is needed."""
+    for path in sorted(Path(pyeclib.__file__).parent.with_name("pyeclib.libs").glob("libisal*.so*")):
+        found = open_library(_ffi, path)
+        if found is not None and all(hasattr(found, name) for name in ("gf_gen_cauchy1_matrix", "ec_init_tables", "ec_encode_data")):
+            return found
+    return None
 
 
 class CodingError(Exception):
@@ -75,32 +101,32 @@ def encode(scheme: Scheme, segment: Buffer, workspace: bytearray | None = None) 
         return [view] * scheme.n
     size = share_bytes(scheme, len(view))
     made_in = _workspace(workspace, scheme.parity * size)
-    parity = [made_in[at : at + size] for at in range(0, len(made_in), size)]
-    start = 0
-    for column in encode_columns(scheme, view):
-        stop = start + len(column[0])
-        for out, part in zip(parity, column[scheme.k :], strict=True):
-            out[start:stop] = part
-        start = stop
-    return _pieces(scheme, view, size) + [out.toreadonly() for out in parity]
+    added = [made_in[at : at + size] for at in range(0, len(made_in), size)]
+    own = _pieces(scheme, view, size)
+    for start in range(0, size, STRETCH_BYTES):
+        add_shares(scheme, own, added, start, min(start + STRETCH_BYTES, size))
+    return own + [out.toreadonly() for out in added]
 
 
-def encode_columns(scheme: Scheme, segment: Buffer) -> Iterator[list[memoryview]]:
-    """As ``encode``, 16 KiB of all n shares at a time: what is hashed and sent at once needs no memory for whole shares, and is still in the cache.
+def add_shares(scheme: Scheme, own: Sequence[memoryview], added: Sequence[memoryview], start: int, stop: int) -> None:
+    """Bytes ``start`` to ``stop`` of the n - k shares that the code adds, from the same bytes of a segment's own k > 1 shares, into ``added``.
 
-    Each column has the n shares' next bytes, all equally long, and they are whole Merkle leaves. Joined, the columns are the shares. Raises as
-    ``encode``.
+    All are contiguous bytes, at least ``stop`` of them, and what is asked for a multiple of 16. Raises WrongLength, CodingError.
     """
-    view = _segment(scheme, segment)
-    size = share_bytes(scheme, len(view))
-    pieces = _pieces(scheme, view, size)
-    code = _code_of(scheme) if scheme.k > 1 else None
-    for start in range(0, size, COLUMN_BYTES):
-        parts = [piece[start : start + COLUMN_BYTES] for piece in pieces]
-        if code is None:
-            yield parts * scheme.n
-        else:
-            yield parts + [memoryview(one)[_HEADER_BYTES:] for one in code.driver.encode(b"".join(parts))[scheme.k :]]
+    _check_scheme(scheme)
+    if len(own) != scheme.k or len(added) != scheme.parity or min(map(len, [*own, *added])) < stop or not 0 <= start <= stop:
+        raise WrongLength(f"{scheme.k} shares of at least {stop} bytes give {scheme.parity} others as long, got {[len(one) for one in own]} bytes")
+    if (stop - start) % ALIGN_BYTES:
+        raise WrongLength(f"shares are coded by {ALIGN_BYTES} bytes, not by {stop - start}")
+    code = _code_of(scheme)
+    if code.tables is not None and stop > start:
+        code.add([one[start:stop] for one in own], [one[start:stop] for one in added])
+        return
+    for at in range(start, stop, COLUMN_BYTES):
+        end = min(at + COLUMN_BYTES, stop)
+        made = code.driver.encode(b"".join(one[at:end] for one in own))[scheme.k :]
+        for out, part in zip(added, made, strict=True):
+            out[at:end] = memoryview(part)[_HEADER_BYTES:]
 
 
 def _check_scheme(scheme: Scheme) -> None:
@@ -272,11 +298,19 @@ def _chosen(scheme: Scheme, given: dict[int, memoryview]) -> dict[int, memoryvie
 
 @dataclass(frozen=True, slots=True)
 class _Code:
-    """pyeclib's coder of one (k, n), which was seen to compute the network's shares, and one of its headers."""
+    """pyeclib's coder of one (k, n), which was seen to compute the network's shares, and one of its headers. ``tables`` are ISA-L's, None without it."""
 
     k: int
     driver: Any
     header: bytes
+    tables: Any = None
+
+    def add(self, own: Sequence[memoryview], added: Sequence[memoryview]) -> None:
+        """The added shares of k equally long slices, by ISA-L, into place."""
+        data = [_ffi.from_buffer("unsigned char[]", one) for one in own]
+        out = [_ffi.from_buffer("unsigned char[]", one, require_writable=True) for one in added]
+        library: Any = _isal()
+        library.ec_encode_data(len(own[0]), self.k, len(out), self.tables, _ffi.new("unsigned char *[]", data), _ffi.new("unsigned char *[]", out))
 
     def header_of(self, index: int, size_bytes: int) -> bytes:
         """The header that pyeclib wants before ``size_bytes`` of share ``index``."""
@@ -318,7 +352,23 @@ def _made(k: int, n: int) -> _Code:
         raise WrongLibrary(f"pyeclib cannot code {k} of {n} shares with {_BACKEND}: {error}; install pyeclib 1.8 from its wheel") from None
     if not right:
         raise WrongLibrary(f"this pyeclib computes other shares for {k} of {n} than the network's; install pyeclib 1.8 from its wheel")
-    return code
+    return replace(code, tables=_tables(code, n))
+
+
+def _tables(code: _Code, n: int) -> Any | None:
+    """ISA-L's tables of a code; None where there is no ISA-L, or one that computes other shares than pyeclib."""
+    library = _isal()
+    if library is None:
+        return None
+    k, size = code.k, 65 * ALIGN_BYTES  # beyond what ISA-L does byte by byte, and no multiple of what it does at once
+    matrix, tables = _ffi.new("unsigned char[]", k * n), _ffi.new("unsigned char[]", _TABLE_BYTES * k * (n - k))
+    library.gf_gen_cauchy1_matrix(matrix, n, k)
+    library.ec_init_tables(k, n - k, matrix + k * k, tables)
+    probe = [bytes((37 * at + 11 * index + 5) % 256 for at in range(size)) for index in range(k)]
+    added = [memoryview(bytearray(size)) for _ in range(n - k)]
+    replace(code, tables=tables).add([memoryview(one) for one in probe], added)
+    expected = [fragment[_HEADER_BYTES:] for fragment in code.driver.encode(b"".join(probe))[k:]]
+    return tables if added == expected else None
 
 
 def _by_the_formula(data: bytes, k: int, n: int) -> list[bytes]:

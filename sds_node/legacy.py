@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from typing import Final
 
-from sds_node.schemes import RATIO_ONE, Scheme, bill_noz, check_object, segment_count
+from sds_node.schemes import RATIO_ONE, SCHEMES, SMALL_BYTES, Scheme, bill_noz, check_object, segment_count
 
 SLACK: Final = 4
 """A quarter of an upload's bill more may be leased, for shares that have to go to another node."""
@@ -77,6 +77,13 @@ def upload_bound_noz(scheme: Scheme, size_bytes: int, repair_ratio_e18: int) -> 
     bill = bill_noz(scheme, size_bytes)
     least = bill + SHARE_EXTRA_NOZ * scheme.n * segment_count(size_bytes)
     return max(1, least + on_top(least, repair_ratio_e18) + bill // SLACK)
+
+
+def most_upload_noz(size_bytes: int, repair_ratio_e18: int) -> int:
+    """``upload_bound_noz`` of the dearest scheme that so many bytes can have, however many nodes there are. Raises SchemeError."""
+    check_object(size_bytes)
+    schemes = [one for one in SCHEMES if size_bytes >= SMALL_BYTES or one.k == 1]
+    return max(upload_bound_noz(one, size_bytes, repair_ratio_e18) for one in schemes)
 
 
 def download_bound_noz(size_bytes: int, repair_ratio_e18: int) -> int:

@@ -21,11 +21,12 @@ from hashlib import sha256
 from typing import Final
 
 from modules.settlement.trees import EMPTY_ROOT, HASH_BYTES, climb_plain, leaf_hash, plain_node
+from sds_node.fast.leaves import LEAF_BYTES as LEAF_BYTES
+from sds_node.fast.leaves import LEAF_PREFIX, whole_leaves
 
 Buffer = bytes | bytearray | memoryview
 """Contiguous bytes. A memoryview of other items than bytes is read as its bytes."""
 
-LEAF_BYTES: Final = 16 * 1024
 MAX_SHARE_BYTES: Final = 32 * 1024 * 1024
 """A share is at most a whole segment (one of k = 1)."""
 MAX_LEAVES: Final = MAX_SHARE_BYTES // LEAF_BYTES
@@ -33,7 +34,6 @@ MAX_SEGMENT_SHARES: Final = 64
 """What the code can make; a path among them has at most 6 hashes."""
 MAX_OBJECT_SEGMENTS: Final = 1 << 19
 """Those of the largest object, 16 TiB; a path among them has at most 19 hashes."""
-_LEAF: Final = b"\x00"
 
 
 class MerkleError(Exception):
@@ -113,7 +113,7 @@ class LeafHasher:
         """Hashes of the complete leaves, 32 bytes each, one after another."""
         self.size_bytes = 0
         """How many bytes came."""
-        self._open = sha256(_LEAF)
+        self._open = sha256(LEAF_PREFIX)
         self._filled = 0
 
     def update(self, data: Buffer) -> None:
@@ -122,11 +122,15 @@ class LeafHasher:
         if self.size_bytes + len(view) > MAX_SHARE_BYTES:
             raise WrongSize(f"a share has at most {MAX_SHARE_BYTES} bytes; {self.size_bytes} came and {len(view)} more")
         at, end = 0, len(view)
-        while end - at >= LEAF_BYTES - self._filled:
-            stop = at + LEAF_BYTES - self._filled
-            self._open.update(view[at:stop])
+        if self._filled and end >= LEAF_BYTES - self._filled:
+            at = LEAF_BYTES - self._filled
+            self._open.update(view[:at])
             self.hashes += self._open.digest()
-            self._open, self._filled, at = sha256(_LEAF), 0, stop
+            self._open, self._filled = sha256(LEAF_PREFIX), 0
+        if not self._filled and end - at >= LEAF_BYTES:
+            stop = end - (end - at) % LEAF_BYTES
+            self.hashes += whole_leaves(view[at:stop])
+            at = stop
         if at < end:
             self._open.update(view[at:])
             self._filled += end - at
@@ -330,7 +334,7 @@ class LeafCheck:
         self._hashes, self._size_bytes = hashes, size_bytes
         self._start = self._at = first_leaf
         self._stop = last
-        self._open, self._filled = sha256(_LEAF), 0
+        self._open, self._filled = sha256(LEAF_PREFIX), 0
 
     @property
     def proved_bytes(self) -> int:
@@ -355,6 +359,10 @@ class LeafCheck:
             raise WrongSize(f"{self.missing_bytes} bytes have still to come, but {len(view)} came: stop reading and ask another holder")
         at = 0
         while at < len(view):
+            whole = 0 if self._filled else min((len(view) - at) // LEAF_BYTES, self._stop - self._at)
+            if whole:
+                at += self._whole(view[at : at + whole * LEAF_BYTES], whole)
+                continue
             need = self._end(self._at + 1) - self._end(self._at) - self._filled
             taken = view[at : at + need]
             self._open.update(taken)
@@ -364,9 +372,19 @@ class LeafCheck:
                 self._close_leaf()
         return self.proved_bytes
 
+    def _whole(self, view: memoryview, leaves: int) -> int:
+        """Take so many whole leaves at once → their bytes. Raises WrongLeaf; then those before it are taken."""
+        found, place = whole_leaves(view), self._at * HASH_BYTES
+        if found != self._hashes[place : place + len(found)]:
+            while found[:HASH_BYTES] == self._hashes[place : place + HASH_BYTES]:
+                self._at, place, found = self._at + 1, place + HASH_BYTES, found[HASH_BYTES:]
+            raise WrongLeaf(self._at)
+        self._at += leaves
+        return len(view)
+
     def _close_leaf(self) -> None:
         place = self._at * HASH_BYTES
-        found, self._open, self._filled = self._open.digest(), sha256(_LEAF), 0
+        found, self._open, self._filled = self._open.digest(), sha256(LEAF_PREFIX), 0
         if found != self._hashes[place : place + HASH_BYTES]:
             raise WrongLeaf(self._at)
         self._at += 1

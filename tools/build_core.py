@@ -1,4 +1,4 @@
-"""Build the native parts, the tree's core and the signature threads: ``python -m tools.build_core``. With the system's C compiler, else with ziglang from PyPI."""
+"""Build the native parts, the tree's core, the signature threads and the hashes of leaves: ``python -m tools.build_core``. With the system's C compiler, else with ziglang from PyPI."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from pathlib import Path
 
 from chain.crypto import batch
 from chain.store.fast import core
+from sds_node.fast import leaves
 
-PARTS = {"core.c": (core.LIBRARY, core.available), "verify.c": (batch.LIBRARY, batch.available)}
+PARTS = {
+    "core.c": (core.LIBRARY, core.available),
+    "verify.c": (batch.LIBRARY, batch.available),
+    "leaves.c": (leaves.LIBRARY, leaves.available),
+}
 FLAGS = ("-std=c11", "-O2", "-Wall", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread")
 ZIG = "ziglang==0.13.0"
 

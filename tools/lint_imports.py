@@ -22,7 +22,7 @@ PACKAGES = ("chain", "modules", "genesis", "sds_node")
 OF_THE_CHAIN = (
     "chain.abci", "chain.codec", "chain.coins", "chain.comet", "chain.crypto", "chain.errors", "chain.metakeys", "chain.quorum", "chain.reports", "chain.tx",
 )  # fmt: skip
-OF_SETTLEMENT = tuple(f"modules.settlement.{name}" for name in ("commitment", "documents", "leaves", "params", "trees"))
+OF_SETTLEMENT = tuple(f"modules.settlement.{name}" for name in ("commitment", "documents", "leaves", "legacy", "params", "trees"))
 ROLES = ("client", "gateway", "meta", "resource")
 WHOLE = ("cli", "testing")
 """Parts of ``sds_node`` that put the others together: commands, and a network for tests."""

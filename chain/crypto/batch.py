@@ -20,6 +20,7 @@ from coincurve._libsecp256k1 import lib as curve
 from coincurve.context import GLOBAL_CONTEXT
 
 from chain.crypto.keys import check_digest, parsed_point
+from chain.crypto.native import open_library
 
 LIBRARY: Final = Path(__file__).parent.joinpath("fast", "build", "verify.so")
 MIN_PER_WORKER: Final = 16
@@ -50,16 +51,7 @@ class Item(NamedTuple):
     signature: bytes
 
 
-def _open_library() -> Any | None:
-    if not LIBRARY.is_file():
-        return None
-    try:
-        return _ffi.dlopen(str(LIBRARY))
-    except OSError:
-        return None
-
-
-_lib: Any = _open_library()
+_lib: Any = open_library(_ffi, LIBRARY)
 
 
 def available() -> bool:

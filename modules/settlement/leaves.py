@@ -7,6 +7,8 @@ Sources: storage-protocol.md 1.9, 3.6, 4 and 5; ADR 5.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
+from hashlib import sha256
 from itertools import pairwise
 from typing import Any, Final
 
@@ -15,6 +17,7 @@ from chain.codec.registry import message_class
 from modules.settlement import documents
 from modules.settlement.commitment import CLASSES, FUNDS, STORAGE, node_of, wallet_of
 from modules.settlement.documents import OrderLimit, Receipt, SessionGrant, decoded
+from modules.settlement.legacy import faults_of_string
 from modules.settlement.params import MAX_RETENTION_DAYS, PACKAGE
 
 Leaf: Final = message_class(f"{PACKAGE}.Leaf")
@@ -22,15 +25,30 @@ GET, PUT, REPAIR, AUDIT = 1, 2, 3, 4
 """Of Action."""
 ACTIONS: Final = range(GET, AUDIT + 1)
 SERIAL_BYTES: Final = 16
+PREFIX_BYTES: Final = 8
+"""Of a serial: by which meta node it was given."""
 HASH_BYTES: Final = 32
+SEGMENT_BYTES, INDEX_BYTES, DAY_BYTES = 12, 4, 4
+"""Of what a release pays once; together 20, which tells it from a serial."""
+MAX_SEGMENT: Final = (1 << 48) - 1
+"""The largest number that the ledger gives a segment."""
+MAX_INDEX: Final = 255
 MAX_PATH_PREFIX: Final = 1_024
 LONGEST_GRANT_S: Final = 86_400
 _MAX_SECONDS: Final = 1 << 40
 _MILLIS: Final = 1_000
 SIGNATURES_OF_A_LEAF: Final = 3
+_SERIAL_DOMAIN: Final = b"stratos/serial/v1\0"
 
 LedgerKey = Callable[[bytes], "bytes | None"]
 """Network address of a meta node → the ledger key that it registered, or None."""
+
+
+@lru_cache(maxsize=4_096)
+def serial_prefix(meta_node: bytes) -> bytes:
+    """What all serials of a meta node (network address, 20 bytes) begin with, 8 bytes. The other 8 are its own affair: so nobody but itself can give one
+    of its serials twice."""
+    return sha256(_SERIAL_DOMAIN + meta_node).digest()[:PREFIX_BYTES]
 
 
 def leaf_bytes(leaf: Any) -> bytes:
@@ -39,14 +57,20 @@ def leaf_bytes(leaf: Any) -> bytes:
 
 
 def identity(leaf: Any) -> bytes | None:
-    """What may be paid once: a limit's serial (16 bytes), or that of a stored share ‖ day (20 bytes). None where the leaf names none."""
+    """What may be paid once: a limit's serial (16 bytes), or a stored share's day (``release_identity``). None where the leaf names none."""
     kind = leaf.WhichOneof("source")
     if kind == "traffic":
         limit = decoded(OrderLimit, leaf.traffic.order_limit.body)
         return bytes(limit.serial) if limit is not None and len(limit.serial) == SERIAL_BYTES else None
-    if kind == "release" and len(leaf.release.serial) == SERIAL_BYTES:
-        return bytes(leaf.release.serial) + int(leaf.release.day).to_bytes(4, "big")
+    if kind == "release":
+        return release_identity(leaf.release.segment, leaf.release.index, leaf.release.day)
     return None
+
+
+def release_identity(segment: int, index: int, day: int) -> bytes:
+    """What a release pays once: the ledger's number of the segment ‖ the share's index in it ‖ the day of its term, 20 bytes. The ledger gives each number
+    once, so no meta node can make two stored shares one."""
+    return segment.to_bytes(SEGMENT_BYTES, "big") + index.to_bytes(INDEX_BYTES, "big") + day.to_bytes(DAY_BYTES, "big")
 
 
 def line_key(leaf: Any) -> tuple[bytes, int, int] | None:
@@ -80,8 +104,10 @@ def fault(leaf: Any, chain_id: str, ledger_key: LedgerKey) -> str | None:
 def _faults_of_release(leaf: Any) -> Iterator[str]:
     if len(leaf.release.share_root) != HASH_BYTES:
         yield "the share root has not 32 bytes"
-    if len(leaf.release.serial) != SERIAL_BYTES:
-        yield "the serial under which the share was stored has not 16 bytes"
+    if leaf.release.segment > MAX_SEGMENT:
+        yield f"the segment is not from 0 to {MAX_SEGMENT}"
+    if leaf.release.index > MAX_INDEX:
+        yield f"the share's index is not from 0 to {MAX_INDEX}"
     if not 1 <= leaf.release.day <= MAX_RETENTION_DAYS:
         yield f"the day is not from 1 to {MAX_RETENTION_DAYS}"
     if leaf.traffic_class != STORAGE:
@@ -118,8 +144,11 @@ def faults_of_limit(limit: Any, chain_id: str) -> Iterator[str]:
     for name, size in sizes.items():
         if len(getattr(limit, name)) != size:
             yield f"{name} of the order limit has not {size} bytes"
-    if node_of(limit.meta_node) is None or node_of(limit.node) is None or wallet_of(limit.wallet) is None:
+    meta_node = node_of(limit.meta_node)
+    if meta_node is None or node_of(limit.node) is None or wallet_of(limit.wallet) is None:
         yield "the order limit names a node or a wallet that is none"
+    elif not limit.serial.startswith(serial_prefix(meta_node)):
+        yield "the serial of the order limit is not one of its meta node"
     if limit.action not in ACTIONS:
         yield "the action of the order limit is none"
     if limit.max_bytes == 0 or limit.max_noz == 0 or limit.from_noz + limit.max_noz != limit.to_noz:
@@ -152,6 +181,7 @@ def faults_of_authority(traffic: Any, limit: Any, chain_id: str) -> Iterator[str
     wallet = wallet_of(limit.wallet) or b""
     if kind == "legacy_grant":
         legacy = traffic.legacy_grant
+        yield from faults_of_string(legacy.signed_text, limit, is_put=limit.action == PUT, is_get=limit.action == GET)
         if not documents.legacy_signed(legacy.signed_text, legacy.public_key, legacy.signature, wallet):
             yield "the wallet has not signed the legacy string"
         return

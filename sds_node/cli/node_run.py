@@ -37,6 +37,7 @@ from sds_node.control import NotRunning
 from sds_node.gateway.owner import ChainOwner
 from sds_node.gateway.running import RunningGateway
 from sds_node.keystore import Kind
+from sds_node.memory import keep_freed_memory
 from sds_node.p2p import parse_address
 from sds_node.resource import store as shares
 from sds_node.resource.daemon.config import Config, capacity_bytes, parse_meta_node, reserve_bytes
@@ -65,6 +66,7 @@ def run_node(home: Home, config: Config, secret: str) -> None:
     with home.held():
         key, wallet = opened_keys(home, config, secret)
         allow_files()
+        keep_freed_memory()
         owner = home.wallet_key(config, secret) if config.gateway.enabled and config.gateway.owner else None
         beside = partial(_gateway, home, config, owner) if config.gateway.enabled else None
         uvloop.run(Running(home, config, key, wallet, beside=beside).run())

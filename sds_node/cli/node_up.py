@@ -23,6 +23,7 @@ from sds_node.cli.node_common import asked_if_running, home_of, home_option, run
 from sds_node.cli.node_home import make_home, options_of_init, read_mnemonic
 from sds_node.cli.node_run import allow_files, opened_keys, status_text
 from sds_node.cli.output import configure_logs, new_password, output_option, password, remark, show, stos_text, table
+from sds_node.memory import keep_freed_memory
 from sds_node.p2p import parse_address
 from sds_node.resource.daemon.config import Config, parse_amount
 from sds_node.resource.daemon.home import Home
@@ -175,6 +176,7 @@ def _run(home: Home, config: Config, secret: str) -> None:
                 await asyncio.gather(showing, return_exceptions=True)
 
         allow_files()
+        keep_freed_memory()
         uvloop.run(both())
     remark("the node stopped")
 

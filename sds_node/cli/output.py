@@ -54,7 +54,10 @@ class Commands(click.Group):
             error.show()
             code = error.exit_code
         except (click.Abort, KeyboardInterrupt, EOFError):
-            click.echo("interrupted, or standard input ended before everything was answered", err=True)
+            click.echo(
+                "interrupted (a put or get goes on when the same command is run again), or standard input ended before everything was answered",
+                err=True,
+            )
             code = 130
         except OSError as error:
             if isinstance(error, BrokenPipeError):

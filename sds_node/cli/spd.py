@@ -22,17 +22,22 @@ from sds_node.cli.spd_epochs import epoch_batch, verify_epoch
 from sds_node.cli.spd_ledger import ledger
 from sds_node.control import ControlError, ControlServer, ask
 from sds_node.keystore import Kind, StoredKey
+from sds_node.memory import keep_freed_memory
 from sds_node.meta.books.books import BooksError
 from sds_node.meta.daemon.home import DEFAULT, Home, HomeError, Keys, Network, Settings
 from sds_node.meta.daemon.home import Chain as ChainSettings
 from sds_node.meta.daemon.node import MetaNode
 from sds_node.meta.daemon.running import Running
 from sds_node.meta.ledger.errors import LedgerError
+from sds_node.meta.rebuild.lagging import LaggingError
 from sds_node.meta.relay.reading import ObservingError
+from sds_node.meta.relay.unreported import UnreportedError
 from sds_node.meta.users.roots import RootsError
 
 VERSION: Final = "0.1.0"
-SPD_ERRORS: Final[tuple[type[Exception], ...]] = (*OURS, ConfigError, HomeError, LedgerError, BooksError, RootsError, ObservingError, ControlError)
+SPD_ERRORS: Final[tuple[type[Exception], ...]] = (
+    *OURS, ConfigError, HomeError, LedgerError, BooksError, RootsError, LaggingError, UnreportedError, ObservingError, ControlError
+)  # fmt: skip
 
 
 class Root(Commands):
@@ -139,6 +144,7 @@ def start(ctx: click.Context, /, log_level: str, log_format: str, password_file:
     try:
         secret = password(password_file or home.settings.keys.password_file or None)
         owner = PrivateKey(keystore.load(home.owner, secret).private_key, "eth_secp256k1")
+        keep_freed_memory()
         uvloop.run(_run(home, owner))
     finally:
         os.close(held)

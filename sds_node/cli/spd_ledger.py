@@ -1,7 +1,7 @@
 """``spd ledger``: how a meta node's ledger begins, and how several meta nodes come to keep one.
 
 found ─► export FILE ─► copied to the other meta nodes ─► join FILE on each, the first one too ─► spd start on all
-migrate FILE = export and join on the same home
+migrate FILE = export and join on the same home          all ledgers lost: rebuild FILE ─► import or join (spd_rebuild.py)
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import click
 
 from chain import metakeys
 from chain.crypto import address as bech32
+from sds_node.cli import spd_rebuild
 from sds_node.cli.output import output_option, show
 from sds_node.meta.daemon.home import DEFAULT, Home
 from sds_node.meta.federation import genesis
@@ -134,6 +135,7 @@ def join(ctx: click.Context, /, file: Path, output: str, **_: Any) -> None:
     """
     with _stopped(ctx) as home:
         state = genesis.join(home.ledger_url, CometHome(home.comet), metakeys.read(home.meta_keys), file)
+        spd_rebuild.take_roots(home, file)
         own = metakeys.read(home.meta_keys)
     _show_joined(state, own, file, output)
 
@@ -205,3 +207,6 @@ def show_ledger(ctx: click.Context, /, output: str, **_: Any) -> None:
         state = comet.read_genesis().get("app_state", {})
         told["export"] = str(state.get("export", "")) if isinstance(state, dict) else ""
     show(told, output)
+
+
+spd_rebuild.add_to(ledger, _stopped, _home_option)

@@ -20,6 +20,7 @@ from sds_node.cli.node_common import NODE_ERRORS, home_of, home_option
 from sds_node.client import Storage, StorageError, TransferFailed
 from sds_node.client.home import Chain, Network, UserHome, UserSettings, Wallet, checked
 from sds_node.client.session import SessionError
+from sds_node.memory import keep_freed_memory
 from sds_node.resource.daemon.config import load
 from sds_node.settings import SettingsError
 
@@ -73,6 +74,7 @@ def with_storage(ctx: click.Context, password_file: str | None, work: Callable[[
         async with home.storage(key, settings) as storage:
             return await work(storage)
 
+    keep_freed_memory()
     return uvloop.run(done())
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from chain.codec.canonical import encode
 from sds_node import asking
-from sds_node.client.errors import LeaseGone, MetaLied, MetaUnreachable, StorageError
+from sds_node.client.errors import MetaLied, StorageError, is_of_all
 from sds_node.client.leases import Lease, object_id
 from sds_node.client.meta import MetaClient
 from sds_node.client.placing import Place
@@ -141,7 +141,7 @@ class Committer:
                 one.done.cancel()
             raise
         except Exception as error:
-            if len(batch) > 1 and isinstance(error, StorageError) and not isinstance(error, (LeaseGone, MetaUnreachable, MetaLied)):
+            if len(batch) > 1 and isinstance(error, StorageError) and not (is_of_all(error) or isinstance(error, MetaLied)):
                 for one in batch:
                     await self._commit(lease, [one])
                 return

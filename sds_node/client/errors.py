@@ -60,6 +60,10 @@ class MetaUnreachable(StorageError):
     """No meta node answers."""
 
 
+class MetaFull(MetaUnreachable):
+    """The only meta node that could do it, one that holds a lease, takes no more now: under a lease of another one it can be done."""
+
+
 class MetaLied(StorageError):
     """A meta node answered with what cannot be so."""
 
@@ -81,6 +85,11 @@ _KINDS: Final[dict[int, type[StorageError]]] = {
     UNKNOWN_LEASE: LeaseGone,
     LEASE_TIME: LeaseGone,
 }
+
+
+def is_of_all(error: StorageError) -> bool:
+    """Whether what many asked for together failed for all of them, so that it is no use to ask for each alone."""
+    return isinstance(error, (LeaseGone, MetaUnreachable)) and not isinstance(error, MetaFull)
 
 
 def refusal(code: int, text: str) -> StorageError:

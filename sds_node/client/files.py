@@ -85,6 +85,11 @@ class StoredFile:
         return amount(self.row.object.escrow_noz)
 
 
+def is_folder(row: Any) -> bool:
+    """Whether a FileRow whose name cannot be read is a folder's: an encrypted file has more bytes than none."""
+    return not row.is_public and not row.object.size_bytes
+
+
 class Files:
     """The files of a client's wallet."""
 
@@ -97,7 +102,7 @@ class Files:
         try:
             scheme = scheme_of(found.data_shares, found.total_shares)
             segments = segment_count(found.size_bytes)
-            if not row.is_public and not (known is not None and known.is_folder):
+            if not row.is_public and not (known.is_folder if known is not None else is_folder(row)):
                 cipher.plain_bytes(found.size_bytes)
         except (SchemeError, cipher.CipherError) as error:
             raise MetaLied(f"the meta node tells of a file that cannot be: {error}") from None

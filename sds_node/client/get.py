@@ -12,17 +12,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, Self
 
 from sds_node import transfers
 from sds_node.client.placing import GetWanted, Issuer, NodeFailed, NotReadable, Place, Settings, TransferFailed, of_node
 from sds_node.client.session import Receipts, Session
-from sds_node.coding import NotEnoughShares, locate, recreate
+from sds_node.coding import NotEnoughShares, Slice, locate, recreate
 from sds_node.documents import Refused
-from sds_node.merkle import LEAF_BYTES, LeafCheck, leaf_size, object_root, segment_root, share_proved
+from sds_node.memory import room
+from sds_node.merkle import LEAF_BYTES, LeafCheck, MerkleError, leaf_size, object_root, segment_root, share_proved
 from sds_node.schemes import SEGMENT_BYTES, Scheme, segment_count, segment_size, share_bytes
+from sds_node.threads import INLINE_BYTES, aside
 from sds_node.transfers import RECEIPT_BYTES, Run, head_bytes, receive_record, record, runs_bytes
 from sds_node.wire.errors import ConnectionFailed, WireError
 from sds_node.wire.stream import Stream
@@ -31,6 +33,8 @@ _HASH_BYTES: Final = 32
 _CACHED_HASHES: Final = 256
 """Lists of leaf hashes that a reader keeps, of at most 64 KiB each."""
 _LET_GO_S: Final = 30.0
+MOST_OPEN: Final = 48
+"""Of the 64 transfers that a node takes from a wallet at once."""
 
 # --- one share out ---------------------------------------------------------------------------------------------------------------------
 
@@ -53,6 +57,13 @@ def check_seat(share: ShareToGet, share_root: bytes, path: Sequence[bytes]) -> N
         raise Refused(f"expected a path from {share_root.hex()} to the segment {share.segment_root.hex()} as share {share.index}")
 
 
+@dataclass(slots=True)
+class _Known:
+    """The hashes of a share's leaves, once they are proved by its root; empty before."""
+
+    hashes: bytes
+
+
 async def get_share(
     session: Session,
     place: Place,
@@ -61,35 +72,39 @@ async def get_share(
     into: memoryview,
     hashes: bytes | None = None,
     settings: Settings | None = None,
+    came: Callable[[int], None] | None = None,
 ) -> bytes:
     """Leaves of a share → ``into``, which has exactly their bytes, one run after another; the hashes of all leaves are returned, for the next time.
 
     Each leaf is checked before the receipt that covers it is signed. A connection that is lost is made again, and the rest comes under the same limit.
-    ``hashes``: what an earlier call for the same root returned. Raises NodeFailed, NodeLied.
+    ``hashes``: what an earlier call for the same root returned; ``came`` is told how many bytes of ``into`` are proved. Raises NodeFailed, NodeLied.
+    That the node has the final receipt is waited for behind the caller's back (``last_receipts``).
     """
     patience = settings or Settings()
     if len(into) != runs_bytes(runs, share.size_bytes):
         raise ValueError(f"the runs have {runs_bytes(runs, share.size_bytes)} bytes, and into {len(into)}")
+    root = bytes(place.limit.share_root)
     with of_node(place):
-        root = bytes(place.limit.share_root)
-        receipts = Receipts(session, place.order_limit, root)
-        for attempt in range(patience.attempts):
-            is_resumed = attempt > 0
-            head = transfers.GetHead(certificate=place.certificate, with_hashes=hashes is None, segment_root=share.segment_root)
-            head.evidence.CopyFrom(session.evidence(place.order_limit, receipts.so_far() if is_resumed else None))
-            left = _left(runs, share.size_bytes, receipts.moved.bytes)
-            head.runs.extend(transfers.LeafRun(first=run.first, leaves=run.leaves) for run in left)
-            try:
-                async with asyncio.timeout(patience.stall_s):
-                    stream = await place.peer.call(transfers.GET, head_bytes(head))
-                hashes = await _receive(stream, receipts, share, root, left, into[receipts.moved.bytes :], hashes, patience.stall_s)
-                return hashes
-            except ConnectionFailed:
-                if receipts.is_final:
-                    return hashes or b""  # all came; whether the last receipt did is the node's loss, and it has the one before
-                if attempt + 1 == patience.attempts:
-                    raise
-        raise AssertionError("unreachable")
+        async with _line(session, place.peer.address) as line:
+            receipts = Receipts(session, place.order_limit, root)
+            known = _Known(hashes or b"")
+            for attempt in range(patience.attempts):
+                is_resumed = attempt > 0
+                head = transfers.GetHead(certificate=place.certificate, with_hashes=not known.hashes, segment_root=share.segment_root)
+                head.evidence.CopyFrom(session.evidence(place.order_limit, receipts.so_far() if is_resumed else None))
+                left = _left(runs, share.size_bytes, receipts.moved.bytes)
+                head.runs.extend(transfers.LeafRun(first=run.first, leaves=run.leaves) for run in left)
+                try:
+                    async with asyncio.timeout(patience.stall_s):
+                        stream = await place.peer.call(transfers.GET, head_bytes(head))
+                    await _receive(stream, receipts, share, root, left, into[receipts.moved.bytes :], known, patience.stall_s, came, line)
+                    return known.hashes
+                except ConnectionFailed:
+                    if receipts.is_final:
+                        return known.hashes  # all came; whether the last receipt did is the node's loss, and it has the one before
+                    if attempt + 1 == patience.attempts:
+                        raise
+    raise AssertionError("unreachable")
 
 
 def _left(runs: Sequence[Run], size_bytes: int, done_bytes: int) -> list[Run]:
@@ -106,9 +121,18 @@ def _left(runs: Sequence[Run], size_bytes: int, done_bytes: int) -> list[Run]:
 
 
 async def _receive(
-    stream: Stream, receipts: Receipts, share: ShareToGet, root: bytes, runs: Sequence[Run], into: memoryview, hashes: bytes | None, stall_s: float
-) -> bytes:
-    """The reply and the leaves of one connection; the final receipt goes out, and the node's success comes back."""
+    stream: Stream,
+    receipts: Receipts,
+    share: ShareToGet,
+    root: bytes,
+    runs: Sequence[Run],
+    into: memoryview,
+    known: _Known,
+    stall_s: float,
+    came: Callable[[int], None] | None,
+    line: _Line,
+) -> None:
+    """The reply and the leaves of one connection; the final receipt goes out, and what the node makes of it is nobody's concern here."""
     try:
         async with asyncio.timeout(stall_s):
             data = await receive_record(stream, transfers.MAX_REPLY_BYTES)
@@ -117,51 +141,141 @@ async def _receive(
         reply = transfers.parsed(transfers.GetReply, data or b"")
         if reply.size_bytes != share.size_bytes:
             raise Refused(f"expected a share of {share.size_bytes} bytes, got one of {reply.size_bytes}")
-        if hashes is None:
-            hashes = bytes(reply.leaf_hashes)
+        hashes = known.hashes or bytes(reply.leaf_hashes)
+        if not known.hashes:
             check_seat(share, root, [bytes(one) for one in reply.segment_path])
         for run in runs:
             check = LeafCheck(root, share.size_bytes, hashes, run.first, run.leaves)
+            known.hashes = hashes  # they have the root
             size = check.missing_bytes
-            await _receive_run(stream, receipts, check, share.size_bytes, run, into[:size], hashes, stall_s)
+            await _Run(stream, receipts, check, share.size_bytes, run, into[:size], hashes, came).receive(stall_s)
             into = into[size:]
         await stream.send(record(receipts.so_far(is_final=True).SerializeToString()))
         stream.end()
-        async with asyncio.timeout(stall_s):
-            await stream.result()
-        return hashes
+        line.end_with(_confirmed(stream))
     except BaseException as error:
         if isinstance(error, ConnectionFailed):
             stream.cancel()
         else:
-            _let_go(stream, receipts)
+            _let_go(stream, receipts, line)
         raise
 
 
-async def _receive_run(
-    stream: Stream, receipts: Receipts, check: LeafCheck, size_bytes: int, run: Run, into: memoryview, hashes: bytes, stall_s: float
-) -> None:
-    at, leaf = 0, run.first
-    while check.missing_bytes:
-        async with asyncio.timeout(stall_s):
-            chunk = await stream.receive(min(check.missing_bytes, RECEIPT_BYTES))
-        if not chunk:
-            await stream.result()
-            raise Refused(f"expected {check.missing_bytes} bytes more of the share, got the end")
-        into[at : at + len(chunk)] = chunk
-        at += len(chunk)
+class _Run:
+    """A run of leaves on its way into memory. A thread judges each MiB of it while the next one comes."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        receipts: Receipts,
+        check: LeafCheck,
+        size_bytes: int,
+        run: Run,
+        into: memoryview,
+        hashes: bytes,
+        came: Callable[[int], None] | None,
+    ) -> None:
+        self._stream, self._receipts, self._check, self._size_bytes = stream, receipts, check, size_bytes
+        self._into, self._hashes, self._came = into, hashes, came
+        self._leaf, self._first = run.first, run.first
+        self._at = self._asked = 0
+        self._judging: asyncio.Task[None] | None = None
+        self._is_wrong = False
+
+    async def receive(self, stall_s: float) -> None:
+        """Fill the memory. Raises what the node or the check says; receipts then cover all that was good."""
+        stream, size = self._stream, self._into.nbytes
+        stream.place(self._into)
         try:
-            check.update(chunk)
+            while self._at < size:
+                async with asyncio.timeout(stall_s):
+                    chunk = await self._next(min(size - self._at, RECEIPT_BYTES))
+                if not chunk:
+                    await stream.result()
+                    raise Refused(f"expected {size - self._at} bytes more of the share, got the end")
+                self._at += chunk.nbytes
+                if self._at - self._asked >= RECEIPT_BYTES or self._at == size:
+                    await self._judged()
+                    part, self._asked = self._into[self._asked : self._at], self._at
+                    if part.nbytes > INLINE_BYTES:
+                        self._judging = asyncio.get_running_loop().create_task(self._judge(part))
+                    else:
+                        await self._judge(part)
+            await self._judged()
+        except BaseException:
+            await self._good()
+            raise
         finally:
-            proved = run.first + -(-check.proved_bytes // LEAF_BYTES)
-            for index in range(leaf, proved):
-                receipts.moved.leaf(index, leaf_size(size_bytes, index), hashes[index * _HASH_BYTES : (index + 1) * _HASH_BYTES])
-            leaf = proved
-        if receipts.moved.bytes - receipts.moved.acked_bytes >= RECEIPT_BYTES:
-            await stream.send(record(receipts.so_far().SerializeToString()))
+            stream.place(memoryview(b""))
+
+    async def _next(self, most_bytes: int) -> memoryview:
+        """What comes next. Raises what was wrong with what came before, as soon as that is known."""
+        if self._judging is None:
+            return await self._stream.receive(most_bytes)
+        coming = asyncio.ensure_future(self._stream.receive(most_bytes))
+        try:
+            while not coming.done():
+                await asyncio.wait({coming, self._judging} if self._judging else {coming}, return_when=asyncio.FIRST_COMPLETED)
+                if self._judging is not None and self._judging.done():
+                    await self._judged()
+            return coming.result()
+        finally:
+            if not coming.done():
+                coming.cancel()
+                await asyncio.wait({coming})
+
+    async def _judge(self, part: memoryview) -> None:
+        """Judge what came; count it, and send the receipt that is due."""
+        try:
+            await aside(part.nbytes, self._check.update, part)
+        except MerkleError:
+            self._is_wrong = True
+            raise
+        finally:
+            self._count()
+        moved = self._receipts.moved
+        if moved.bytes - moved.acked_bytes >= RECEIPT_BYTES:
+            await self._stream.send(record(self._receipts.so_far().SerializeToString()))
+
+    async def _judged(self) -> None:
+        """Wait for what is being judged. Raises what was wrong with it."""
+        if self._judging is None:
+            return
+        await asyncio.wait({self._judging})
+        judged, self._judging = self._judging, None
+        try:
+            judged.result()
+        finally:
+            del judged  # its error has this frame, which would have the error
+
+    def _count(self) -> None:
+        """Count the leaves that were proved, and tell of them."""
+        proved = self._first + -(-self._check.proved_bytes // LEAF_BYTES)
+        for index in range(self._leaf, proved):
+            self._receipts.moved.leaf(index, leaf_size(self._size_bytes, index), self._hashes[index * _HASH_BYTES : (index + 1) * _HASH_BYTES])
+        self._leaf = proved
+        if self._came is not None:
+            self._came(self._receipts.moved.bytes)
+
+    async def _good(self) -> None:
+        """The run is given up: count what came and was not judged yet."""
+        try:
+            await self._judged()
+            if not self._is_wrong:  # what follows a wrong leaf is not looked at
+                self._check.update(self._into[self._asked : self._at])
+        except (MerkleError, WireError):
+            pass  # what was good before it counts
+        finally:
+            self._count()
 
 
-def _let_go(stream: Stream, receipts: Receipts) -> None:
+async def _confirmed(stream: Stream) -> None:
+    """Let a node say that it has the final receipt."""
+    async with stream:
+        await stream.result()
+
+
+def _let_go(stream: Stream, receipts: Receipts, line: _Line) -> None:
     """A get that is given up: the final receipt of what was good goes out behind the caller's back, so that the node is paid for it."""
     if stream.over:
         stream.cancel()
@@ -169,21 +283,79 @@ def _let_go(stream: Stream, receipts: Receipts) -> None:
     final = None if receipts.is_final else record(receipts.so_far(is_final=True).SerializeToString())
 
     async def end() -> None:
-        with contextlib.suppress(WireError, TimeoutError):
-            async with asyncio.timeout(_LET_GO_S), stream:
-                if final is not None:
-                    await stream.send(final)
-                    stream.end()
-                while await stream.receive():
-                    pass
+        async with stream:
+            if final is not None:
+                await stream.send(final)
+                stream.end()
+            while await stream.receive():
+                pass
 
-    task = asyncio.get_running_loop().create_task(end())
-    _ENDING.add(task)
-    task.add_done_callback(_ENDING.discard)
+    line.end_with(end())
 
 
-_ENDING: Final[set[asyncio.Task[None]]] = set()
-"""Tasks that nobody waits for have to be held by somebody."""
+class _Line:
+    """What a session has open at a node: gets that go on, and what is still said to it behind their backs."""
+
+    def __init__(self, key: tuple[bytes, bytes]) -> None:
+        self._key = key
+        self._users = self._gets = 0
+        self.ending: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        """Begin a get. While a node counts many, those that are over and not confirmed are waited for: it takes few at once from one wallet, and refuses
+        more.
+        """
+        self._users += 1
+        try:
+            while self.ending and self._gets + len(self.ending) >= MOST_OPEN:
+                await asyncio.wait(set(self.ending), return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            self._users -= 1
+            self._tidy()
+            raise
+        self._gets += 1
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._gets -= 1
+        self._users -= 1
+        self._tidy()
+
+    def end_with(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have the last words said in the background."""
+
+        async def end() -> None:
+            with contextlib.suppress(WireError, TimeoutError):
+                async with asyncio.timeout(_LET_GO_S):
+                    await work
+
+        task = asyncio.get_running_loop().create_task(end())
+        self.ending.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.ending.discard(task)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        if not self._users and not self.ending and _LINES.get(self._key) is self:
+            del _LINES[self._key]
+
+
+def _line(session: Session, node: bytes) -> _Line:
+    key = session.public_key, node
+    return _LINES.setdefault(key, _Line(key))
+
+
+async def last_receipts(session: Session, timeout_s: float) -> None:
+    """Wait until the nodes have the last receipts of a session, or the time is over: its connections may be closed then."""
+    ending = {task for (key, _), line in _LINES.items() if key == session.public_key for task in line.ending}
+    if ending:
+        await asyncio.wait(ending, timeout=timeout_s)
+
+
+_LINES: Final[dict[tuple[bytes, bytes], _Line]] = {}
+"""By session key and node. They hold tasks that nobody waits for."""
 
 # --- a whole object out ----------------------------------------------------------------------------------------------------------------
 
@@ -196,6 +368,21 @@ class ObjectToGet:
     size_bytes: int
     scheme: Scheme
     segment_roots: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Bytes of an object from ``offset`` on, which come from their beginning: the first ``proved_bytes`` of ``data`` are right and do not change any more,
+    ``new_bytes`` of them since it was told before.
+    """
+
+    offset: int
+    data: memoryview
+    proved_bytes: int
+    new_bytes: int
+
+
+Tell = Callable[[Stretch], None]
 
 
 @dataclass(slots=True)
@@ -212,6 +399,20 @@ class _Part:
 
 
 @dataclass(slots=True)
+class _Progress:
+    """How far a segment is, for the one after it: with a quarter it asks for its places, with half it begins."""
+
+    quarter: asyncio.Event = field(default_factory=asyncio.Event)
+    half: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def came(self, size_bytes: int, of_bytes: int) -> None:
+        if 4 * size_bytes >= of_bytes:
+            self.quarter.set()
+        if 2 * size_bytes >= of_bytes:
+            self.half.set()
+
+
+@dataclass(slots=True)
 class _Reading:
     """A range of a segment on its way."""
 
@@ -220,11 +421,29 @@ class _Reading:
     size_bytes: int
     """Of a share."""
     needed: dict[int, Run]
+    progress: _Progress
+    came_bytes: int = 0
     parts: dict[int, _Part] = field(default_factory=dict)
     running: dict[asyncio.Task[None], int] = field(default_factory=dict)
     runs: dict[int, Run] = field(default_factory=dict)
     """What was asked of each share, whether it came or not."""
     failures: dict[int, str] = field(default_factory=dict)
+    tell: Tell | None = None
+    where: dict[int, tuple[int, Slice]] = field(default_factory=dict)
+    """Where in the object what is wanted of a share begins, and what it is."""
+    told: dict[int, int] = field(default_factory=dict)
+
+    def came(self, index: int, data: memoryview, start: int, proved_bytes: int) -> None:
+        """So many bytes of a share from ``start`` on are proved."""
+        if self.tell is None or index not in self.where:
+            return
+        offset, wanted = self.where[index]
+        skip = wanted.offset - start
+        good = min(max(proved_bytes - skip, 0), wanted.length)
+        known = self.told.get(index, 0)
+        if good > known:
+            self.told[index] = good
+            self.tell(Stretch(offset, data[skip : skip + wanted.length], good, good - known))
 
 
 class ObjectReader:
@@ -244,37 +463,90 @@ class ObjectReader:
 
         Raises NotReadable, TransferFailed for a range that the object has not, what the issuer raises.
         """
-        size = self._object.size_bytes
-        length = size - offset if length is None else length
-        if offset < 0 or length < 0 or offset + length > size:
-            raise TransferFailed(f"the object has {size} bytes; {length} from {offset} on are not among them")
-        ranges = _ranges(size, offset, length)
+        ranges = self._ranges(offset, length)
         tasks: list[asyncio.Task[list[memoryview]]] = []
+        last: _Progress | None = None
         try:
             for at in range(len(ranges)):
                 while len(tasks) < self._settings.segments_at_once and at + len(tasks) < len(ranges):
-                    tasks.append(asyncio.create_task(self._segment(*ranges[at + len(tasks)])))
+                    before, last = last, _Progress()
+                    tasks.append(asyncio.create_task(self._in_turn(before, last, *ranges[at + len(tasks)])))
                 for part in await tasks.pop(0):
                     for start in range(0, len(part), RECEIPT_BYTES):
                         yield part[start : start + RECEIPT_BYTES]
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _cancelled(tasks)
 
-    async def _segment(self, segment: int, offset: int, length: int) -> list[memoryview]:
+    async def stretches(self, offset: int = 0, length: int | None = None) -> AsyncGenerator[Stretch, None]:
+        """The same bytes as they come, several stretches side by side, for a reader who needs no order. As many segments are under way.
+
+        Raises what ``read`` raises.
+        """
+        ranges = self._ranges(offset, length)
+        came: asyncio.Queue[Stretch | asyncio.Task[list[memoryview]]] = asyncio.Queue()
+        tasks: list[asyncio.Task[list[memoryview]]] = []
+        over = set[asyncio.Task[list[memoryview]]]()
+        last: _Progress | None = None
+        try:
+            while ranges or tasks:
+                while ranges and len(tasks) < self._settings.segments_at_once:
+                    before, last = last, _Progress()
+                    tasks.append(asyncio.create_task(self._in_turn(before, last, *ranges.pop(0), came.put_nowait)))
+                    # Behind the last stretch of its segment.
+                    tasks[-1].add_done_callback(came.put_nowait)
+                one = await came.get()
+                if isinstance(one, Stretch):
+                    yield one
+                    continue
+                one.result()
+                over.add(one)
+                # In order: a late share does not have all that follows it in memory. One that is done and not heard of yet has stretches that wait here.
+                while tasks and tasks[0] in over:
+                    over.remove(tasks.pop(0))
+        finally:
+            await _cancelled(tasks)
+
+    def _ranges(self, offset: int, length: int | None) -> list[tuple[int, int, int]]:
+        size = self._object.size_bytes
+        length = size - offset if length is None else length
+        if offset < 0 or length < 0 or offset + length > size:
+            raise TransferFailed(f"the object has {size} bytes; {length} from {offset} on are not among them")
+        return _ranges(size, offset, length)
+
+    async def _in_turn(
+        self, before: _Progress | None, progress: _Progress, segment: int, offset: int, length: int, tell: Tell | None = None
+    ) -> list[memoryview]:
+        """A range of a segment, begun when half of the one before has come: whose turn it is has the line for itself, and the line is never empty."""
+        try:
+            return await self._segment(before, progress, segment, offset, length, tell)
+        finally:
+            progress.came(1, 1)
+
+    async def _segment(
+        self, before: _Progress | None, progress: _Progress, segment: int, offset: int, length: int, tell: Tell | None
+    ) -> list[memoryview]:
         scheme = self._object.scheme
         segment_bytes = segment_size(self._object.size_bytes, segment)
         size = share_bytes(scheme, segment_bytes)
         slices = locate(scheme, segment_bytes, offset, length)
         needed: dict[int, Run] = {}
+        reading = _Reading(segment, segment_bytes, size, needed, progress, tell=tell)
+        at = segment * SEGMENT_BYTES + offset
         for one in slices:
             first = one.offset // LEAF_BYTES
             needed[one.index] = Run(first, -(-(one.offset + one.length) // LEAF_BYTES) - first)
-        reading = _Reading(segment, segment_bytes, size, needed)
+            reading.where[one.index] = at, one
+            at += one.length
+        asked: dict[int, Place | BaseException | None] = {}
+        if before is not None:
+            await before.quarter.wait()
+            # Not earlier: a place is for some minutes.
+            found = await asyncio.gather(*(self._place(reading, index, run) for index, run in needed.items()), return_exceptions=True)
+            asked = dict(zip(needed, found, strict=True))
+            await before.half.wait()
         try:
             for index, run in needed.items():
-                self._start(reading, index, run)
+                self._start(reading, index, run, asked)
             while not self._is_complete(reading):
                 while not self._enough_under_way(reading) and self._start_another(reading):
                     pass
@@ -295,21 +567,26 @@ class ObjectReader:
                 await self._recreate(reading, index, run)
         return [reading.parts[one.index].slice(one.offset, one.offset + one.length) for one in slices]
 
-    def _start(self, reading: _Reading, index: int, run: Run) -> None:
+    async def _place(self, reading: _Reading, index: int, run: Run) -> Place | None:
+        start, stop = run.bounds(reading.size_bytes)
+        return await self._issuer.for_get(GetWanted(self._object.root, reading.segment, index, stop - start))
+
+    def _start(self, reading: _Reading, index: int, run: Run, asked: Mapping[int, Place | BaseException | None]) -> None:
+        """``asked``: what was asked for already."""
         reading.runs[index] = run
-        reading.running[asyncio.create_task(self._fetch(reading, index, run))] = index
+        reading.running[asyncio.create_task(self._fetch(reading, index, run, asked))] = index
 
     def _start_another(self, reading: _Reading) -> bool:
         """Ask one more holder for what is missing. Returns whether there is one."""
         hull = _hull(*(run for index, run in reading.needed.items() if index not in reading.parts))
         for index in range(self._object.scheme.n):
             if index not in reading.runs:
-                self._start(reading, index, hull)
+                self._start(reading, index, hull, {})
                 return True
         # A share of which other leaves came may be asked again, once, for these too.
         for index, part in reading.parts.items():
             if not _covers(reading.runs[index], hull):
-                self._start(reading, index, _hull(part.run, hull))
+                self._start(reading, index, _hull(part.run, hull), {})
                 return True
         return False
 
@@ -330,19 +607,31 @@ class ObjectReader:
     def _enough_under_way(self, reading: _Reading) -> bool:
         return all(self._is_there(reading, index, run, with_running=True) for index, run in reading.needed.items())
 
-    async def _fetch(self, reading: _Reading, index: int, run: Run) -> None:
+    async def _fetch(self, reading: _Reading, index: int, run: Run, asked: Mapping[int, Place | BaseException | None]) -> None:
         start, stop = run.bounds(reading.size_bytes)
-        place = await self._issuer.for_get(GetWanted(self._object.root, reading.segment, index, stop - start))
+        place = asked[index] if index in asked else await self._place(reading, index, run)
+        if isinstance(place, BaseException):
+            raise place
         if place is None:
             reading.failures[index] = "nobody holds it"
             return
         share = ShareToGet(self._object.segment_roots[reading.segment], index, self._object.scheme.n, reading.size_bytes)
         key, root = (reading.segment, index), bytes(place.limit.share_root)
         kept = self._hashes.get(key)
-        data = memoryview(bytearray(stop - start))
+        data = room(stop - start)
+        needed_bytes = sum(one.bounds(reading.size_bytes)[1] - one.bounds(reading.size_bytes)[0] for one in reading.needed.values())
+        came_bytes = 0
+
+        def came(proved_bytes: int) -> None:
+            nonlocal came_bytes
+            reading.came_bytes += proved_bytes - came_bytes
+            came_bytes = proved_bytes
+            reading.progress.came(reading.came_bytes, needed_bytes)
+            reading.came(index, data, start, proved_bytes)
+
         try:
             known = kept[1] if kept is not None and kept[0] == root else None
-            hashes = await get_share(self._session, place, share, [run], data, known, self._settings)
+            hashes = await get_share(self._session, place, share, [run], data, known, self._settings, came)
         except NodeFailed as error:
             reading.failures[index] = str(error)
             return
@@ -362,6 +651,13 @@ class ObjectReader:
         except NotEnoughShares as error:
             raise NotReadable(reading.segment, self._object.scheme.k, reading.failures) from error
         reading.parts[index] = _Part(run, start, made)
+        reading.came(index, made, start, len(made))
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _covers(run: Run, other: Run) -> bool:

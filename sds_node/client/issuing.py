@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from chain.crypto import address as bech32
+from modules.settlement.commitment import node_of
 from modules.settlement.documents import OrderLimit
-from modules.settlement.leaves import GET, HASH_BYTES, PUT, SERIAL_BYTES
+from modules.settlement.leaves import GET, HASH_BYTES, PREFIX_BYTES, PUT, SERIAL_BYTES, serial_prefix
 from sds_node import asking, p2p
-from sds_node.client.errors import LeaseGone, MetaLied, MetaUnreachable, NotFound, StorageError, TooFewNodes
+from sds_node.client.errors import LeaseGone, MetaLied, MetaUnreachable, NotFound, StorageError, TooFewNodes, is_of_all
 from sds_node.client.leases import Lease, Leases
 from sds_node.client.meta import MetaClient
 from sds_node.client.placing import GetWanted, Place, PutWanted
@@ -66,7 +67,7 @@ class Batch(Generic[Ask, Answer]):
                 future.cancel()
             raise
         except Exception as error:
-            if len(batch) > 1 and isinstance(error, StorageError) and not isinstance(error, (LeaseGone, MetaUnreachable)):
+            if len(batch) > 1 and isinstance(error, StorageError) and not is_of_all(error):
                 # One of them may be wrong, and is not the others' fault.
                 for one in batch:
                     await self._one([one])
@@ -265,13 +266,19 @@ class Places:
             ("share", len(limit.share_root) == HASH_BYTES and (roots is None or limit.share_root in tuple(roots))),
             ("size", limit.max_bytes == size_bytes),
             ("price", limit.max_noz <= max(1, most_noz)),
-            ("serial", len(limit.serial) == SERIAL_BYTES and int.from_bytes(limit.serial, "big") >> 8 < (1 << 120) - 1),
+            ("serial", _is_serial_of(limit.serial, limit.meta_node)),
             ("time", limit.expires_s > self._client.clock() - 60),
         ):
             if not is_right:
                 raise MetaLied(f"the meta node's order limit is for another {what} than was asked for: ask another meta node")
         relay = placed.relay if placed.HasField("relay") else None
         return Place(self._client.peer(key, placed.endpoint, relay), key, placed.order_limit, lease.certificate)
+
+
+def _is_serial_of(serial: bytes, meta_node: str) -> bool:
+    """Whether a serial is one of a meta node (as text), with room for those of a segment's other shares."""
+    prefix = serial_prefix(node_of(meta_node) or b"")
+    return len(serial) == SERIAL_BYTES and serial.startswith(prefix) and serial[PREFIX_BYTES:-1] != b"\xff" * (SERIAL_BYTES - PREFIX_BYTES - 1)
 
 
 def _by_ask(answer: Any, wanted: dict[int, set[int]]) -> dict[int, dict[int, Any]]:

@@ -30,7 +30,7 @@ log = structlog.get_logger("client")
 
 PAID: Final = 1
 PROMO: Final = 2
-GENEROUS_NOZ: Final = 1 << 26
+GENEROUS_NOZ: Final = 1 << 30
 """Taken at least, but at most a part of what the wallet has: what is not used comes back, though not before the last receipts are settled."""
 GENEROUS_PART: Final = 8
 SETTLED_S: Final = 180.0
@@ -139,6 +139,11 @@ class Leases:
     def lost(self, lease: Lease) -> None:
         """The meta node issues nothing under it any more."""
         lease.is_over = True
+
+    def full(self, meta: bytes) -> None:
+        """Nothing more is begun under leases of a meta node, by its address; what is under way goes on."""
+        for one in self._open:
+            one.is_over = one.is_over or one.meta == meta
 
     def _fitting(self, noz: int) -> Lease | None:
         begins_s = self._client.clock() + min(LEAST_LIFE_S, self.longest_s // 4)

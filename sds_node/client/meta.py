@@ -25,7 +25,8 @@ from chain.crypto import address as bech32
 from chain.crypto.keys import PrivateKey
 from modules.settlement.leaves import GET, PUT
 from sds_node import asking, p2p
-from sds_node.client.errors import MetaLied, MetaRefused, MetaUnreachable, refusal
+from sds_node.client.errors import MetaFull, MetaLied, MetaRefused, MetaUnreachable, refusal
+from sds_node.client.get import last_receipts
 from sds_node.client.session import Session, open_session
 from sds_node.endpoints import endpoint_text
 from sds_node.wire.errors import Busy, ConnectionFailed, Refused, TimedOut, Unreachable, WireError
@@ -47,6 +48,7 @@ ROUNDS: Final = 3
 """So often all meta nodes are asked before none is there."""
 PAUSE_S: Final = 0.5
 SESSION_LIFE_S: Final = 3 * 3_600
+RECEIPTS_S: Final = 2.0
 RENEW_S: Final = 75 * 60
 """A grant that ends within this is renewed: a lease under it lives an hour."""
 MAX_GRANT_NOZ: Final = (1 << 63) - 1
@@ -162,19 +164,24 @@ class MetaClient:
             self._session = self._granted(self._session.seed)
 
     async def close(self) -> None:
-        """End all connections."""
-        for peer in [*(one.peer for one in self._metas.values()), *self._peers.values()]:
-            await peer.close()
-        await self.node.close()
+        """End all connections, once the nodes have the last receipts or RECEIPTS_S is over."""
+        try:
+            await last_receipts(self._session, RECEIPTS_S)
+        finally:
+            for peer in [*(one.peer for one in self._metas.values()), *self._peers.values()]:
+                await peer.close()
+            await self.node.close()
 
     # ---- questions
 
     async def ask(self, method: str, head: Any, answer: Any, *, body: bytes = b"", meta: bytes | None = None, without_session: bool = False) -> Any:
         """A question to one meta node → its answer, a message of the class ``answer``. ``meta``: the address of the only one that can answer.
 
-        Raises what ``refusal`` makes of its refusal, MetaUnreachable when none answers, MetaLied for bytes that are no answer.
+        Raises what ``refusal`` makes of its refusal, MetaUnreachable when none does it, MetaFull when that only one says to ask another, MetaLied for bytes that
+        are no answer.
         """
         failures: dict[bytes, str] = {}
+        told_by: set[bytes] = set()
         for at in range(ROUNDS):
             if at:
                 await asyncio.sleep(PAUSE_S * 2 ** (at - 1))
@@ -184,9 +191,14 @@ class MetaClient:
                 except Refused as error:
                     if error.code not in (asking.NOT_READY, asking.TRY_ANOTHER):
                         raise refusal(error.code, error.text) from None
+                    if meta is not None and error.code == asking.TRY_ANOTHER:
+                        self._metas.move_to_end(meta)  # what begins anew asks another first
+                        raise MetaFull(f"meta node {one.where}: {error.text}") from None
                     failures[one.where.address] = error.text
+                    told_by.add(one.where.address)
                 except (ConnectionFailed, Unreachable, Busy, TimedOut, TimeoutError) as error:
                     failures[one.where.address] = str(error) or "no answer in time"
+                    told_by.discard(one.where.address)
                 except WireError as error:
                     raise MetaRefused(f"meta node {one.where} cannot do this: {error}") from None
                 else:
@@ -194,6 +206,8 @@ class MetaClient:
                         self._metas.move_to_end(one.where.address, last=False)
                     return _parsed(answer, data)
         told = "; ".join(f"{self._metas[node].where}: {text}" for node, text in failures.items()) or "none is known"
+        if failures.keys() == told_by and told_by:
+            raise MetaUnreachable(f"no meta node that is known does this now: {told}")
         raise MetaUnreachable(f"no meta node answers ({told}): check the network, or name others")
 
     def _in_turn(self, meta: bytes | None) -> list[_Meta]:

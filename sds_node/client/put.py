@@ -12,15 +12,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import structlog
 
 from sds_node import transfers
 from sds_node.client.placing import ChainOnly, Issuer, NodeFailed, NotStored, Place, PutWanted, Settings, TransferFailed, WrongSource, of_node
 from sds_node.client.session import Receipts, Session
-from sds_node.coding import encode_columns
+from sds_node.coding import STRETCH_BYTES, add_shares
 from sds_node.documents import ShareManifest, SignedDocument, SignedManifest, check_ack, signed
+from sds_node.memory import room
 from sds_node.merkle import Buffer, LeafHasher, object_root, segment_path, segment_root
 from sds_node.schemes import Scheme, segment_count, segment_size, share_bytes
 from sds_node.transfers import RECEIPT_BYTES, head_bytes, receive_record, record
@@ -131,10 +132,16 @@ class StoredObject:
 
 @dataclass(slots=True)
 class _Slot:
-    """Memory of one segment under way: its bytes, and the shares that the code adds."""
+    """Memory of one segment under way: its own k shares one after the other, which are its bytes and zeros, and the shares that the code adds."""
 
-    segment: bytearray
-    added: bytearray
+    own: memoryview
+    added: memoryview
+
+
+def _slot(scheme: Scheme, segment_bytes: int) -> _Slot:
+    """Memory for segments of at most so many bytes."""
+    size = share_bytes(scheme, segment_bytes)
+    return _Slot(room(scheme.k * size), room(scheme.parity * size if scheme.k > 1 else 0))
 
 
 class Memory(Protocol):
@@ -149,13 +156,26 @@ class Memory(Protocol):
         ...
 
 
+@runtime_checkable
+class Filling(Protocol):
+    """A stream that writes itself into the memory of a put."""
+
+    async def fill(self, into: memoryview) -> None:
+        """Write the next bytes, as many as there is memory for. It may be read until this is called with the same memory again. Raises WrongSource, too."""
+        ...
+
+    async def finish(self) -> None:
+        """Raises unless the stream is at its end."""
+        ...
+
+
 async def put_object(
     session: Session,
     issuer: Issuer,
     scheme: Scheme,
     object_id: bytes,
     size_bytes: int,
-    source: AsyncIterable[Buffer],
+    source: AsyncIterable[Buffer] | Filling,
     settings: Settings | None = None,
     memory: Memory | None = None,
 ) -> StoredObject:
@@ -168,14 +188,13 @@ async def put_object(
     count = segment_count(size_bytes)
     slots: asyncio.Queue[_Slot] = asyncio.Queue()
     for _ in range(min(patience.segments_at_once, count)):
-        largest = segment_size(size_bytes, 0)
-        slots.put_nowait(_Slot(bytearray(largest), bytearray(scheme.parity * share_bytes(scheme, largest) if scheme.k > 1 else 0)))
-    pieces = _Pieces(source)
+        slots.put_nowait(_slot(scheme, segment_size(size_bytes, 0)))
+    stream = source if isinstance(source, Filling) else _Pieces(source)
     tasks: list[asyncio.Task[StoredSegment]] = []
 
     async def one(segment: int, length: int, slot: _Slot) -> StoredSegment:
         try:
-            return await _put_segment(session, issuer, scheme, object_id, segment, memoryview(slot.segment)[:length], slot.added, patience, memory)
+            return await _put_segment(session, issuer, scheme, object_id, segment, length, slot, patience, memory)
         finally:
             slots.put_nowait(slot)
 
@@ -186,9 +205,9 @@ async def put_object(
                 if task.done():
                     task.result()  # no need to go on after one that failed
             length = segment_size(size_bytes, segment)
-            await pieces.fill(memoryview(slot.segment)[:length])
+            await stream.fill(slot.own[:length])
             tasks.append(asyncio.create_task(one(segment, length, slot)))
-        await pieces.finish()
+        await stream.finish()
         stored = tuple([await task for task in tasks])
     except BaseException:
         for task in tasks:
@@ -228,29 +247,23 @@ class _Pieces:
         raise WrongSource("the stream has more bytes than were said: say its right length")
 
 
-def _coded(scheme: Scheme, segment: memoryview, added: bytearray) -> tuple[list[memoryview], list[bytes]]:
-    """A segment → its n shares, the first k views of it where no padding is needed, the others in ``added``; and their roots. Each column is hashed
-    while it is in the cache.
-    """
-    size, k = share_bytes(scheme, len(segment)), scheme.k
+def _coded(scheme: Scheme, length: int, slot: _Slot) -> tuple[list[memoryview], list[bytes]]:
+    """The segment of ``length`` bytes in a slot → its n shares, all views of the slot, and their roots. A part of each is hashed while it is in the cache."""
+    size, k = share_bytes(scheme, length), scheme.k
     if k == 1:
         hasher = LeafHasher()
-        hasher.update(segment)
-        return [segment] * scheme.n, [hasher.root()] * scheme.n
-    hashers = [LeafHasher() for _ in range(scheme.n)]
-    room = memoryview(added)
-    extra = [room[at : at + size] for at in range(0, scheme.parity * size, size)]
-    start = 0
-    for column in encode_columns(scheme, segment):
-        stop = start + len(column[0])
-        for hasher, part in zip(hashers, column, strict=True):
-            hasher.update(part)
-        for out, part in zip(extra, column[k:], strict=True):
-            out[start:stop] = part
-        start = stop
-    own = [segment[index * size : (index + 1) * size] for index in range(k)]
-    whole = [one if len(one) == size else memoryview(bytes(one).ljust(size, b"\x00")) for one in own]
-    return whole + [one.toreadonly() for one in extra], [hasher.root() for hasher in hashers]
+        hasher.update(slot.own[:length])
+        return [slot.own[:length].toreadonly()] * scheme.n, [hasher.root()] * scheme.n
+    slot.own[length : k * size] = bytes(k * size - length)
+    own, added = ([memory[at : at + size] for at in range(0, count * size, size)] for memory, count in ((slot.own, k), (slot.added, scheme.parity)))
+    shares = own + added
+    hashers = [LeafHasher() for _ in shares]
+    for start in range(0, size, STRETCH_BYTES):
+        stop = min(start + STRETCH_BYTES, size)
+        add_shares(scheme, own, added, start, stop)
+        for hasher, share in zip(hashers, shares, strict=True):
+            hasher.update(share[start:stop])
+    return [one.toreadonly() for one in shares], [hasher.root() for hasher in hashers]
 
 
 async def _put_segment(
@@ -259,13 +272,13 @@ async def _put_segment(
     scheme: Scheme,
     object_id: bytes,
     segment: int,
-    data: memoryview,
-    added: bytearray,
+    length: int,
+    slot: _Slot,
     patience: Settings,
     memory: Memory | None = None,
 ) -> StoredSegment:
-    shares, roots = await asyncio.to_thread(_coded, scheme, data, added)
-    wanted = PutWanted(object_id, segment, len(data), scheme, tuple(roots))
+    shares, roots = await asyncio.to_thread(_coded, scheme, length, slot)
+    wanted = PutWanted(object_id, segment, length, scheme, tuple(roots))
     root = segment_root(roots)
     if memory is not None and (before := await memory.coded(segment, root)) is not None:
         return before
@@ -276,7 +289,7 @@ async def _put_segment(
     failures: dict[int, str] = {}
 
     async def store(index: int, place: Place | None) -> None:
-        share = ShareToPut(object_id, segment, len(data), index, scheme, roots[index], root, segment_path(roots, index))
+        share = ShareToPut(object_id, segment, length, index, scheme, roots[index], root, segment_path(roots, index))
         tried: set[bytes] = set()
         for _ in range(patience.attempts):
             assert place is not None
@@ -337,7 +350,7 @@ async def _put_segment(
             failures.setdefault(index, "was not done when the segment was confirmed")
     if len(acknowledged) < scheme.confirmed_at:
         raise NotStored(segment, len(acknowledged), scheme.confirmed_at, failures)
-    found = StoredSegment(root, len(data), tuple(roots), acknowledged, failures)
+    found = StoredSegment(root, length, tuple(roots), acknowledged, failures)
     if memory is not None:
         await memory.stored(segment, found)
     return found

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import unicodedata
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
@@ -30,7 +30,7 @@ from sds_node.client.errors import BadName, MetaLied, StorageError, WrongPasswor
 from sds_node.client.files import Files, StoredFile
 from sds_node.client.meta import MetaClient
 from sds_node.client.names import local_name
-from sds_node.handles import SHARE_PREFIX, HandleError, parse_share_link
+from sds_node.handles import SHARE_PREFIX, HandleError, LinkKind, parse_share_link
 
 MAX_WRAPPED_BYTES: Final = 512
 PAGE: Final = 500
@@ -93,7 +93,7 @@ def parse_link(text: str) -> tuple[Link, str]:
         found = parse_share_link(head)
         secret = urlsafe_b64decode(fragment + "=") if len(fragment) == _SECRET_CHARACTERS else b""
     except (HandleError, ValueError) as error:
-        raise BadName(f"this is no link: {error}") from None
+        raise BadName(f"this is no link as ppd share prints one and ppd shares lists yours: {error}") from None
     if mark and (len(secret) != cipher.KEY_BYTES or urlsafe_b64encode(secret).decode().rstrip("=") != fragment):
         raise BadName(f"what stands after # in a private file's link has {_SECRET_CHARACTERS} characters: is the link cut off?")
     return Link(found.share_id, found.link, secret), found.password
@@ -167,19 +167,33 @@ async def share_rows(client: MetaClient) -> AsyncIterator[Any]:
         after = page.shares[-1].share_id
 
 
+async def share_ids(client: MetaClient, links: Sequence[str]) -> list[str]:
+    """The ids of the wallet's shares that have these links or ids, each once, in order: all that have a CID. Raises BadName, MetaLied."""
+    wanted = [parse_link(one)[0] for one in links]
+    found = {one.share_id for one in wanted}
+    cids = {one.link for one in wanted if parse_share_link(one.link).kind is LinkKind.CID}
+    if cids:
+        mine = [(row.link, row.share_id) async for row in share_rows(client) if row.link in cids]
+        found = (found - {link for link, _ in mine}) | {share_id for _, share_id in mine}
+    return sorted(found)
+
+
 async def open_link(client: MetaClient, files: Files, text: str, password: str | None) -> SharedFile:
     """What a link leads to; from here on this session may read it. Raises NotFound, WrongPassword, BadName, MetaLied."""
     link, in_link = parse_link(text)
     password = password if password is not None else in_link or None
     check = await asyncio.to_thread(password_check, link, password)
-    head = asking.ShareOpenHead(share_id=link.share_id, password_check=check)
+    # A CID may be the link of several shares.
+    is_cid = parse_share_link(link.link).kind is LinkKind.CID
+    head = asking.ShareOpenHead(share_id="" if is_cid else link.share_id, link=link.link if is_cid else "", password_check=check)
     try:
         opened = await client.ask(asking.SHARE_OPEN, head, asking.OpenedShare)
     except WrongPassword:
         if password is None:
             raise WrongPassword(_NEEDED) from None
         raise
-    if opened.share.share_id != link.share_id or opened.share.object_id != opened.file.object.object_id:
+    is_right = opened.share.link == link.link if is_cid else opened.share.share_id == link.share_id
+    if not is_right or opened.share.object_id != opened.file.object.object_id:
         raise MetaLied(f"expected share {link.share_id} from the meta node, got another one")
     file = files.checked(opened.file, is_own=False)
     owner = "".join(one for one in opened.share.wallet[:80] if one.isprintable())

@@ -42,7 +42,7 @@ from sds_node.client.placing import Settings
 from sds_node.client.proofs import Proved, prove
 from sds_node.client.results import Results
 from sds_node.client.room import Room
-from sds_node.client.sharing import Link, SharedFile, ShareInfo, open_link, parse_link, password_check, share_rows, wrapped_for
+from sds_node.client.sharing import Link, SharedFile, ShareInfo, open_link, password_check, share_ids, share_rows, wrapped_for
 from sds_node.client.sources import Progress, Source, source_of
 from sds_node.client.upload import PutResult, Uploads, Ways
 from sds_node.documents import PACKAGE
@@ -426,7 +426,7 @@ class Storage:
 
     async def unshare(self, *links: str) -> None:
         """End links, given as links or share ids. Raises NotFound."""
-        ids = sorted({parse_link(one)[0].share_id for one in links})
+        ids = await share_ids(self._client, links)
         for start in range(0, len(ids), MAX_FILES):
             await send_order(self._client, unshare={"share_ids": ids[start : start + MAX_FILES]})
 

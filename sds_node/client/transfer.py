@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sds_node.client.get import ObjectReader, ObjectToGet, ShareToGet, check_seat, get_share
+from sds_node.client.get import ObjectReader, ObjectToGet, ShareToGet, Stretch, check_seat, get_share, last_receipts
 from sds_node.client.placing import (
     GetWanted,
     Issuer,
@@ -34,10 +34,12 @@ __all__ = [
     "ShareToPut",
     "StoredObject",
     "StoredSegment",
+    "Stretch",
     "TransferFailed",
     "WrongSource",
     "check_seat",
     "get_share",
+    "last_receipts",
     "put_object",
     "put_share",
 ]

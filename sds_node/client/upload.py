@@ -19,7 +19,7 @@ import structlog
 from chain.codec.registry import message_class
 from sds_node import asking, cipher
 from sds_node.client.commits import Committer
-from sds_node.client.errors import AlreadyThere, LeaseGone, MetaLied, MetaRefused, MetaUnreachable, NotFound, SourceChanged
+from sds_node.client.errors import AlreadyThere, LeaseGone, MetaFull, MetaLied, MetaRefused, MetaUnreachable, NotFound, SourceChanged
 from sds_node.client.files import Files
 from sds_node.client.issuing import Places, PutIssuer
 from sds_node.client.journal import Journal, Journals
@@ -27,7 +27,7 @@ from sds_node.client.leases import Lease, Leases, object_id
 from sds_node.client.meta import MetaAddress, MetaClient
 from sds_node.client.names import Names, parent_of
 from sds_node.client.placing import Settings
-from sds_node.client.sources import Progress, Resealer, Source, stored_stream
+from sds_node.client.sources import Progress, Resealer, Source, Stored
 from sds_node.client.transfer import NotStored, StoredObject, put_object
 from sds_node.documents import PACKAGE
 from sds_node.handles import FileHandle, format_file_handle
@@ -142,7 +142,7 @@ class Uploads:
             try:
                 return await (self._anew(put) if journal is None else self._go_on(put, journal))
             except (LeaseGone, MetaUnreachable, NotStored, SourceChanged, MetaRefused) as error:
-                if isinstance(error, MetaUnreachable) and self._may_go_on(put):
+                if isinstance(error, MetaUnreachable) and not isinstance(error, MetaFull) and self._may_go_on(put):
                     raise MetaUnreachable(f"{error}; what is stored of {path} is kept for an hour: run it again") from None
                 # What was asked for by an old scheme, and what a journal led to, may pass when it is begun anew.
                 is_journals = journal is not None
@@ -177,19 +177,25 @@ class Uploads:
                 key = sealer.key if sealer is not None else b""
                 journal = put.journals.begin(put.source, put.path, put.is_public, size, scheme, ways.client.session, hold.lease, counter, key)
             return await self._stored(put, ways, hold.lease, counter, scheme, sealer, journal, warning)
-        except MetaUnreachable:
-            ways.leases.lost(hold.lease)
-            raise
-        except LeaseGone:
-            ways.leases.lost(hold.lease)
+        except (LeaseGone, MetaFull) as error:
+            self._lost(hold.lease, error)
             if journal is not None:
                 journal.drop()
+            raise
+        except MetaUnreachable:
+            ways.leases.lost(hold.lease)
             raise
         finally:
             if journal is not None:
                 hold.lease.is_kept = hold.lease.is_kept or journal.may_go_on
                 journal.close()
             ways.leases.give_back(hold, max(0, hold.noz - bill))
+
+    def _lost(self, lease: Lease, error: LeaseGone | MetaFull) -> None:
+        """Nothing more is begun under a lease; nor under others of its meta node, where that is full: the next one is another's."""
+        self._ways.leases.lost(lease)
+        if isinstance(error, MetaFull):
+            self._ways.leases.full(lease.meta)
 
     async def _go_on(self, put: _Put, journal: Journal) -> PutResult:
         """A put that was interrupted, under the session and the lease that it had."""
@@ -219,9 +225,8 @@ class Uploads:
         warning: str,
     ) -> PutResult:
         size, identity, hasher = put.stored_bytes, object_id(lease.lease_id, counter), FileHasher()
-        stream = stored_stream(put.source, sealer, hasher, put.progress)
         issuer = PutIssuer(ways.places, lease, counter, size)
-        async with contextlib.aclosing(stream):
+        async with Stored(put.source, sealer, hasher, put.progress) as stream:
             stored = await put_object(ways.client.session, issuer, scheme, identity, size, stream, self._settings, journal)
         wrapped = cipher.wrap_key(self._seed, identity, sealer.key) if sealer is not None else b""
         name = hasher.file_hash()
@@ -328,14 +333,22 @@ class Uploads:
 
     async def _new_folder(self, path: str) -> None:
         """A folder is an empty object under a name that ends with a slash."""
+        for left in reversed(range(ATTEMPTS)):
+            try:
+                return await self._committed_folder(path)
+            except (LeaseGone, MetaFull):
+                if not left:
+                    raise
+
+    async def _committed_folder(self, path: str) -> None:
         scheme, _ = await self._scheme(0)
         hold = await self._ways.leases.hold(1)
         try:
             counter = hold.lease.next_counter()
             stored = StoredObject(object_id(hold.lease.lease_id, counter), object_root([]), 0, scheme, ())
             await self._ways.committer.commit(hold.lease, counter, stored, hash_of(b""), self._record(path, b"", is_folder=True))
-        except LeaseGone:
-            self._ways.leases.lost(hold.lease)
+        except (LeaseGone, MetaFull) as error:
+            self._lost(hold.lease, error)
             raise
         finally:
             self._ways.leases.give_back(hold, hold.noz)

@@ -176,8 +176,9 @@ class Backend(Protocol):
         """The wallet's files of a hash → the trash."""
         ...
 
-    async def share(self, ask: Ask, new: NewShare) -> None:
-        """Share a public file."""
+    async def share(self, ask: Ask, new: NewShare) -> str:
+        """Share a public file; the share's id. By a CID by which others share the same content it is shared, too, under another id than ``new`` has; what the
+        wallet shares by it already has its id."""
         ...
 
     async def stop_share(self, ask: Ask) -> None:

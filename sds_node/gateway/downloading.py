@@ -13,7 +13,7 @@ import contextlib
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
@@ -24,10 +24,9 @@ from sds_node.gateway_settings import Settings
 from sds_node.handles import ShareLink
 from sds_node.hashes import FileHasher, is_legacy, parse_hash, piece_at, slice_at, slice_range
 from sds_node.merkle import Buffer
+from sds_node.threads import aside
 
 log = structlog.get_logger("gateway")
-
-INLINE_BYTES: Final = 256 << 10
 
 
 class Download:
@@ -225,7 +224,4 @@ async def _stream(reading: Reading, offset: int, length: int) -> Any:
 
 
 async def _hashed(hasher: FileHasher, piece: Buffer) -> None:
-    if memoryview(piece).nbytes <= INLINE_BYTES:
-        hasher.update(piece)
-    else:
-        await asyncio.to_thread(hasher.update, piece)
+    await aside(memoryview(piece).nbytes, hasher.update, piece)

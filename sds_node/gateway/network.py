@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from typing import Any, Final
@@ -22,7 +23,7 @@ from chain.crypto.keys import PrivateKey
 from sds_node import asking
 from sds_node.client import errors
 from sds_node.client.commits import Committer
-from sds_node.client.files import Files, StoredFile
+from sds_node.client.files import Files, StoredFile, is_folder
 from sds_node.client.issuing import GetIssuer, Places, PutIssuer
 from sds_node.client.leases import Lease, amount, object_id
 from sds_node.client.meta import MetaAddress, MetaClient
@@ -33,7 +34,7 @@ from sds_node.client.transfer import ObjectReader, put_object
 from sds_node.documents import PACKAGE
 from sds_node.gateway.asking import StringClient, TaskLease, legacy_ask, told
 from sds_node.gateway.backend import PAGE, Ask, BackendError, Check, FileInfo, NewShare, SameFile, ShareInfo, WalletState
-from sds_node.handles import ShareLink, parse_wallet
+from sds_node.handles import LINK_ENTROPY_BYTES, HandleError, LinkKind, ShareLink, new_share_link, parse_share_id, parse_share_link, parse_wallet
 from sds_node.legacy import OBJECT_COUNTER, download_bound_noz, legacy_lookup_id, on_top, sequence_text, upload_bound_noz
 from sds_node.merkle import Buffer
 from sds_node.schemes import Scheme, SchemeError, legacy_replicas, scheme_of
@@ -105,13 +106,18 @@ class NetworkBackend:
     async def files(self, ask: Ask, page: int) -> tuple[list[FileInfo], int]:
         async with self._reading(ask) as (client, files):
             row = await client.ask(asking.WALLET_INFO, None, asking.WalletRow)
-            if row.files <= MAX_SORTED:
+            total = int(row.files)
+            if total <= MAX_SORTED:
                 rows, _ = await self._file_page(client, b"", MAX_SORTED)
+                # Folders are the affair of those who can read their names.
+                rows = [one for one in rows if not is_folder(one)]
+                total = len(rows)
                 rows.sort(key=lambda one: (-one.made_ms, bytes(one.lookup_id)))
                 rows = rows[page * PAGE : (page + 1) * PAGE]
             else:
-                rows = await self._walk(client, ask.wallet, page) if page * PAGE < row.files else []
-            return [_info(files.checked(one)) for one in rows], int(row.files)
+                rows = await self._walk(client, ask.wallet, page) if page * PAGE < total else []
+                rows = [one for one in rows if not is_folder(one)]
+            return [_info(files.checked(one)) for one in rows], total
 
     async def _walk(self, client: MetaClient, wallet: str, page: int) -> list[Any]:
         """A page of a wallet of many files, in the ledger's order: from the nearest page that was asked for before."""
@@ -175,18 +181,42 @@ class NetworkBackend:
     async def delete(self, ask: Ask) -> None:
         await self._order(ask, delete=True)
 
-    async def share(self, ask: Ask, new: NewShare) -> None:
-        check = await _check(new.share_id, new.link, new.password)
-        await self._order(ask, share=ShareFile(share_id=new.share_id, link=new.link, expires_s=new.ends_s, password_check=check))
+    async def share(self, ask: Ask, new: NewShare) -> str:
+        own = ShareFile(share_id=new.share_id, link=new.link, expires_s=new.ends_s)
+        own.password_check = await _check(new.share_id, new.link, new.password)
+        with told():
+            try:
+                return await self._shared_as(ask, own)
+            except errors.AlreadyThere:
+                if new.password or parse_share_link(new.link).kind is not LinkKind.CID:
+                    raise
+            text = new_share_link(secrets.token_bytes(LINK_ENTROPY_BYTES))
+            try:
+                return await self._shared_as(ask, ShareFile(share_id=text, link=text, also=new.link, expires_s=new.ends_s))
+            except errors.NotFound:
+                # Whoever had the link has just ended it.
+                return await self._shared_as(ask, own)
+
+    async def _shared_as(self, ask: Ask, wanted: Any) -> str:
+        """The id of the share that was made, or that the wallet has already. Raises StorageError."""
+        row = await self._ordered(ask, asking.ShareRow, share=wanted)
+        try:
+            # A meta node of an earlier version tells none.
+            return parse_share_id(row.share_id or wanted.share_id)
+        except HandleError as error:
+            raise errors.MetaLied(f"expected a share's id from the meta node: {error}") from None
 
     async def stop_share(self, ask: Ask) -> None:
         await self._order(ask, unshare=True)
 
     async def _order(self, ask: Ask, **kind: Any) -> None:
+        with told():
+            await self._ordered(ask, None, **kind)
+
+    async def _ordered(self, ask: Ask, answer: Any, **kind: Any) -> Any:
         order = asking.LegacyOrder(wallet=ask.signature.address, ask=legacy_ask(ask), **kind)
         reader = await self._reader(ask.wallet)
-        with told():
-            await reader.client.ask(asking.LEGACY_ORDER, order, None, without_session=True)
+        return await reader.client.ask(asking.LEGACY_ORDER, order, answer, without_session=True)
 
     @contextlib.asynccontextmanager
     async def _reading(self, ask: Ask) -> AsyncIterator[tuple[StringClient, Files]]:

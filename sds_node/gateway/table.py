@@ -175,7 +175,7 @@ METHODS: Final = (
             Field("duration", NUMBER, "how long it holds, in seconds; 0: 180 days", is_needed=False),
             Field("private_flag", BOOLEAN, "whether it has a password", ("bool", "privateflag"), is_needed=False),
             _TIME,
-            Field("ipfs_cid", TEXT, "a CID that becomes the link", is_needed=False),
+            Field("ipfs_cid", TEXT, "a CID that becomes the link, also of other wallets' shares of the same content", is_needed=False),
             Field("meta_info", TEXT, "at most 40 characters; not kept", is_needed=False),
         ),
         (_RETURN, _DETAIL, Field("shareid", TEXT, "the share's id", is_needed=False), Field("sharelink", TEXT, "its link, with the password", is_needed=False),

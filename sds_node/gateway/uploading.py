@@ -26,6 +26,7 @@ from sds_node.gateway.results import CONFLICT_WITH_ANOTHER_SESSION, INTERNAL_DAT
 from sds_node.gateway.spool import NoRoom, Room, Spool
 from sds_node.gateway_settings import Settings
 from sds_node.hashes import FileHasher, is_legacy, parse_hash, upload_chunk_at
+from sds_node.threads import aside
 
 log = structlog.get_logger("gateway")
 
@@ -39,7 +40,6 @@ QUIET_S: Final = 30
 """When all places are taken, one that was not heard of for so long may have to go."""
 KEPT_S: Final = 600
 """An upload that is over is remembered so long, for late calls and polls."""
-INLINE_BYTES: Final = 256 << 10
 
 
 class Phase(enum.Enum):
@@ -167,10 +167,7 @@ class Uploads:
                 raise Failed(WRONG_FILE_SIZE, f"expected the {end - start} bytes from {start} to {end}, got {len(data)} from {offset or start} on")
             # First onto the disk: when that fails the same bytes may come again, and the hash has not seen them.
             await upload.spool.write(start, data)
-            if len(data) <= INLINE_BYTES:
-                upload.hasher.update(data)
-            else:
-                await asyncio.to_thread(upload.hasher.update, data)
+            await aside(len(data), upload.hasher.update, data)
             upload.offset, upload.last = end, (start, digest)
             if end < upload.size_bytes:
                 await self._begin_early(upload)

@@ -9,8 +9,9 @@ What the ledger refuses is in its log, too. So what users ask for is tried out f
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, Protocol
 
 import nacl.signing
 
@@ -18,7 +19,8 @@ from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.ledger.errors import CODE_OK
 from sds_node.meta.ledger.log import Head, Result
 from sds_node.meta.rules.apply import rules
-from sds_node.meta.rules.refusals import USED_NONCE
+from sds_node.meta.rules.approvals import approvals_needed, approved
+from sds_node.meta.rules.refusals import OUT_OF_TIME, USED_NONCE
 from sds_node.meta.rules.tables import META
 from sds_node.meta.rules.wire import Operation, sign_operation
 
@@ -30,10 +32,11 @@ be on their way."""
 
 
 class LedgerRefused(Exception):
-    """The ledger refused an operation: ``code`` is one of ``rules.refusals``, the text says what was expected and what came."""
+    """The ledger refused an operation: ``code`` is one of ``rules.refusals``, the text says what was expected and what came. ``is_logged``: it may be in the
+    log for all that."""
 
-    def __init__(self, code: int, reason: str) -> None:
-        self.code = code
+    def __init__(self, code: int, reason: str, *, is_logged: bool = True) -> None:
+        self.code, self.is_logged = code, is_logged
         super().__init__(reason)
 
 
@@ -95,12 +98,15 @@ class Proposer:
 
         code, reason = await self.ledger.query(tried)
         if code != CODE_OK:
-            raise LedgerRefused(code, reason)
+            raise LedgerRefused(code, reason, is_logged=False)
+
+    def until_s(self) -> int:
+        """Until when (Unix seconds) what is proposed now holds."""
+        # The ledger's time never goes back: where it is ahead of the clock, it is the one that operations are judged by.
+        return max(int(self._clock()), self.ledger.head.time_ms // 1_000) + HOLDS_S
 
     def _signed(self, kind: str, message: Any, nonce: int) -> bytes:
-        # The ledger's time never goes back: where it is ahead of the clock, it is the one that operations are judged by.
-        until_s = max(int(self._clock()), self.ledger.head.time_ms // 1_000) + HOLDS_S
-        operation = Operation(chain_id=self.chain_id, meta_node=self.address, nonce=nonce, until_s=until_s)
+        operation = Operation(chain_id=self.chain_id, meta_node=self.address, nonce=nonce, until_s=self.until_s())
         field = getattr(operation, kind)
         field.CopyFrom(message)
         field.SetInParent()
@@ -117,10 +123,49 @@ class Proposer:
             self._check_time()
             result = await self.ledger.propose(self._signed(kind, message, self._nonce))
         if not result.is_applied:
-            raise LedgerRefused(result.code, result.reason)
+            # No block applies it after its time, and hardly any takes it.
+            raise LedgerRefused(result.code, result.reason, is_logged=result.code != OUT_OF_TIME)
         return result
 
     async def _used(self) -> int:
         """The highest nonce that the ledger has seen."""
         row = await self.ledger.query(lambda view: view.get(META, (self.address,)))
         return 0 if row is None else row.nonce
+
+
+class Said(NamedTuple):
+    """What other meta nodes say of a Window or CloseEpoch. ``signatures``: (meta node, signature) of those who approve it; ``bad``: by meta node, the ids of
+    the leaves that do not hold there, or are settled already; ``unsure``: of those of which it does not know enough."""
+
+    signatures: Sequence[tuple[bytes, bytes]] = ()
+    bad: Mapping[bytes, Collection[bytes]] = MappingProxyType({})
+    unsure: Mapping[bytes, Collection[bytes]] = MappingProxyType({})
+
+
+class Asked(NamedTuple):
+    """What came of asking for approvals. ``message``: with as many as it needs, None where too few approve; ``why``: how many were expected and did;
+    ``said``: what others said then; ``enough``: of as many others one at least is honest, while fewer than a third lie."""
+
+    message: Any | None
+    why: str = ""
+    said: Said = Said()
+    enough: int = 1
+
+
+Approve = Callable[[Any], Awaitable[Said]]
+"""A Window or CloseEpoch → what others say of it: as many signatures as it needs; fewer where they do not approve in time."""
+
+
+async def nobody_approves(message: Any) -> Said:
+    """``Approve`` of a network where one meta node's word is enough."""
+    return Said()
+
+
+async def with_approvals(ledger: AnyLedger, approve: Approve, message: Any, what: str) -> Asked:
+    """Have a Window or CloseEpoch approved; ``what`` says in words what it is. Raises LedgerError, what ``approve`` raises."""
+    needed: int = await ledger.query(approvals_needed)
+    said = await approve(message) if needed else Said()
+    found = list(said.signatures)[:needed]
+    if len(found) < needed:
+        return Asked(None, f"expected {needed} other meta nodes to approve {what}, {len(found)} did", said, needed + 1)
+    return Asked(approved(message, found))

@@ -43,6 +43,7 @@ from sds_node.merkle import LEAF_BYTES, leaf_size, share_proved
 from sds_node.p2p import address_of
 from sds_node.resource import store as shares
 from sds_node.resource.limits import Limits, Overlap
+from sds_node.resource.objects import Objects, ObjectService
 from sds_node.resource.receipts import AlreadyUsed, Entry, Progress, ReceiptLog, ReceiptsError
 from sds_node.resource.votes import Votes
 from sds_node.schemes import ESCROW_RATIO_E18, SchemeError, scheme_of, share_bytes
@@ -210,6 +211,8 @@ class Service:
         self._lapsed: dict[bytes, tuple[int, int]] = {}  # session → how many serials expired without their final receipt; when its grant ends
         self._unpaid: OrderedDict[bytes, tuple[int, int]] = OrderedDict()  # session → bytes that its final receipts pay, bytes sent that they do not
         self._votes = Votes()
+        self._manifests = Objects(store.home)
+        self._objects = ObjectService(authority, store, self._manifests, self._pool)
         self._is_stopping = False
         self._frozen: dict[bytes, _Frozen] = {}
         self._thaws: list[tuple[int, bytes]] = []
@@ -227,6 +230,7 @@ class Service:
             transfers.RESTORE: self._changes(self._store.restore),
             transfers.INVENTORY: self.inventory,
             transfers.STATUS: self.status,
+            **self._objects.handlers(),
         }
 
     async def start(self) -> None:
@@ -255,6 +259,7 @@ class Service:
     def close(self) -> None:
         self.stop()
         self._pool.shutdown()
+        self._manifests.close()
 
     # --- put ----------------------------------------------------------------------------------------------------------------
 

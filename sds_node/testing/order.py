@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from chain.codec.registry import message_class
-from sds_node.meta.federation.application import MAX_DECIDED, RECHECK, LedgerApplication
+from sds_node.meta.federation.application import CODE_WAITS, MAX_DECIDED, RECHECK, LedgerApplication
 from sds_node.meta.federation.ledger import OrderRefused
 from sds_node.meta.federation.members import validators_of
 from sds_node.meta.ledger.errors import Unavailable
@@ -145,6 +145,8 @@ class DrivenOrder:
             raise Unavailable("this member is out, or the order has ended")
         async with self._turn:
             answer = member.application.check_txs([_abci("RequestCheckTx")(tx=operation)])[0]
+            if answer.code == CODE_WAITS:
+                raise Unavailable(answer.log)
             if answer.code:
                 raise OrderRefused(answer.code, answer.log)
             if len(self._pool) >= MAX_DECIDED:
@@ -192,12 +194,13 @@ class DrivenOrder:
         time_ms = int(self._clock() * 1_000)
         if self.blocks:
             time_ms = max(time_ms, _time_ms(self.blocks[-1]) + 1)
-        prepared = await _call(
-            proposer.prepare_proposal, _abci("RequestPrepareProposal")(txs=list(self._pool), max_tx_bytes=MAX_TX_BYTES, height=height)
-        )
+        wanted = _abci("RequestPrepareProposal")(txs=list(self._pool), max_tx_bytes=MAX_TX_BYTES, height=height)
+        _set_time(wanted, time_ms)
+        prepared = await _call(proposer.prepare_proposal, wanted)
         request = _abci("RequestFinalizeBlock")(txs=prepared.txs, height=height)
-        request.time.seconds, request.time.nanos = time_ms // 1_000, time_ms % 1_000 * 1_000_000
         asked = _abci("RequestProcessProposal")(txs=prepared.txs, height=height)
+        _set_time(request, time_ms)
+        _set_time(asked, time_ms)
         for member, one in zip(members, applications, strict=True):
             if (await _call(one.process_proposal, asked)).status != ACCEPT:
                 raise Disagreement(f"block {height}: member {member.number} refuses what another one proposed")
@@ -239,6 +242,10 @@ async def _call(what: Callable[[Any], Any], request: Any) -> Any:
 
 def _essence(answer: Any) -> bytes:
     return bytes(answer.SerializeToString(deterministic=True))
+
+
+def _set_time(request: Any, time_ms: int) -> None:
+    request.time.seconds, request.time.nanos = time_ms // 1_000, time_ms % 1_000 * 1_000_000
 
 
 def _time_ms(request: Any) -> int:

@@ -16,6 +16,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -84,12 +85,16 @@ class AccountUnknown(ValueChainError):
     """The chain knows no account of that address: nobody has sent it anything."""
 
 
+_AROUND: Final = re.compile(r"rpc error: code = \w+ desc = |failed to execute message; message index: \d+: ")
+"""What the SDK's way of simulating and running puts around a reason."""
+
+
 class TxRefused(ValueChainError):
     """A transaction was refused or failed. ``codespace`` and ``code`` are the chain's, ``text`` its reason."""
 
     def __init__(self, codespace: str, code: int, text: str) -> None:
         self.codespace, self.code, self.text = codespace, code, text
-        super().__init__(f"the transaction was refused: {text} (codespace {codespace}, code {code})")
+        super().__init__(f"the transaction was refused: {_AROUND.sub('', text)} (codespace {codespace}, code {code})")
 
 
 @dataclass(frozen=True, slots=True)

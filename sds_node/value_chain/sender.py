@@ -63,15 +63,15 @@ class Sender:
         self._chain_id = ""
         self._account: tuple[int, int] | None = None
 
-    async def send(self, messages: Sequence[Any], memo: str = "") -> TxResult:
+    async def send(self, messages: Sequence[Any], memo: str = "", *, timeout_height: int = 0) -> TxResult:
         """The result of one transaction with these messages, which succeeded. Raises TxRefused, AccountUnknown, ChainUnavailable.
 
-        After ChainUnavailable it may be in a block all the same, if the text names its hash.
+        After ChainUnavailable it may be in a block all the same, if the text names its hash; in none after ``timeout_height``, unless that is 0.
         """
         async with self._lock:
             for left in range(TRIES - 1, -1, -1):
                 try:
-                    return await self._send(messages, memo)
+                    return await self._send(messages, memo, timeout_height)
                 except TxRefused as error:
                     self._account = None
                     if (error.codespace, error.code) != _WRONG_SEQUENCE or not left:
@@ -81,7 +81,7 @@ class Sender:
                     raise
             raise AssertionError("the last try returns or raises")
 
-    async def _send(self, messages: Sequence[Any], memo: str) -> TxResult:
+    async def _send(self, messages: Sequence[Any], memo: str, timeout_height: int) -> TxResult:
         if not self._chain_id:
             self._chain_id = (await self._chain.status()).chain_id
         if self._account is None:
@@ -89,9 +89,10 @@ class Sender:
         number, sequence = self._account
         signers = [Signer(self._key.public_key, sequence, number)]
         # The fee is part of the trial: taking it costs gas.
-        trial = build_tx(messages, fee=self._fee(TRIAL_GAS), gas_limit=0, signers=signers, memo=memo).for_simulation()
+        form: dict[str, Any] = {"signers": signers, "memo": memo, "timeout_height": timeout_height}
+        trial = build_tx(messages, fee=self._fee(TRIAL_GAS), gas_limit=0, **form).for_simulation()
         gas = await self._simulated(trial)
-        raw = build_tx(messages, fee=self._fee(gas), gas_limit=gas, signers=signers, memo=memo).sign([self._key], self._chain_id)
+        raw = build_tx(messages, fee=self._fee(gas), gas_limit=gas, **form).sign([self._key], self._chain_id)
         result = await self._included(raw)
         if (result.codespace, result.code) != _WRONG_SEQUENCE:
             self._account = (number, sequence + 1)

@@ -27,6 +27,8 @@ LedgerParams: Final = message_class(f"{PACKAGE}.LedgerParams")
 PAGE: Final = 1_000
 MAX_PAGES: Final = 10_000
 _MAX_U32: Final = (1 << 32) - 1
+_NO_FILE: Final = "file does not exist"
+"""sds/8 has this text. A query's answer keeps no code of a module, as the original's does not."""
 
 T = TypeVar("T")
 
@@ -125,6 +127,15 @@ class LastReport:
     reporter: bytes
     height: int
     time_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class UploadedFile:
+    """What the chain has of a public file: the block in which it was reported last, the bitmap of who reported it, the uploader's wallet (20 bytes)."""
+
+    height: int
+    reporters: bytes
+    uploader: bytes
 
 
 async def ask(chain: ValueChain, path: str, height: int = 0, **fields: Any) -> Any:
@@ -228,6 +239,17 @@ async def challenges(chain: ValueChain, epoch: int = 0, height: int = 0) -> list
     """Every open ``Challenge`` of an epoch, 0 for all, those that end first first."""
     found = [one async for one in _all(chain, "/stratos.settlement.v1.Query/Challenges", "challenges", height, epoch=epoch)]
     return sorted(found, key=lambda one: (int(one.deadline_height), int(one.challenge_id)))
+
+
+async def uploaded_file(chain: ValueChain, file_hash: str, height: int = 0) -> UploadedFile | None:
+    """The record of a public file, or None while no meta node has reported it."""
+    try:
+        found = await ask(chain, "/stratos.sds.v1.Query/Fileupload", height, file_hash=file_hash)
+    except QueryFailed as error:
+        if _NO_FILE in error.text:
+            return None
+        raise
+    return _read(chain, lambda one: UploadedFile(parse_wire_int(one.height), bytes(one.reporters), _account(one.uploader)), found.file_info)
 
 
 async def grant_outstanding_noz(chain: ValueChain, height: int = 0) -> int:

@@ -133,7 +133,7 @@ class Connection:
         self._stage = bytearray(STAGE_BYTES)
         self._at = self._staged = self._filled = 0
         self._head = (0, 0, 0)
-        self._payload: bytearray | None = None
+        self._payload: bytearray | memoryview | None = None  # a view: a reader's own memory (Stream.room)
         self._window = self._limits.connection_window_bytes
         self._unreported = 0
         self.unread_bytes = 0
@@ -323,6 +323,11 @@ class Connection:
         if not stream.ours and task is not None and task is not asyncio.current_task(self._loop):
             task.cancel()
 
+    def displaced(self, stream: Stream) -> None:
+        """The memory that a stream's reader gave is the reader's again: the rest of a frame that is on its way goes elsewhere."""
+        if isinstance(self._payload, memoryview) and self._head[0] == stream.number:
+            self._payload = bytearray(self._payload)
+
     # ---- for the link
 
     def started(self) -> None:
@@ -423,17 +428,18 @@ class Connection:
                 self._at += length
                 self._take(number, kind, flags, payload)
                 return True
-            self._head, self._payload = (number, kind, flags), bytearray(length)
+            stream = self._streams.get(number) if kind == Kind.DATA else None
+            placed = stream.room(length) if stream is not None else None
+            self._head, self._payload = (number, kind, flags), bytearray(length) if placed is None else placed
             self._filled = self._staged - self._at
             self._payload[: self._filled] = self._stage[self._at : self._staged]
             self._at = self._staged = 0
-        view = memoryview(self._payload)
-        while self._filled < len(view):
-            size = self._plain(view[self._filled :])
-            if not size:
-                return False
-            self._filled += size
-        view.release()
+        with memoryview(self._payload) as view:
+            while self._filled < len(view):
+                size = self._plain(view[self._filled :])
+                if not size:
+                    return False
+                self._filled += size
         whole, self._payload = self._payload, None
         self._take(*self._head, whole)
         return True
@@ -459,7 +465,7 @@ class Connection:
             if length > self._window:
                 raise ProtocolViolation(f"{length} bytes overrun the connection's window of {self._window}")
 
-    def _take(self, number: int, kind: int, flags: int, payload: bytes | bytearray) -> None:
+    def _take(self, number: int, kind: int, flags: int, payload: bytes | bytearray | memoryview) -> None:
         """One complete frame."""
         now = self.now()
         self._frame_at, self._pinged = now, False
@@ -509,7 +515,7 @@ class Connection:
         if not self.opened.done():
             self.opened.set_result(None)
 
-    def _take_data(self, stream: Stream | None, flags: int, payload: bytes | bytearray) -> None:
+    def _take_data(self, stream: Stream | None, flags: int, payload: bytes | bytearray | memoryview) -> None:
         size = len(payload)
         self._window -= size
         if stream is None:
@@ -628,6 +634,7 @@ class Connection:
         """A stream leaves the table: its last frame came or went."""
         if self._streams.pop(stream.number, None) is None:
             return
+        self.displaced(stream)
         self._starved.pop(stream.number, None)
         stream.gone = True
         self._used_at = self.now()

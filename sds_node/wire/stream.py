@@ -29,6 +29,7 @@ class Carrier(Protocol):
     def wake(self, stream: Stream) -> None: ...
     def consumed(self, stream: Stream, size_bytes: int) -> None: ...
     def reset(self, stream: Stream, error: WireError) -> None: ...
+    def displaced(self, stream: Stream) -> None: ...
 
 
 class Stream:
@@ -49,6 +50,10 @@ class Stream:
         self.final: tuple[int, str] | None = None  # the callee's status, to be sent after the data
         # Receiving: what arrived, what we let the peer send, what ended it.
         self._in: deque[bytearray | memoryview] = deque()
+        # Memory of the reader's for what comes next: how much of it has come, how much was read; a frame that is on its way into it.
+        self._into = _NOTHING
+        self._placed = self._taken = 0
+        self._coming: memoryview | None = None
         self._in_waiter: asyncio.Future[None] | None = None
         self.in_bytes, self.window, self.unreported = 0, window, 0
         self.in_ended = False
@@ -98,7 +103,7 @@ class Stream:
         """
         if most_bytes < 1:
             raise ValueError(f"most_bytes is at least 1, got {most_bytes}")
-        while not self._in:
+        while not self._unread:
             if self.error is not None:
                 raise self._failure(self.error)
             if self.status is not None and self.status[0] != OK:
@@ -108,6 +113,11 @@ class Stream:
             await self._arrival()
         if self.error is not None:
             raise self._failure(self.error)
+        if self._taken < self._placed:
+            chunk = self._into[self._taken : min(self._placed, self._taken + most_bytes)]
+            self._taken += chunk.nbytes
+            self._read(chunk.nbytes)
+            return chunk
         chunk = memoryview(self._in[0])
         if chunk.nbytes > most_bytes:
             self._in[0] = chunk[most_bytes:]
@@ -116,6 +126,22 @@ class Stream:
             self._in.popleft()
         self._read(chunk.nbytes)
         return chunk
+
+    def place(self, into: memoryview) -> None:
+        """Have what comes next written into this memory as it comes: ``receive`` then returns views of it, one after the other, until it is full.
+
+        The memory is the stream's until it was all received, ``place`` is called again (an empty one takes back what was not received) or the stream
+        is over.
+        """
+        if self._coming is not None:
+            self._carrier.displaced(self)
+        unread: list[bytearray | memoryview] = [*self._in]
+        if self._taken < self._placed:
+            unread.insert(0, bytearray(self._into[self._taken : self._placed]))
+        self._in.clear()
+        self._into, self._placed, self._taken, self._coming = into, 0, 0, None
+        for chunk in unread:
+            self._keep(memoryview(chunk))
 
     async def receive_exactly(self, size_bytes: int) -> bytes:
         """That many bytes. Raises BadRequest if the peer ends before."""
@@ -147,10 +173,10 @@ class Stream:
         while self.status is None:
             if self.error is not None:
                 raise self._failure(self.error)
-            if self._in:
+            if self._unread:
                 break
             await self._arrival()
-        if self._in:
+        if self._unread:
             error = TooMuch(f"{self.in_bytes} bytes of data came where only a status was expected")
             self._carrier.reset(self, error)
             raise error
@@ -239,11 +265,37 @@ class Stream:
         self.credit = added(self.credit, size_bytes)
         self.moved_at = self._carrier.now()
 
-    def take_data(self, payload: bytes | bytearray) -> None:
+    def room(self, size_bytes: int) -> memoryview | None:
+        """Where a frame of so many bytes that begins now goes; None when the reader gave no memory for it. It then comes to ``take_data`` as it is."""
+        if size_bytes > self._into.nbytes - self._placed:
+            return None
+        self._coming = self._into[self._placed : self._placed + size_bytes]
+        return self._coming
+
+    def take_data(self, payload: bytes | bytearray | memoryview) -> None:
         """Data arrived. The connection has checked the window."""
         self.window -= len(payload)
         self.in_bytes += len(payload)
         self.moved_at = self._carrier.now()
+        if payload is self._coming:
+            self._coming = None
+            self._placed += len(payload)
+        else:
+            self._keep(memoryview(payload))
+        _wake(self._in_waiter)
+
+    @property
+    def _unread(self) -> bool:
+        return bool(self._in) or self._taken < self._placed
+
+    def _keep(self, payload: memoryview) -> None:
+        """Keep what arrived for ``receive``: in the reader's memory, as long as there is some, behind it what is more."""
+        if not self._in and (placed := payload[: self._into.nbytes - self._placed]):
+            self._into[self._placed : self._placed + placed.nbytes] = placed
+            self._placed += placed.nbytes
+            payload = payload[placed.nbytes :]
+            if not payload:
+                return
         last = self._in[-1] if self._in else None
         # Many small frames must not become many small objects: the window counts bytes, not objects.
         if isinstance(last, bytearray) and len(last) + len(payload) <= JOINED_BYTES:
@@ -252,8 +304,7 @@ class Stream:
             except BufferError:  # somebody holds a view of it
                 self._in.append(bytearray(payload))
         else:
-            self._in.append(payload if isinstance(payload, bytearray) else bytearray(payload))
-        _wake(self._in_waiter)
+            self._in.append(payload.obj if isinstance(payload.obj, bytearray) and len(payload.obj) == len(payload) else bytearray(payload))
 
     def take_end(self) -> None:
         self.in_ended = True
@@ -271,6 +322,7 @@ class Stream:
             self.error = error
         dropped, self.in_bytes = self.in_bytes, 0
         self._in.clear()
+        self._into, self._placed, self._taken, self._coming = _NOTHING, 0, 0, None
         self._drop_outgoing()
         _wake(self._in_waiter)
         return dropped

@@ -25,6 +25,7 @@ from chain.testing.driver import Driver, TxResult
 from genesis import build
 from modules.settlement import commitment, documents, leaves
 from tests.modules.ozone_chain import OzoneChain
+from tests.serials import own_serial
 from tests.support import CHAIN_ID, FEE, KEYS, genesis_document, key, text
 
 SETTLEMENT, POT, REGISTER, SDS = "stratos.settlement.v1", "stratos.pot.v1", "stratos.register.v1", "stratos.sds.v1"
@@ -86,8 +87,17 @@ def session_grant(payer: PrivateKey, **changes: Any) -> Any:
     return message("WalletDocument", body=body, public_key=payer.public_key.raw, signature=signature)
 
 
-def legacy_grant(payer: PrivateKey, signed_text: str = "v05ahm54qtdk0oogho52ujtk5v6rdlpbhumfshmg" + "st1payer1700000000") -> Any:
-    """A LegacyGrant."""
+FILE_HASH = "v05ahm54qtdk0oogho52ujtk5v6rdlpbhumfshmg"
+
+
+def paying_text(subject: str = FILE_HASH, wallet: str | None = None, sequence: str = "SN:0000000000000000001", at_s: int = CREATED_S) -> str:
+    """What a wallet signs for an upload or a download."""
+    return f"{subject}{text(PAYER) if wallet is None else wallet}{sequence}{at_s}"
+
+
+def legacy_grant(payer: PrivateKey, signed_text: str | None = None) -> Any:
+    """A LegacyGrant, of an upload or download of the payer's own unless told otherwise."""
+    signed_text = paying_text(wallet=text(payer)) if signed_text is None else signed_text
     signature = PrivateKey(payer.raw, "eth_secp256k1").sign(signed_text.encode())
     return message("LegacyGrant", signed_text=signed_text, public_key=payer.public_key.raw, signature=signature)
 
@@ -98,7 +108,7 @@ def order_limit(
     """An OrderLimit over 1,000 bytes for ``noz``; its range begins at 1,000,000 times the number."""
     fields = {
         "chain_id": CHAIN_ID,
-        "serial": number.to_bytes(16, "big"),
+        "serial": own_serial(bech32.decode(node.network_address, bech32.NODE), number),
         "meta_node": node.network_address,
         "lease_id": b"L" * 32,
         "from_noz": number * 10**6,
@@ -156,7 +166,9 @@ def traffic_leaf(
     order = order_limit(node, serial, noz, beneficiary, fund, traffic_class, **limit or {})
     made = message("Leaf", **{"beneficiary": beneficiary, "fund": fund, "traffic_class": traffic_class, "noz": noz} | dict(leaf or {}))
     made.traffic.order_limit.CopyFrom(signed(order, documents.LIMIT_DOMAIN, limit_signer or ledger_signer(node)))
-    made.traffic.receipt.CopyFrom(signed(receipt(serial, **receipt_ or {}), documents.RECEIPT_DOMAIN, receipt_signer))
+    made.traffic.receipt.CopyFrom(
+        signed(receipt(serial, **{"serial": order.serial} | dict(receipt_ or {})), documents.RECEIPT_DOMAIN, receipt_signer)
+    )
     if legacy is not None:
         made.traffic.legacy_grant.CopyFrom(legacy)
     elif authority:
@@ -167,7 +179,7 @@ def traffic_leaf(
 def release_leaf(day: int, noz: int = 1_000, beneficiary: str = A, fund: int = PAID, *, copy: int = 0, **changes: Any) -> Any:
     """A leaf of a share's escrow; ``copy`` tells replicas of one share apart."""
     made = message("Leaf", **{"beneficiary": beneficiary, "fund": fund, "traffic_class": STORAGE, "noz": noz} | changes)
-    made.release.share_root, made.release.day, made.release.serial = b"R" * 32, day, copy.to_bytes(16, "big")
+    made.release.share_root, made.release.day, made.release.segment, made.release.index = b"R" * 32, day, copy >> 8, copy & 0xFF
     return made
 
 

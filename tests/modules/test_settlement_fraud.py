@@ -20,9 +20,12 @@ from modules.settlement.commitment import Line, line_bytes
 from tests.modules import granting
 from tests.modules.settling import (
     AUDIT,
+    CREATED_S,
     DEPOSIT_WEI,
     EDGE,
     EPOCH_S,
+    EXPIRES_S,
+    FILE_HASH,
     FINDER,
     MATURE_EPOCH,
     OWNER,
@@ -49,6 +52,7 @@ from tests.modules.settling import (
     message,
     meta,
     order_limit,
+    paying_text,
     plain_path,
     prepay,
     receipt,
@@ -92,7 +96,13 @@ GOOD: dict[str, Callable[[], Any]] = {
     "numbers of 64 bits": lambda: partly((1 << 64) - 2, (1 << 64) - 1, (1 << 62), (1 << 62) - 1),
     "put": lambda: traffic_leaf(NODE, 1, limit={"action": PUT}),
     "promo of another class": lambda: traffic_leaf(NODE, 1, fund=PROMO, traffic_class=EDGE),
-    "a legacy signature": lambda: traffic_leaf(NODE, 1, legacy=legacy_grant(PAYER)),
+    "a legacy download": lambda: traffic_leaf(NODE, 1, legacy=legacy_grant(PAYER)),
+    "a legacy upload": lambda: traffic_leaf(NODE, 1, legacy=legacy_grant(PAYER), limit={"action": PUT}),
+    "a legacy download of a share": lambda: by_string(paying_text("r4nd0m_0123456789abcdef")),
+    "a legacy download of a share by its CID": lambda: by_string(paying_text("QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWKPbdG")),
+    "a legacy string from the end of the limit's future": lambda: by_string(paying_text(at_s=CREATED_S + 300)),
+    "a legacy string whose task has just ended": lambda: by_string(paying_text(at_s=EXPIRES_S - 3_900)),
+    "the last segment's release": lambda: with_release(segment=(1 << 48) - 1, index=255),
     "a repair, which no wallet asks for": lambda: traffic_leaf(NODE, 1, limit={"action": REPAIR}, authority=False),
     "an audit": lambda: traffic_leaf(NODE, 1, limit={"action": AUDIT}, authority=False),
     "a receipt that is not the final one": lambda: traffic_leaf(NODE, 1, receipt_={"is_final": False, "sequence": 0}),
@@ -105,6 +115,11 @@ GOOD: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("name", GOOD)
 def test_a_good_leaf_has_no_fault(name: str) -> None:
     assert fault(GOOD[name]()) is None
+
+
+def by_string(signed_text: str, **limit: Any) -> Any:
+    """A leaf whose wallet signed a legacy string."""
+    return traffic_leaf(NODE, 1, legacy=legacy_grant(PAYER, signed_text), limit=limit)
 
 
 def with_bytes(change: Callable[[Any], None]) -> Any:
@@ -153,6 +168,11 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "an order limit for another chain": (lambda: traffic_leaf(NODE, 1, limit={"chain_id": "test-2"}), "another chain"),
     "a receipt for another chain": (lambda: traffic_leaf(NODE, 1, receipt_={"chain_id": "test-2"}), "another chain"),
     "a serial of 15 bytes": (lambda: traffic_leaf(NODE, 1, limit={"serial": b"s" * 15}, receipt_={"serial": b"s" * 15}), "serial"),
+    "a serial of another meta node": (
+        lambda: traffic_leaf(NODE, 1, limit={"serial": order_limit(NODES[1], 1, 1).serial}),
+        "not one of its meta node",
+    ),
+    "a serial of no meta node": (lambda: traffic_leaf(NODE, 1, limit={"serial": bytes(16)}), "not one of its meta node"),
     "a lease of 31 bytes": (lambda: traffic_leaf(NODE, 1, limit={"lease_id": b"l" * 31}), "lease_id"),
     "a session key of 31 bytes": (lambda: traffic_leaf(NODE, 1, limit={"session_pubkey": b"l" * 31}), "session_pubkey"),
     "no object": (lambda: traffic_leaf(NODE, 1, limit={"object_root": b""}), "object_root"),
@@ -182,7 +202,26 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "one noz too few": (lambda: traffic_leaf(NODE, 1, leaf={"noz": 999}), "floor"),
     "rounded up": (lambda: partly(999, 1_000, 1_001, 1_000), "floor"),
     "nobody asked": (lambda: traffic_leaf(NODE, 1, authority=False), "no wallet has asked"),
-    "a legacy string of another wallet": (lambda: traffic_leaf(NODE, 1, legacy=legacy_grant(KEYS[4])), "legacy"),
+    "a legacy string of another wallet": (lambda: traffic_leaf(NODE, 1, legacy=legacy_grant(KEYS[4])), "of another wallet"),
+    "a legacy string that another wallet signed": (
+        lambda: traffic_leaf(NODE, 1, legacy=legacy_grant(KEYS[4], paying_text())),
+        "has not signed the legacy string",
+    ),
+    "a string that polls, deletes and shares": (lambda: by_string(f"{FILE_HASH}{text(PAYER)}{CREATED_S}"), "does not ask"),
+    "a string that lists": (lambda: by_string(f"{text(PAYER)}{CREATED_S}"), "does not ask"),
+    "a string that stops a share": (lambda: by_string(f"0123456789abcdef{text(PAYER)}{CREATED_S}"), "does not ask"),
+    "a string that gets a share in the old way": (lambda: by_string(f"sds://r4nd0m_0123456789abcdef{text(PAYER)}{CREATED_S}"), "does not ask"),
+    "a string of version 2": (lambda: by_string(f"stratos-sds/v2\ntest-1\nuser_requestDownload\n{{}}\n{CREATED_S}"), "does not ask"),
+    "a string with a prefix": (lambda: by_string(paying_text("sds://r4nd0m_0123456789abcdef")), "does not ask"),
+    "a string without a subject": (lambda: by_string(paying_text("")), "does not ask"),
+    "a string with a short sequence number": (lambda: by_string(paying_text(sequence="SN:1")), "does not ask"),
+    "a string with a zero before its time": (lambda: by_string(paying_text(sequence="SN:00000000000000000010")), "does not ask"),
+    "a string with more after its time": (lambda: by_string(paying_text() + "\n"), "does not ask"),
+    "a string of a share for storing": (lambda: by_string(paying_text("r4nd0m_0123456789abcdef"), action=PUT), "names a share"),
+    "a string for repair": (lambda: by_string(paying_text(), action=REPAIR), "does not ask"),
+    "a string for an audit": (lambda: by_string(paying_text(), action=AUDIT), "does not ask"),
+    "a string from the future": (lambda: by_string(paying_text(at_s=CREATED_S + 301)), "times"),
+    "a string that is too old": (lambda: by_string(paying_text(at_s=EXPIRES_S - 3_901)), "times"),
     "a legacy string of 32 bytes": (lambda: traffic_leaf(NODE, 1, legacy=legacy_grant(PAYER, "x" * 32)), "legacy"),
     "a legacy string of 4,097 bytes": (lambda: traffic_leaf(NODE, 1, legacy=legacy_grant(PAYER, "x" * 4_097)), "legacy"),
     "a grant that is no document": (lambda: traffic_leaf(NODE, 1, grant=message("WalletDocument", body=b"\xff")), "session grant is no document"),
@@ -210,7 +249,8 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
         "session key has not signed",
     ),
     "a release of no share": (lambda: with_release(share_root=b"s" * 31), "share root"),
-    "a release of no copy": (lambda: with_release(serial=b"s" * 15), "serial"),
+    "a release of a segment beyond all": (lambda: with_release(segment=1 << 48), "segment"),
+    "a release of a share beyond all": (lambda: with_release(index=256), "index"),
     "a release of day 0": (lambda: with_release(day=0), "day"),
     "a release of day 3,651": (lambda: with_release(day=3_651), "day"),
     "a release of another class": (lambda: release_leaf(1, traffic_class=EDGE), "paid as storage"),
@@ -497,7 +537,17 @@ def test_a_tree_of_another_sum_than_the_report_is_a_bad_leaf_whatever_the_leaf_i
     assert verdict(net, fraud("bad_leaf", leaf=tree.proof(3))) == ("", 0)
 
 
-@pytest.mark.parametrize("name", ["one noz too many", "a receipt signed by another", "a grant for another chain", "a release of day 0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "one noz too many",
+        "a receipt signed by another",
+        "a grant for another chain",
+        "a release of day 0",
+        "a serial of another meta node",
+        "a string that polls, deletes and shares",
+    ],
+)
 def test_a_bad_leaf_voids_its_epoch(net: Net, name: str) -> None:
     tree = Tree([BAD[name][0]()])
     net.report(1, tree)
@@ -506,7 +556,7 @@ def test_a_bad_leaf_voids_its_epoch(net: Net, name: str) -> None:
 
 
 def test_one_serial_twice_in_an_epoch_voids_it(net: Net) -> None:
-    tree = Tree.of(traffic_leaf(NODE, 1, 500), traffic_leaf(NODES[1], 1, 600, B))
+    tree = Tree.of(traffic_leaf(NODE, 1, 500), traffic_leaf(NODE, 1, 600, B))
     net.report(1, tree)
     assert verdict(net, fraud("double_entry", first=tree.proof(0), second=tree.proof(1))) == ("", 0)
     assert net.kept().status == 2
@@ -527,6 +577,13 @@ def test_one_share_and_day_twice_voids_the_epoch_and_two_days_do_not(net: Net) -
     by_day = {leaf.release.day: at for at, leaf in enumerate(tree.leaves) if leaf.beneficiary == A}
     other = next(at for at, leaf in enumerate(tree.leaves) if leaf.beneficiary == B)
     assert verdict(net, fraud("double_entry", first=tree.proof(by_day[4]), second=tree.proof(other))) == ("", 0)
+
+
+def test_two_meta_nodes_with_one_number_have_two_serials(net: Net) -> None:
+    tree = Tree.of(traffic_leaf(NODE, 1, 500), traffic_leaf(NODES[1], 1, 600, B))
+    net.report(1, tree)
+    assert forged(net, fraud("double_entry", first=tree.proof(0), second=tree.proof(1))) == NO_FRAUD
+    assert all(fault(leaf) is None for leaf in tree.leaves)
 
 
 def test_two_replicas_of_one_share_are_paid_for_one_day(net: Net) -> None:
@@ -557,6 +614,13 @@ def test_leaves_are_ordered_by_beneficiary_fund_class_and_serial() -> None:
     found = [leaves.sort_key(leaf) for leaf in ordered]
     assert found == sorted(found)  # type: ignore[type-var]
     assert leaves.sort_key(release_leaf(256, copy=7))[3] == bytes(15) + b"\x07\x00\x00\x01\x00"  # type: ignore[index]
+    releases = [
+        with_release(segment=segment, index=index, day=day)
+        for segment, index, day in ((0, 0, 1), (0, 0, 2), (0, 1, 1), (0, 255, 3_650), (1, 0, 1), (255, 9, 9), (256, 0, 1), ((1 << 48) - 1, 0, 1))
+    ]
+    once = [leaves.identity(leaf) for leaf in releases]
+    assert once == sorted({*once})  # type: ignore[type-var]
+    assert {len(one or b"") for one in once} == {20}
     assert leaves.sort_key(message("Leaf", beneficiary=A)) is None
 
 

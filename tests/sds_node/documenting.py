@@ -14,6 +14,7 @@ from modules.settlement.documents import OrderLimit, SessionGrant
 from sds_node import documents
 from sds_node.documents import Lease, LeaseCertificate, ShareManifest, StoreAck, signature_of, signed
 from sds_node.resource.limits import TrafficEvidence
+from tests.serials import own_serial
 from tests.support import KEYS, text
 
 CHAIN_ID = "stratos-test-1"
@@ -78,7 +79,7 @@ def limit(number: int, **changes: Any) -> Any:
     """An OrderLimit of 1,000 bytes for 1,000 noz; its range begins at 1,000 times the number."""
     fields: dict[str, Any] = {
         "chain_id": CHAIN_ID,
-        "serial": number.to_bytes(16, "big"),
+        "serial": own_serial(meta_address(1), number),
         "meta_node": meta_text(1),
         "lease_id": b"L" * 32,
         "from_noz": number * 1_000,

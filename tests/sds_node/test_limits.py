@@ -14,7 +14,8 @@ from modules.settlement import leaves
 from modules.settlement.documents import OrderLimit
 from sds_node.documents import REPAIR_LEASE_NOZ, REPAIR_LEASE_S, Refused
 from sds_node.resource.limits import CLOCK_SKEW_S, Limits, Overlap
-from tests.sds_node.documenting import BENEFICIARY, NODE, NOW_S, Chain, certificate, evidence, meta_text
+from tests.sds_node.documenting import BENEFICIARY, NODE, NOW_S, Chain, certificate, evidence, meta_address, meta_text
+from tests.serials import own_serial
 from tests.support import KEYS, text
 
 
@@ -69,6 +70,7 @@ OTHER_NODE = bech32.encode(Ed25519PublicKey(b"\x05" * 32).address, bech32.NODE)
         ({"from_noz": 999_001, "to_noz": 1_000_001}, "of a lease of 1000000"),
         ({"to_noz": 9_000}, "range is not max_noz long"),
         ({"serial": b"s"}, "serial of the order limit has not 16 bytes"),
+        ({"serial": own_serial(meta_address(2), 7)}, "not one of its meta node"),
         ({"action": 5}, "the action of the order limit is none"),
         ({"session_pubkey": b"k" * 32}, "session key of the session grant"),
         ({"max_noz": 0, "to_noz": 7_000}, "allows nothing"),
@@ -88,7 +90,7 @@ def test_a_limit_by_another_meta_node_or_a_stranger_is_refused() -> None:
     with pytest.raises(Refused, match="is no meta node with keys"):
         node.accept(certificate(), evidence(7, meta_node=OTHER_NODE), NOW_S)
     with pytest.raises(Refused, match="of the lease's wallet, meta node and fund"):
-        node.accept(certificate(), evidence(7, signer=2, meta_node=meta_text(2)), NOW_S)
+        node.accept(certificate(), evidence(7, signer=2, meta_node=meta_text(2), serial=own_serial(meta_address(2), 7)), NOW_S)
 
 
 def test_an_expired_lease_is_refused() -> None:

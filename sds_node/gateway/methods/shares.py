@@ -50,9 +50,9 @@ async def make(gateway: Gateway, params: Params) -> dict[str, Any]:
             await gateway.uploads.settle(upload, UPLOAD_WAIT_S)
         password = "".join(secrets.choice(_ALPHABET) for _ in range(RANDOM_CHARACTERS)) if params.flag("private_flag") else ""
         ends_s = gateway.now_s + (duration_s or gateway.settings.share_days * DAY_S)
-        await gateway.backend.share(ask, NewShare(parsed.share_id, parsed.link, password, ends_s))
+        share_id = await gateway.backend.share(ask, NewShare(parsed.share_id, parsed.link, password, ends_s))
         shown = f"{parsed.link}/{password}" if password else parsed.link
-        return result(SUCCESS, shareid=parsed.share_id, sharelink=shown, password=password or None)
+        return result(SUCCESS, shareid=share_id, sharelink=shown, password=password or None)
 
     return await gateway.once(ask, accepted.text, work)
 

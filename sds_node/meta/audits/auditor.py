@@ -6,10 +6,11 @@
                                                                                                               └─ no answer ─► all fail
     shares that are known to be bad ─► some are asked for, too ─┬─ proved ─► known as good again, and paid
                                                                 └─ not, or not asked ─► neither paid nor failed once more: what is due waits until they are moved
+    shares that failed in anybody's audit (``failed`` in the ledger) ─► all are asked for, and are paid once they are proved
     not one proof ─► noted (memory.py): from the second day on the node counts as lost for repair
     answers (leaves as hashes) ─► one batch, kept in the books ─► its hash and root in the release
 
-Where there are several meta nodes, one audits a node. When that passes on within a day, the node may be audited once more: a release settles the days since
+Where there are several meta nodes, one audits a node, for a week at a time. When that passes on within a day, the node may be audited once more: a release settles the days since
 the last one, so nothing is paid twice. A second chance goes with the meta node that gave it, and outlives its stop.
 
 Source: storage-protocol.md 3.5, 3.6; rules/releases.py; ``resource/service.py`` answers; docs/adr/0010.
@@ -35,6 +36,7 @@ from sds_node.meta.books.books import Books, BooksError
 from sds_node.meta.books.releases import NodeResult, Releases, RootsOf
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.ledger.errors import LedgerError
+from sds_node.meta.nodes.calls import Calls
 from sds_node.meta.nodes.hello import BadEndpoint
 from sds_node.meta.nodes.registry import Registry
 from sds_node.meta.operations import AnyLedger, LedgerRefused
@@ -42,7 +44,7 @@ from sds_node.meta.repair.queue import QueueError
 from sds_node.meta.rules import tables
 from sds_node.meta.rules.call import state_of
 from sds_node.meta.rules.objects import STORED, scheme
-from sds_node.meta.rules.places import Entry, entries_of, held_of, nodes_of
+from sds_node.meta.rules.places import Entry, entries_of, failed_of, held_of, nodes_of
 from sds_node.meta.rules.wire import MAX_RELEASED_SHARES, MAX_RESULTS, MAX_SEGMENT
 from sds_node.meta.users.roots import RootsError
 from sds_node.schemes import segment_size, share_bytes
@@ -74,14 +76,6 @@ MARKED_PART: Final = 50
 RELEASES_TRIED: Final = 3
 AGAIN_S: Final = 60
 """Audits for which something failed here are tried again after so long."""
-
-
-class Calls(Protocol):
-    """How nodes are asked (``nodes/calls.py``)."""
-
-    async def ask(
-        self, number: int, method: str, head: bytes = b"", body: bytes = b"", *, most_bytes: int = 1 << 20, idle_s: float | None = None
-    ) -> bytes: ...
 
 
 class OnLost(Protocol):
@@ -118,7 +112,7 @@ class _Verdict:
 
 class Auditor:
     """Audits the nodes of the meta node at ``address``, whose ledger key is ``key``. ``audit_day_s`` is how often, in seconds of ``clock``; ``is_ours`` says of
-    a node's address whether this meta node audits it."""
+    a node's number whether this meta node audits it."""
 
     def __init__(
         self,
@@ -135,7 +129,7 @@ class Auditor:
         *,
         audit_day_s: int = DAY_S,
         on_lost: OnLost = _nobody,
-        is_ours: Callable[[bytes], bool] = lambda node: True,
+        is_ours: Callable[[int], bool] = lambda node: True,
         memory: Memory | None = None,
     ) -> None:
         self._ledger, self._books, self._releases, self._registry, self._calls, self._roots_of = ledger, books, releases, registry, calls, roots_of
@@ -148,6 +142,8 @@ class Auditor:
         self._secret = sha256(b"stratos/audit-time/v1\0" + bytes(key)).digest()
         self._audited: dict[int, int] = {}
         self._seconds: dict[int, _Second] = {}
+        self._proved: dict[int, set[int]] = {}
+        """Segments of the shares that a node proved in its last audit."""
         self._again: dict[int, float] = {}
         """Nodes whose audit could not be made → when it is tried again."""
 
@@ -209,11 +205,10 @@ class Auditor:
     def _is_due(self, row: tables.Node, now_s: float) -> bool:
         if row.standing == tables.GONE or not row.shares:
             return False
-        if not self._is_ours(row.address):
+        if not self._is_ours(row.number):
             self._seconds.pop(row.number, None)
             return False
-        seen = self._registry.seen_of(row.number)
-        if max(seen.maintenance_until_s if seen is not None else 0, row.maintenance_until_ms // 1_000) > now_s:
+        if self._registry.maintenance_until_s(row) > now_s:
             return False
         if self._again.get(row.number, float("-inf")) > now_s:
             return False
@@ -236,10 +231,12 @@ class Auditor:
         state: tables.State = await self._ledger.query(state_of)
         seed = seed_of(state.block_hash, row.address, day)
         second = self._seconds.get(row.number)
-        known = await self._memory.marked(row.number, MARKED_MOST)
+        marked = await self._memory.marked(row.number, MARKED_MOST)
+        noted: dict[int, int] = await self._ledger.query(partial(failed_of, node=row.number))
+        known = noted | marked
         if second is None:
             items = await self._drawn_items(row, seed, state.audits_per_day)
-            items += await self._marked_items(row, seed, known, items)
+            items += await self._marked_items(row, seed, marked, noted, items)
         else:
             items = await self._still_held(row, second.items)
             seed = sha256(seed + b"second").digest()
@@ -252,6 +249,8 @@ class Auditor:
         if proved:
             self._proved_s = now_s
             await self._memory.proved(row.number, sorted(proved))
+        before = self._proved.get(row.number, set()) if second is not None else set()
+        self._proved[row.number] = before | {segment for segment, _ in proved}
         # From here on nothing fails: an audit that did not come to its end is made again.
         self._seconds.pop(row.number, None)
         self._again.pop(row.number, None)
@@ -260,6 +259,10 @@ class Auditor:
             if not items:
                 await self._note(row.number)
                 return None
+        if not is_silent:
+            for item in failed:
+                if noted.get(item.segment) == item.index != marked.get(item.segment):
+                    self._on_lost(item.segment, item.index)  # another meta node found it first
         # What is known to be bad is not found a second time.
         lost = [item for item in failed if known.get(item.segment) != item.index]
         has_proved = bool(proved) or not items or (second is not None and second.has_proved)
@@ -312,10 +315,14 @@ class Auditor:
         found: list[tuple[Item, tables.Segment]] = await self._ledger.query(read)
         return await self._with_roots(found)
 
-    async def _marked_items(self, row: tables.Node, seed: bytes, known: Mapping[int, int], besides: Sequence[Item]) -> list[Item]:
-        """Some of a node's shares that are known to be bad: one that is there again is to be paid again."""
-        entries = sorted(set(known.items()) - {(item.segment, item.index) for item in besides})
-        chosen = [entries[place] for place in places(seed, len(entries), MARKED_ASKED)]
+    async def _marked_items(
+        self, row: tables.Node, seed: bytes, marked: Mapping[int, int], noted: Mapping[int, int], besides: Sequence[Item]
+    ) -> list[Item]:
+        """Some of a node's shares that are known to be bad, and all of those that the ledger has as such: one that is there again is to be paid again, and what
+        another meta node says of a share holds until the node is asked for it."""
+        asked = {(item.segment, item.index) for item in besides}
+        entries = sorted(set(marked.items()) - set(noted.items()) - asked)
+        chosen = sorted({entries[place] for place in places(seed, len(entries), MARKED_ASKED)} | (set(noted.items()) - asked))
 
         def read(view: ReadView) -> list[tuple[Item, tables.Segment]]:
             found = [one for number, index in chosen if (one := _item(view, number, index)) is not None]
@@ -430,6 +437,9 @@ class Auditor:
         if len(bad) > most:
             log.warning("a node has so many bad shares that it is paid for none until they are fewer", node=number, most=most)
             return
+        if not verdict.is_silent:
+            noted: dict[int, int] = await self._ledger.query(partial(failed_of, node=number))
+            bad |= noted.keys() - failed - self._proved.get(number, set())
         while True:
             entries: list[Entry] = await self._ledger.query(partial(held_of, node=number, first=first, last=MAX_SEGMENT, most=MAX_RELEASED_SHARES))
             if not entries:

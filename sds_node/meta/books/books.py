@@ -80,10 +80,11 @@ class State(IntEnum):
 
 
 class Phase(IntEnum):
-    """Where a window is: its intent is on disk, or the ledger has it."""
+    """Where a window is: its intent is on disk, it may be on its way as well, or the ledger has it. Numbers are on disk and never change their meaning."""
 
     INTENDED = 1
     APPLIED = 2
+    PROPOSED = 3
 
 
 class Kind(IntEnum):
@@ -102,7 +103,7 @@ class EpochState(IntEnum):
 
 
 class LeafRow(NamedTuple):
-    """A leaf that is kept. ``id``: serial (16 bytes) or serial ‖ day (20). ``leaf``: its canonical bytes. ``lease``: whose noz it takes, empty for repair
+    """A leaf that is kept. ``id``: serial (16 bytes) or segment ‖ index ‖ day (20). ``leaf``: its canonical bytes. ``lease``: whose noz it takes, empty for repair
     traffic and releases; ``object``: whose repair fund, empty for the others. ``action``: settlement's, 0 for releases. ``window`` and ``epoch``: 0 for none."""
 
     id: bytes
@@ -250,12 +251,23 @@ class Books(BooksFile):
     # --- windows ------------------------------------------------------------------------------------------------------------
 
     async def intend(self, row: WindowRow, ids: Sequence[bytes]) -> None:
-        """Note a window before it is proposed, and which leaves are in it."""
+        """Note a window before it is proposed, and which leaves are in it. Raises BooksError where one of them is not held any more: another window has it."""
 
         def make(database: sqlite3.Connection) -> None:
             put(database, "windows", WINDOW, row)
             for key in ids:
-                change(database, "state = 2, window = ?", "id = ? AND state = 1", (row.number, key))
+                if not change(database, "state = 2, window = ?", "id = ? AND state = 1", (row.number, key)):
+                    raise BooksError(f"leaf {key.hex()} was to be in window {row.number}, and is not held any more: choose anew")
+
+        await self.do(make)
+
+    async def note_intent(self, row: WindowRow) -> None:
+        """What an intent is now: INTENDED or PROPOSED, and its note."""
+
+        def make(database: sqlite3.Connection) -> None:
+            before = self.window_in(database, row.number)
+            if before is not None and before.state != Phase.APPLIED:
+                put(database, "windows", WINDOW, row)
 
         await self.do(make)
 
@@ -288,13 +300,13 @@ class Books(BooksFile):
 
         def make(database: sqlite3.Connection) -> None:
             change(database, "state = 1, window = 0", "window = ? AND state = 2", (number,))
-            database.execute("DELETE FROM windows WHERE number = ? AND state = 1", (number,))
+            database.execute("DELETE FROM windows WHERE number = ? AND state <> 2", (number,))
 
         await self.do(make)
 
     async def intended(self) -> WindowRow | None:
         """The window whose intent is here, and of which it is not known yet whether the ledger has it."""
-        query = f"SELECT {WINDOW}, check32 FROM windows WHERE state = 1 ORDER BY number LIMIT 1"
+        query = f"SELECT {WINDOW}, check32 FROM windows WHERE state <> 2 ORDER BY number LIMIT 1"
         return await self.do(lambda database: next(iter(self.rows(WindowRow, database.execute(query))), None))
 
     async def window(self, number: int) -> WindowRow | None:

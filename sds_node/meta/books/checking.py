@@ -4,37 +4,38 @@
                   │ yes: it is that window, whoever gave it
                   └─ Σ noz ── what it took from each lease and gave to each wallet ── settlement's rules for each leaf ─► rows for the books, or BadWindow
 
-A release has no root over its leaves: the ledger's log has its result, from which the leaves follow as far as the rows are there still. Runs in threads.
+What a meta node proposes is judged by its message in the same way, before it is on the ledger; each of its receipts then has to be of the lease that it takes
+from, or of the meta node's own repair. A release has no root over its leaves: they follow from its result in the ledger's log (released.py), and are given by
+others only where the log is not here any more. Runs in threads.
 Sources: ADR 10; storage-protocol.md 1.9, 3.6.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
 from modules.settlement import leaves as settlement
-from modules.settlement.commitment import wallet_of
+from modules.settlement.commitment import node_of, wallet_of
 from modules.settlement.leaves import AUDIT, PUT, REPAIR, Leaf
 from modules.settlement.trees import sum_root
 from sds_node.meta.books.books import NEVER_MS, LeafRow, State
 from sds_node.meta.books.judging import Judge, read
-from sds_node.meta.books.others import BadWindow
-from sds_node.meta.books.releases import DAY_BYTES
+from sds_node.meta.books.others import MAX_BAD_SERIALS, BadWindow
+from sds_node.meta.books.windows import batch_bytes
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.rules import tables
 from sds_node.meta.rules.epochs import MAX_META_ROWS
-from sds_node.meta.rules.objects import released_until, share_escrow
-from sds_node.meta.rules.releases import settled_of
-from sds_node.meta.rules.windows import MAX_ENTRY_NOZ
+from sds_node.meta.rules.releases import Settled, settled_of
+from sds_node.meta.rules.strings import fault_of_limit
+from sds_node.meta.rules.windows import MAX_ENTRY_NOZ, why_not_its_own
 from sds_node.meta.rules.wire import open_operation
-from sds_node.transfers import serial_at
 
 ENTRIES_READ: Final = 200
 MAX_ENTRIES: Final = 5_000
@@ -45,32 +46,21 @@ class NotThatWindow(Exception):
     """What was given is not the window that was asked for. The text says what differs."""
 
 
-class ShareDay(NamedTuple):
-    """What a release's leaf pays as the ledger says: the noz, and whose share it is."""
-
-    noz: int
-    fund: int
-    segment: tables.Segment
-    place: int
-    """Its index in the segment."""
-
-
-ShareRoot = Callable[[tables.Segment, int], "bytes | None"]
-"""The root of a segment's share, asked in a thread; None when it is not known."""
-
-
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What the ledger has of a window. ``debits``: lease → (noz, of these for storing); ``repairs``: fund → noz; ``credits``: (wallet, fund, class) → noz; None
-    where the log does not tell any more. ``days``: what a release's leaves are by their serial ‖ day; ``is_whole``: those are all."""
+    where the log does not tell any more. ``settled``: what a release's leaves follow from; None where the log does not tell."""
 
     row: tables.WindowRow
     ledger_keys: Mapping[bytes, bytes]
     debits: Mapping[bytes, tuple[int, int]] | None = None
     repairs: Mapping[int, int] = field(default_factory=dict)
     credits: Mapping[tuple[bytes, int, int], int] = field(default_factory=dict)
-    days: Mapping[bytes, ShareDay] = field(default_factory=dict)
-    is_whole: bool = False
+    settled: Sequence[Settled] | None = None
+    leases: Mapping[bytes, tables.Lease] | None = None
+    """Of a window that is proposed: the ledger's rows of what it takes from."""
+    asked: Mapping[bytes, tables.Asked] = field(default_factory=dict)
+    """What those of them are for that legacy strings pay for."""
 
 
 def wanted_of(view: ReadView, meta_node: bytes, number: int) -> Wanted | None:
@@ -78,24 +68,46 @@ def wanted_of(view: ReadView, meta_node: bytes, number: int) -> Wanted | None:
     row = view.get(tables.WINDOW, (meta_node, number))
     if row is None:
         return None
-    keys = {meta.address: meta.ledger_key for meta in view.scan(tables.META, limit=MAX_META_ROWS) if meta.ledger_key}
+    keys = _ledger_keys(view)
     found = _logged(view, row)
     if found is None:
         return Wanted(row, keys)
     message, result = found
     if row.is_release:
-        days, is_whole = _days_of(view, message, result)
-        return Wanted(row, keys, days=days, is_whole=is_whole)
+        return Wanted(row, keys, settled=settled_of(result))
+    return Wanted(row, keys, *_moved(message))
+
+
+def proposed_of(view: ReadView, meta_node: bytes, message: Any, time_ms: int) -> Wanted:
+    """What a window has to be that a meta node proposes at that time of the ledger. Raises BadWindow where it may not take from a lease."""
+    keys = _ledger_keys(view)
+    leases: dict[bytes, tables.Lease] = {}
+    for one in message.leases:
+        lease = view.get(tables.LEASE, (one.lease_id,)) if len(one.lease_id) == tables.ID_BYTES else None
+        if lease is None:
+            raise BadWindow(f"lease {one.lease_id.hex()[:64]} is not on the ledger")
+        why = why_not_its_own(view, lease, meta_node, time_ms)
+        if why:
+            raise BadWindow(why)
+        leases[lease.id] = lease
+    noz = sum(one.noz for one in message.credits)
+    row = tables.WindowRow(meta_node, message.number, False, time_ms, message.receipts_root, message.receipts_count, message.batch_hash, noz)
+    asked = {key: found for key in leases if (found := view.get(tables.ASKED, (key,))) is not None}
+    return Wanted(row, keys, *_moved(message), leases=leases, asked=asked)
+
+
+def _ledger_keys(view: ReadView) -> dict[bytes, bytes]:
+    """Of all meta nodes that ever had one, by address."""
+    return {meta.address: meta.ledger_key for meta in view.scan(tables.META, limit=MAX_META_ROWS) if meta.ledger_key}
+
+
+def _moved(message: Any) -> tuple[dict[bytes, tuple[int, int]], Counter[int], dict[tuple[bytes, int, int], int]]:
+    """What a Window takes from leases and repair funds, and gives to wallets."""
     repairs: Counter[int] = Counter()
     for one in message.repairs:
         repairs[one.fund] += one.noz
-    return Wanted(
-        row,
-        keys,
-        {one.lease_id: (one.noz, one.put_noz) for one in message.leases},
-        repairs,
-        {(one.beneficiary, one.fund, one.traffic_class): one.noz for one in message.credits},
-    )
+    debits = {one.lease_id: (one.noz, one.put_noz) for one in message.leases}
+    return debits, repairs, {(one.beneficiary, one.fund, one.traffic_class): one.noz for one in message.credits}
 
 
 def _logged(view: ReadView, row: tables.WindowRow) -> tuple[Any, bytes] | None:
@@ -118,35 +130,7 @@ def _logged(view: ReadView, row: tables.WindowRow) -> tuple[Any, bytes] | None:
     return None
 
 
-def _days_of(view: ReadView, message: Any, result: bytes) -> tuple[dict[bytes, ShareDay], bool]:
-    """What a release's result makes of the ledger's rows, and whether all of them are there still."""
-    found: dict[bytes, ShareDay] = {}
-    is_whole = True
-    for one in settled_of(result):
-        if not one.has_passed:
-            continue
-        segment = view.get(tables.SEGMENT, (one.segment,))
-        row = view.get(tables.OBJECT, (segment.object,)) if segment is not None else None
-        if segment is None or row is None:
-            is_whole = False
-            continue
-        moved = view.get(tables.MOVED, (one.segment, one.index))
-        serials = [serial_at(segment.first_serial, one.index)]
-        if moved is not None:
-            # Before the release or since: either serial may be the one that was paid.
-            serials.append(moved.serial)
-            is_whole = False
-        escrow = share_escrow(row, one.segment - row.first_segment)
-        before = released_until(escrow, one.first_day - 1, row.term_days)
-        for day in range(one.first_day, one.last_day + 1):
-            until = released_until(escrow, day, row.term_days)
-            noz, before = until - before, until
-            for serial in serials if noz else ():
-                found[serial + day.to_bytes(DAY_BYTES, "big")] = ShareDay(noz, row.fund, segment, one.index)
-    return found, is_whole
-
-
-def rows_of(raws: Sequence[bytes], wanted: Wanted, judge: Judge, chain_id: str, share_root: ShareRoot | None) -> list[LeafRow]:
+def rows_of(raws: Sequence[bytes], wanted: Wanted, judge: Judge, chain_id: str) -> list[LeafRow]:
     """The leaves of a window as rows of the books. Raises NotThatWindow for leaves that are another's, BadWindow for a window that does not hold."""
     leaves = [_leaf(raw) for raw in raws]
     keys = [settlement.sort_key(leaf) for leaf in leaves]
@@ -157,7 +141,7 @@ def rows_of(raws: Sequence[bytes], wanted: Wanted, judge: Judge, chain_id: str, 
             raise NotThatWindow(f"its leaves have {noz} noz, the ledger moved {row.noz}")
     else:
         root, _ = sum_root([(raw, leaf.noz) for raw, leaf in zip(raws, leaves, strict=True)])
-        digest = sha256(b"".join([len(raw).to_bytes(4, "big") + raw for raw in raws])).digest()
+        digest = sha256(batch_bytes(raws)).digest()
         if (len(raws), root, digest) != (row.items, row.root, row.batch_hash):
             raise NotThatWindow(f"it has {len(raws)} leaves under root {root.hex()[:16]}…, the ledger {row.items} under {row.root.hex()[:16]}…")
         if noz != row.noz:
@@ -166,18 +150,56 @@ def rows_of(raws: Sequence[bytes], wanted: Wanted, judge: Judge, chain_id: str, 
         if right is None or (left is not None and left >= right):
             raise BadWindow("its leaves are not in order, each once")
     if row.is_release:
-        _check_release(leaves, wanted, share_root)
+        _check_release(leaves)
         return [_row(leaf, raw) for leaf, raw in zip(leaves, raws, strict=True)]
-    made = []
+    twice = [once for once, times in Counter(settlement.identity(leaf) or b"" for leaf in leaves).items() if times > 1]
+    if twice:
+        # What is settled once is paid once, whomever each of its lines names: the order, which is by what a leaf pays to whom, does not show it.
+        raise BadWindow(f"serial {twice[0].hex()} is there more than once", twice)
+    made, bad = [], dict[bytes, str]()
     key_of = partial(dict.get, dict(wanted.ledger_keys))
     for leaf, raw in zip(leaves, raws, strict=True):
         asked = read(leaf)
         fault = "it is no traffic" if asked.limit is None or asked.receipt is None else judge.fault(asked, chain_id, key_of)
+        fault = fault or (_of_another(asked.limit, wanted) if wanted.leases is not None else None)
         if fault is not None:
-            raise BadWindow(f"the leaf of serial {asked.serial.hex()} is bad: {fault}")
-        made.append(_row(leaf, raw, asked.limit, asked.receipt.bytes_acked))
+            bad[settlement.identity(leaf) or b""] = fault
+            if len(bad) == MAX_BAD_SERIALS:
+                break
+        elif not bad:
+            made.append(_row(leaf, raw, asked.limit, asked.receipt.bytes_acked))
+    if bad:
+        first = next(iter(bad))
+        raise BadWindow(f"the leaf of serial {first.hex()} is bad: {bad[first]}", [one for one in bad if one])
     _check_totals(made, wanted)
     return made
+
+
+def rows_kept(raws: Sequence[bytes], wanted: Wanted) -> list[LeafRow]:
+    """Leaves of a window that were judged before, of what the ledger has of it now: another message than the one that they were judged for may have the same.
+    Raises NotThatWindow, BadWindow for what does not hold."""
+    made = []
+    for raw in raws:
+        asked = read(_leaf(raw))
+        if asked.limit is None or asked.receipt is None:
+            raise BadWindow("it is no traffic")
+        made.append(_row(asked.leaf, raw, asked.limit, asked.receipt.bytes_acked))
+    if sum(row.noz for row in made) != wanted.row.noz:
+        raise BadWindow(f"its leaves have {sum(row.noz for row in made)} noz, the ledger moved {wanted.row.noz}")
+    _check_totals(made, wanted)
+    return made
+
+
+def _of_another(limit: Any, wanted: Wanted) -> str | None:
+    """Why a proposed window may not have a leaf with this limit, as the ledger's leases stand."""
+    meta_node = node_of(limit.meta_node)
+    if limit.action in (REPAIR, AUDIT):
+        return None if meta_node == wanted.row.meta_node else "another meta node is responsible for this repair or audit"
+    lease = (wanted.leases or {}).get(bytes(limit.lease_id))
+    if lease is None:
+        return "the window takes nothing from its lease"
+    is_of_it = (lease.meta_node, lease.wallet, lease.fund) == (meta_node, wallet_of(limit.wallet), limit.fund) and limit.to_noz <= lease.given_noz
+    return fault_of_limit(limit, lease, wanted.asked.get(lease.id)) if is_of_it else "its lease has another meta node, wallet or fund, or fewer noz"
 
 
 def _leaf(raw: bytes) -> Any:
@@ -228,24 +250,11 @@ def _check_totals(rows: Sequence[LeafRow], wanted: Wanted) -> None:
             raise BadWindow(f"what the window {what} is not what its leaves say")
 
 
-def _check_release(leaves: Sequence[Any], wanted: Wanted, share_root: ShareRoot | None) -> None:
-    """Each leaf is good by itself and, as far as the ledger tells, one day of a share that the release paid."""
-    seen = 0
+def _check_release(leaves: Sequence[Any]) -> None:
+    """Each leaf is good by itself, and pays for what no other one does."""
     for leaf in leaves:
         fault = settlement.fault(leaf, "", lambda _: None) if leaf.WhichOneof("source") == "release" else "it is no release"
         if fault is not None:
             raise BadWindow(f"a leaf is bad: {fault}")
-        once = settlement.identity(leaf) or b""
-        day = wanted.days.get(once)
-        if day is None:
-            if wanted.is_whole:
-                raise BadWindow(f"the release did not pay {once.hex()}")
-            continue
-        seen += 1
-        if (leaf.noz, leaf.fund) != (day.noz, day.fund):
-            raise BadWindow(f"the leaf {once.hex()} has {leaf.noz} noz of fund {leaf.fund}, the release paid {day.noz} of fund {day.fund}")
-        root = share_root(day.segment, day.place) if share_root is not None else None
-        if root is not None and root != leaf.release.share_root:
-            raise BadWindow(f"the leaf {once.hex()} names another share than the one at place {day.place} of segment {day.segment.number}")
-    if wanted.is_whole and seen != len(wanted.days):
-        raise BadWindow(f"it has {seen} leaves, the release paid {len(wanted.days)} days of shares")
+    if len({settlement.identity(leaf) for leaf in leaves}) != len(leaves):
+        raise BadWindow("it pays one day of a share twice")

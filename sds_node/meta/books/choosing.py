@@ -2,7 +2,7 @@
 
     ledger: marks ─► windows up to them ─┐
     ledger: lines ─► their wallets ──────┴─► leaves without an epoch ─ Σ by line ══ line? ─► the epoch's, or UnevenBooks
-    an epoch that others reported, or a window that came after it was made: its wallets' leaves up to its marks are the epoch's, too
+    an epoch that others reported, or a window that came, or came back, after it was made: its wallets' leaves up to its marks are the epoch's, too
 
 An epoch from before there were marks has the windows up to the time of its close. A close takes all that its wallets have earned, so what lies before the
 marks and is theirs was reported with it, whether the books here add up or not. Everything here runs within ``Books.do``. Sources: ADR 10; rules/epochs.py.
@@ -24,8 +24,8 @@ from sds_node.meta.books.others import FIRST_ID, arrived_in, last_numbers
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.relay.reporter import UnevenBooks
 from sds_node.meta.rules.call import STATE_KEY
-from sds_node.meta.rules.epochs import MAX_META_ROWS
-from sds_node.meta.rules.tables import CLOSED, EPOCH, EPOCH_LINE, EPOCH_MARK, MATURE, REPORTED, STATE, VOID, WINDOW, Epoch
+from sds_node.meta.rules.epochs import MAX_META_ROWS, last_window
+from sds_node.meta.rules.tables import CLOSED, EPOCH, EPOCH_LINE, EPOCH_MARK, MATURE, META, REPORTED, STATE, VOID, WINDOW, Epoch, Meta
 from sds_node.meta.rules.wire import MAX_LINES
 
 log = structlog.get_logger("books")
@@ -85,6 +85,23 @@ def earlier_of(view: ReadView, known: Mapping[int, tuple[int, int]]) -> list[Clo
         if row.status != CLOSED:
             found.append(Closing(row, marks, lines if len(lines) == row.lines_count else None))
     return found[::-1]
+
+
+def first_needed(view: ReadView, meta: Meta) -> tuple[int, int]:
+    """(number, time in ms) of the last window of a meta node of which nobody needs the leaves; (0, 0) for none."""
+    row = _last_over(view)
+    return (last_window(view, meta, row), row.closed_ms) if row is not None else (0, 0)
+
+
+def last_over(view: ReadView) -> dict[bytes, int]:
+    """Meta node → the number of its last window of which nobody needs the leaves; empty for none."""
+    row = _last_over(view)
+    return {meta.address: last_window(view, meta, row) for meta in view.scan(META, limit=MAX_META_ROWS)} if row is not None else {}
+
+
+def _last_over(view: ReadView) -> Epoch | None:
+    """The last epoch whose lines are forgotten."""
+    return next((row for row in view.scan(EPOCH, reverse=True, limit=MAX_EARLIER) if row.status == MATURE and row.ends_ms == 0), None)
 
 
 def _marks_of(view: ReadView, number: int) -> dict[bytes, tuple[int, int]]:
@@ -155,33 +172,36 @@ class Choosing:
         number = one.row.number
         self._free(database, number)
         last = self._marked(database, number, one.row.closed_ms, one.marks)
-        where = f"state = 3 AND epoch = 0 AND {_UPTO}"
-        if one.lines is not None:
-            self._want(database, [line.wallet for line in one.lines])
-            where += f" AND {_WANTED}"
-        taken = self._books.change_leaves(database, "epoch = ?", where, (number, last))
-        expected = {(line.wallet, line.fund, line.traffic_class): line.noz for line in one.lines or ()}
-        is_whole = one.lines is not None and self._sums(database, "epoch = ?", (number,)) == expected
+        taken, is_whole = self._give(database, one)
         data = orjson.dumps({"last_window": last, "arrived": arrived_in(database), "is_whole": is_whole})
         self._books.put_epoch(database, EpochRow(number, EpochState.REPORTED, one.row.closed_ms, data))
         log.info("an epoch was reported whose data was not made here", epoch=number, receipts=taken, is_whole=is_whole)
 
     def _add_late(self, database: sqlite3.Connection, row: EpochRow, before: EpochRow, one: Closing) -> None:
-        """An epoch that was made here was reported; windows that came since then may have leaves that it paid."""
+        """An epoch that is known here was reported; windows that came since then may have leaves that it paid: those of others, and own ones that came back."""
         fields = orjson.loads(row.data)
         arrived = arrived_in(database)
-        if one.marks and one.lines is not None and fields.get("arrived", arrived) < arrived:
-            self._set_marks(database, one.marks)
-            self._want(database, [line.wallet for line in one.lines])
-            where = f"state = 3 AND epoch = 0 AND window IN ({_MARKED} AND o.arrived > ?) AND {_WANTED}"
-            late = self._books.change_leaves(database, "epoch = ?", where, (row.number, fields["arrived"]))
-            expected = {(line.wallet, line.fund, line.traffic_class): line.noz for line in one.lines}
-            is_whole = self._sums(database, "epoch = ?", (row.number,)) == expected
+        is_late = not fields.get("is_whole", True) or fields.get("arrived", arrived) < arrived
+        if one.marks and one.lines is not None and is_late:
+            late, is_whole = self._give(database, one)
             row = row._replace(data=orjson.dumps(fields | {"arrived": arrived, "is_whole": is_whole}))
             if late:
                 log.info("receipts came late for an epoch that was reported", epoch=row.number, receipts=late, is_whole=is_whole)
         if row != before:
             self._books.put_epoch(database, row)
+
+    def _give(self, database: sqlite3.Connection, one: Closing) -> tuple[int, bool]:
+        """Give an epoch that was reported what it paid of the leaves here that are nobody's. (How many, whether it has all.)"""
+        number = one.row.number
+        self._set_marks(database, one.marks)
+        where = f"state = 3 AND epoch = 0 AND {_UPTO}"
+        if one.lines is not None:
+            self._want(database, [line.wallet for line in one.lines])
+            where += f" AND {_WANTED}"
+        last = one.marks.get(self._address, (0, 0))[1]
+        given = self._books.change_leaves(database, "epoch = ?", where, (number, last))
+        expected = {(line.wallet, line.fund, line.traffic_class): line.noz for line in one.lines or ()}
+        return given, one.lines is not None and self._sums(database, "epoch = ?", (number,)) == expected
 
     # --- windows ------------------------------------------------------------------------------------------------------------
 

@@ -34,9 +34,9 @@ from modules.settlement.leaves import Leaf
 from modules.settlement.params import PACKAGE
 from modules.settlement.trees import leaf_hash, plain_root
 from sds_node.meta.books.books import Books, BooksError, EpochRow, EpochState, LeafRow
-from sds_node.meta.books.choosing import Choosing, Chosen, closing_of, earlier_of, known_epochs
+from sds_node.meta.books.choosing import Choosing, Chosen, closing_of, earlier_of, known_epochs, last_over
 from sds_node.meta.books.freezing import BALANCES, FILES, SNAPSHOTS_KEPT, Committing, Freezer, Trees, keep_trees, parts
-from sds_node.meta.books.others import forget_empty
+from sds_node.meta.books.others import forget_bad, forget_empty
 from sds_node.meta.books.wallets import records_of
 from sds_node.meta.books.windows import Windows
 from sds_node.meta.ledger.engine import ReadView
@@ -64,7 +64,7 @@ PAGE_LEAVES: Final = 2_000
 KEPT_MS: Final = 7 * 86_400_000
 MAX_EPOCH: Final = (1 << 63) - 1
 Need = Callable[[Mapping[bytes, int]], Awaitable[None]]
-"""Meta nodes other than this one → the number of the last window that is needed."""
+"""Meta nodes → the number of the last window that is needed. Raises BooksError while one of this meta node, where it is asked for those, may still come back."""
 T = TypeVar("T")
 
 
@@ -85,7 +85,7 @@ class EpochBooks:
         self._choosing = Choosing(books, windows.address)
         self._freezer: Freezer | None = None
         self.need: Need = nobody_to_ask
-        """Brings the windows of other meta nodes up to some numbers, as far as it can (fetching.py)."""
+        """Brings windows up to some numbers, as far as it can (restoring.py, fetching.py)."""
 
     @property
     def address(self) -> bytes:
@@ -127,11 +127,11 @@ class EpochBooks:
             marks = closing.marks if closing is not None else {}
             # What the ledger cannot give a state for is not worked on: its leaves stay as they are.
             trees = await self._freezer.trees(number, closed_ms) if self._freezer is not None else None
-            await self.need({meta: last for meta, (_, last) in marks.items() if meta != self._windows.address})
+            await self.need({meta: last for meta, (_, last) in marks.items()})
             await self._catch_up(number)
             async with self._books.numbering:
                 # What the ledger has and the books do not know of yet, they know after this.
-                await self._windows.finish_intended()
+                await self._windows.finish_intended(proposes=False)
                 chosen: Chosen = await self._books.do(lambda database: self._choosing.choose(database, number, closed_ms, lines, marks))
             roots = closing.answers_roots if closing is not None and marks else None
             data = await asyncio.to_thread(self._make, number, totals_root, chosen.last_window, closed_ms, roots, trees)
@@ -174,14 +174,15 @@ class EpochBooks:
 
     async def forget(self, most: int = 5_000) -> int:
         """One bounded step: leaves of epochs that the ledger says are mature go, a week after they came, and refused ones a week after their lease, or after
-        they were refused where they are of none. How many went; 0 when there is no more to do. Mature epochs are beyond dispute, so nobody asks for them."""
+        they were refused where they are of none; windows of others that do not hold go with the epochs that had them. How many went; 0 when there is no more
+        to do. Mature epochs are beyond dispute, so nobody asks for them."""
         now_ms = int(self._clock() * 1_000)
         numbers: list[int] = await self._books.do(_reported_with_leaves)
 
-        def read(view: ReadView) -> list[int]:
-            return [number for number in numbers if (row := view.get(EPOCH, (number,))) is None or row.status == MATURE]
+        def read(view: ReadView) -> tuple[list[int], dict[bytes, int]]:
+            return [number for number in numbers if (row := view.get(EPOCH, (number,))) is None or row.status == MATURE], last_over(view)
 
-        mature = await self._read(read) if numbers else []
+        mature, over = await self._read(read)
 
         def make(database: sqlite3.Connection) -> int:
             before_ms, gone = now_ms - KEPT_MS, 0
@@ -194,6 +195,7 @@ class EpochBooks:
                     gone += database.execute(query, (number, before_ms, most - gone)).rowcount
             query = "DELETE FROM leaves WHERE rowid IN (SELECT rowid FROM leaves WHERE state = 4 AND settles_ms < ? LIMIT ?)"
             gone += database.execute(query, (before_ms, most - gone)).rowcount
+            gone += forget_bad(database, over, most - gone)
             return gone + forget_empty(database, before_ms, most - gone)
 
         return await self._books.do(make)
@@ -340,6 +342,7 @@ class EpochBooks:
         earlier = [one for one in await self._read(lambda view: earlier_of(view, known)) if one.row.number < number]
         new = [one for one in earlier if one.row.number not in known and one.marks]
         for one in new[-1:]:
+            # What comes back of the own windows later is theirs then: nobody is kept waiting for it here.
             await self.need({meta: last for meta, (_, last) in one.marks.items() if meta != self._windows.address})
         await self._books.do(lambda database: self._choosing.catch_up(database, earlier))
 

@@ -65,11 +65,18 @@ CREATE INDEX others_missing ON others (meta, number) WHERE state <> 2;
 CREATE INDEX others_arrived ON others (arrived) WHERE arrived > 0;
 """
 """New in version 2: windows of other meta nodes. Their leaves name the ``id``, which is above every number of an own window."""
+_PROPOSED: Final = """
+CREATE TABLE IF NOT EXISTS proposed (
+    meta BLOB NOT NULL, number INTEGER NOT NULL, root BLOB NOT NULL, batch_hash BLOB NOT NULL, made_ms INTEGER NOT NULL, data BLOB NOT NULL,
+    check32 INTEGER NOT NULL, UNIQUE (meta, number, root, batch_hash));
+"""
+"""Windows of other meta nodes that were approved and are not on the ledger yet; files of before have it not."""
 LEAF: Final = "id, state, beneficiary, fund, class, noz, acked, lease, object, action, settles_ms, window, epoch, leaf, reason"
 WINDOW: Final = "number, kind, state, root, batch_hash, items, sequence, time_ms, note"
 EPOCH: Final = "number, state, closed_ms, data"
 TELL: Final = "number, node, method, body"
 OTHER: Final = "id, meta, number, kind, state, time_ms, leaves, arrived, reason"
+PROPOSED: Final = "meta, number, root, batch_hash, made_ms, data"
 
 T = TypeVar("T")
 
@@ -120,17 +127,18 @@ class BooksFile:
         for (text,) in self.submit(lambda database: database.execute("PRAGMA integrity_check(100)").fetchall()).result():
             if text != "ok":
                 yield f"books: {text}"
-        tables = (("leaves", LEAF), ("windows", WINDOW), ("epochs", EPOCH), ("tells", TELL), ("others", OTHER))
+        tables = (("leaves", LEAF), ("windows", WINDOW), ("epochs", EPOCH), ("tells", TELL), ("others", OTHER), ("proposed", PROPOSED))
         for table, columns in tables:
+            page_rows = 1 if table == "proposed" else PAGE_ROWS  # each has a whole window
             after = 0
             while True:
-                query = f"SELECT rowid, {columns}, check32 FROM {table} WHERE rowid > {after} ORDER BY rowid LIMIT {PAGE_ROWS}"
+                query = f"SELECT rowid, {columns}, check32 FROM {table} WHERE rowid > {after} ORDER BY rowid LIMIT {page_rows}"
                 page = self.submit(lambda database, query=query: database.execute(query).fetchall()).result()  # type: ignore[misc]
                 for row in page:
                     after = row[0]
                     if checksum(*row[1:-1]) != row[-1]:
                         yield f"books: row {after} of {table} is not what was written"
-                if len(page) < PAGE_ROWS:
+                if len(page) < page_rows:
                     break
 
     def close(self) -> None:
@@ -147,6 +155,16 @@ class BooksFile:
         """Run ``make`` within the next transaction, which is on the disk when this returns. Raises BooksError and ValueError as ``make`` does, and
         BooksUnusable, BooksDamaged."""
         return await asyncio.wrap_future(self.submit(make))
+
+    def another_boot(self) -> Future[int]:
+        """Draw another number of a start, for a process that has used up what one may number: on the disk when it comes. ``boot`` is then that one."""
+
+        def draw(database: sqlite3.Connection) -> int:
+            # Before the commit, so that no serial of a boot is ever above it.
+            self.boot = max(self.boot, _next_boot(database, int(self._clock())))
+            return self.boot
+
+        return self.submit(draw)
 
     def submit(self, make: Callable[[sqlite3.Connection], T]) -> Future[T]:
         """``do`` for threads."""
@@ -183,7 +201,9 @@ class BooksFile:
     def _run(self) -> None:
         try:
             database = _opened(self.path)
+            database.execute("BEGIN IMMEDIATE")
             boot = _next_boot(database, int(self._clock()))
+            database.execute("COMMIT")
         except BaseException as error:
             self._started.set_exception(error)
             return
@@ -293,6 +313,7 @@ def _opened(path: Path) -> sqlite3.Connection:
         elif version != _VERSION:
             raise BooksDamaged(f"the books {path} have version {version}, expected {_VERSION}: another version made them")
         database.execute("CREATE INDEX IF NOT EXISTS of_lease ON leaves (lease) WHERE state < 3")  # files of before have it not
+        database.execute(_PROPOSED)
         sync_folder(path.parent)
     except BaseException:
         database.close()
@@ -301,8 +322,7 @@ def _opened(path: Path) -> sqlite3.Connection:
 
 
 def _next_boot(database: sqlite3.Connection, now_s: int) -> int:
-    """More than at any opening of this file, and than at any of a file of which it is a copy, or whose place it took: that one was opened earlier."""
-    database.execute("BEGIN IMMEDIATE")
+    """More than was ever drawn from this file, and than from one of which it is a copy, or whose place it took: that was earlier. Within a transaction."""
     row = database.execute("SELECT name, value, check32 FROM facts WHERE name = 'boot'").fetchone()
     if row is not None and checksum(*row[:2]) != row[2]:
         raise BooksDamaged("the counter of starts is not what was written: serials could come twice; restore the books from a copy")
@@ -310,5 +330,4 @@ def _next_boot(database: sqlite3.Connection, now_s: int) -> int:
     if boot > MAX_BOOT:
         raise BooksDamaged(f"the books are at start {MAX_BOOT}, the last one: begin new ones under another meta node key")
     put(database, "facts", "name, value", ("boot", boot))
-    database.execute("COMMIT")
     return int(boot)

@@ -36,6 +36,7 @@ from modules.settlement.documents import (
 )
 from modules.settlement.leaves import (
     AUDIT,
+    PREFIX_BYTES,
     REPAIR,
     SERIAL_BYTES,
     faults_of_authority,
@@ -43,15 +44,17 @@ from modules.settlement.leaves import (
     faults_of_limit,
     faults_of_receipt,
     leaf_bytes,
+    serial_prefix,
 )
 from sds_node.meta.books.books import NEVER_MS, LeafRow, State
 from sds_node.meta.lateness import RECEIPTS_S, REPAIR_RECEIPTS_S, is_late, is_late_repair
+from sds_node.meta.rules import tables
 from sds_node.meta.rules.leases import settles_ms, takeover_ms
+from sds_node.meta.rules.strings import fault_of_limit
 from sds_node.meta.rules.tables import Lease, Meta, Node
 from sds_node.meta.rules.windows import MAX_ENTRY_NOZ
 
 MAX_LEAF_BYTES: Final = 16_384
-PREFIX_BYTES: Final = 4
 MAX_GRANTS: Final = 20_000
 
 
@@ -87,6 +90,8 @@ class Facts:
     """Leases of others that are this meta node's to settle once they are over; None for all."""
     behind_ms: Mapping[bytes, int] = field(default_factory=dict)
     """Meta node → when its newest window was made that is not in the books here."""
+    asked: Mapping[bytes, tables.Asked] = field(default_factory=dict)
+    """What those of the leases are for that legacy strings pay for."""
 
 
 class Asked(NamedTuple):
@@ -219,7 +224,7 @@ def _by_its_rows(limit: Any, facts: Facts) -> tuple[str, bool] | None:
     is_own = meta_node == facts.meta_node
     if is_own:
         boot = int.from_bytes(limit.serial[PREFIX_BYTES : PREFIX_BYTES + 4], "big")
-        if limit.serial[:PREFIX_BYTES] != facts.meta_node[:PREFIX_BYTES] or not 1 <= boot <= facts.boot:
+        if not limit.serial.startswith(serial_prefix(meta_node)) or not 1 <= boot <= facts.boot:
             return "this meta node has never given such a serial", True
     if limit.action in (REPAIR, AUDIT):
         if is_late_repair(limit.expires_s, facts.now_ms, facts.away_ms):
@@ -244,6 +249,8 @@ def _by_its_rows(limit: Any, facts: Facts) -> tuple[str, bool] | None:
     if is_own and is_late(limit.expires_s, facts.now_ms, facts.away_ms):
         # Its noz are promised to other nodes by now. What an absent meta node promised is promised no more, and could not be handed in before.
         return f"the order limit ended at {limit.expires_s} s, and its receipt may come for {RECEIPTS_S} s after that: hand receipts in sooner", True
+    if (fault := fault_of_limit(limit, row, facts.asked.get(row.id))) is not None:
+        return fault, True
     if limit.to_noz > row.given_noz:
         return f"the lease has {row.given_noz} noz, the order limit is for those up to {limit.to_noz}", True
     if not is_own and wallet_of(limit.beneficiary) != facts.node.beneficiary:

@@ -27,6 +27,7 @@ from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.nodes.handling import handler
 from sds_node.meta.nodes.registry import Registry
 from sds_node.meta.operations import AnyLedger
+from sds_node.meta.rules import tables
 from sds_node.meta.rules.objects import STORED, released_until, share_escrow
 from sds_node.meta.rules.places import days_of, held_of
 from sds_node.meta.rules.tables import EARNED, LEASE, META, OBJECT, SEGMENT, TAKEN, Lease, Meta, Node, Object
@@ -133,13 +134,13 @@ class Receipts:
     async def _facts(self, lease_ids: set[bytes], row: Node) -> Facts:
         wanted = [key for key in lease_ids if len(key) == 32]
 
-        def ask(view: ReadView) -> tuple[dict[bytes, Lease], dict[bytes, Meta], dict[bytes, bytes], int]:
+        def ask(view: ReadView) -> tuple[dict[bytes, Lease], dict[bytes, Meta], dict[bytes, bytes], dict[bytes, tables.Asked], int]:
             leases = {key: lease for key in wanted if (lease := view.get(LEASE, (key,))) is not None}
             taken = {key: one.meta_node for key in leases if (one := view.get(TAKEN, (key,))) is not None}
-            return leases, {meta.address: meta for meta in view.scan(META, limit=10_000)}, taken, view.head.time_ms
+            asked = {key: found for key in leases if (found := view.get(tables.ASKED, (key,))) is not None}
+            return leases, {meta.address: meta for meta in view.scan(META, limit=10_000)}, taken, asked, view.head.time_ms
 
-        found: tuple[dict[bytes, Lease], dict[bytes, Meta], dict[bytes, bytes], int] = await self._ledger.query(ask)
-        leases, metas, taken, ledger_ms = found
+        leases, metas, taken, asked, ledger_ms = await self._ledger.query(ask)
         now_ms = int(self._clock() * 1_000)
         foreign = {lease.id: lease.meta_node for lease in leases.values() if lease.meta_node != self._address and now_ms >= lease.ends_ms}
         owners = {owner: metas[owner].windows for owner in foreign.values() if owner in metas}
@@ -147,7 +148,20 @@ class Receipts:
         there = frozenset(self._online()) if self._online is not None else None
         duties = frozenset(key for key in foreign if self._has_duty(LEASE_DUTY + key)) if self._has_duty is not None else None
         return Facts(
-            self._chain_id, self._address, self._books.boot, now_ms, row, leases, metas, self._away_ms, ledger_ms, taken, there, duties, behind_ms
+            self._chain_id,
+            self._address,
+            self._books.boot,
+            now_ms,
+            row,
+            leases,
+            metas,
+            self._away_ms,
+            ledger_ms,
+            taken,
+            there,
+            duties,
+            behind_ms,
+            asked,
         )
 
     async def _settled(self, asked: Any, row: Node, connection: Connection) -> Any:

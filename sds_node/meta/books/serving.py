@@ -1,7 +1,7 @@
 """``epoch.batch`` and ``epoch.proof``: what anyone may fetch of an epoch, so that anyone can check it against the chain. ``meta.window``: for other meta nodes.
 
     EpochBatchHead {epoch, after} ─► the next leaves in settlement's order, each after its length ─► EpochBatchPage {data, next}
-    WindowLeavesHead {meta node, number, after} ─► the same of a window or release, of whichever meta node, that is whole here
+    WindowLeavesHead {meta node, number, after} ─► the same of a window or release, of whichever meta node, that is whole here; of this one's window that is intended, too
     EpochProofHead {epoch, wallet, lookup id} ─► balances and files as the data was made ─► EpochProof {leaf and path of each}
 
 ``handlers`` are for everyone; who may ask for windows is said by whoever puts ``window_page`` on the wire. Nothing here is trusted by who asks: a batch has the hash that ``data_ref`` names, a proof leads to a root of the commitment. Trees of the epochs asked for
@@ -23,7 +23,7 @@ from chain.codec.canonical import encode
 from modules.settlement.commitment import wallet_of
 from modules.settlement.leaves import HASH_BYTES
 from sds_node import asking
-from sds_node.meta.books.books import Books, BooksError, EpochRow, EpochState, LeafRow, Phase
+from sds_node.meta.books.books import Books, BooksError, EpochRow, EpochState, Kind, LeafRow, Phase
 from sds_node.meta.books.epochs import EpochBooks, is_whole
 from sds_node.meta.books.file import BooksDamaged, BooksLocked, BooksUnusable
 from sds_node.meta.books.freezing import BALANCES, FILES
@@ -48,7 +48,7 @@ _IDENTITY_BYTES: Final = (16, 20)
 
 
 class Cursor(NamedTuple):
-    """A leaf's place in the order: beneficiary, fund, class, serial or serial ‖ day."""
+    """A leaf's place in the order: beneficiary, fund, class, serial or segment ‖ index ‖ day."""
 
     beneficiary: bytes = b""
     fund: int = 0
@@ -109,7 +109,7 @@ class EpochServing:
         if window is None:
             raise wire_errors.Refused(asking.NOT_HELD, f"window {number} of that meta node is not here, or not whole any more: ask another one")
         where = (
-            "state = 3 AND window = ? AND window > 0 AND (beneficiary, fund, class, id) > (?, ?, ?, ?) "
+            "state IN (2, 3) AND window = ? AND window > 0 AND (beneficiary, fund, class, id) > (?, ?, ?, ?) "
             f"ORDER BY beneficiary, fund, class, id LIMIT {PAGE_LEAVES}"
         )
         return _page_of(await self._books.do(lambda database: self._books.leaves_where(database, where, (window, *after))))
@@ -118,7 +118,9 @@ class EpochServing:
         """What the leaves of a window have as their window, if all of them are here."""
         if meta_node == self._epochs.address:
             own = self._books.window_in(database, number)
-            window, leaves = (number, own.items) if own is not None and own.state == Phase.APPLIED else (0, 0)
+            # One that is intended is given, too: who approves it has its leaves first.
+            is_given = own is not None and (own.state == Phase.APPLIED or own.kind == Kind.WINDOW)
+            window, leaves = (number, own.items) if own is not None and is_given else (0, 0)
         else:
             other = self._others.window_in(database, meta_node, number)
             window, leaves = (other.id, other.leaves) if other is not None and other.state == OtherState.HERE else (0, 0)

@@ -89,6 +89,14 @@ class Nodes:
 
 
 @dataclass(frozen=True)
+class Uploads:
+    reports: bool = value(
+        True, "Whether public files are reported to the chain. A transaction costs some 86,000 gas, and 16,000 for each of its files, 50 at most."
+    )
+    most_per_hour: int = value(3_600, "So many of them in an hour at most; the others wait.", least=1, most=1_000_000)
+
+
+@dataclass(frozen=True)
 class Metrics:
     host: str = value("127.0.0.1", "Address of Prometheus metrics and /health.")
     port: int = value(METRICS_PORT, "Their port; 0: none.", least=0, most=65_535)
@@ -103,6 +111,7 @@ class Settings:
     keys: Keys = field(default_factory=Keys)
     times: Times = field(default_factory=Times)
     nodes: Nodes = field(default_factory=Nodes)
+    uploads: Uploads = field(default_factory=Uploads)
     metrics: Metrics = field(default_factory=Metrics)
 
 

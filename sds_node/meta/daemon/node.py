@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final
 
 import nacl.signing
@@ -28,9 +29,11 @@ from sds_node.endpoints import endpoint_text
 from sds_node.meta.audits.auditor import Auditor
 from sds_node.meta.books.books import Books, open_books
 from sds_node.meta.books.epochs import EpochBooks
-from sds_node.meta.books.fetching import Fetching, window_leaves
+from sds_node.meta.books.fetching import Before, Fetching, window_leaves
+from sds_node.meta.books.proposed import Approvals
 from sds_node.meta.books.receipts import Receipts
 from sds_node.meta.books.releases import Releases
+from sds_node.meta.books.restoring import Restoring
 from sds_node.meta.books.serving import EpochServing
 from sds_node.meta.books.windows import Windows
 from sds_node.meta.daemon.activation import Activation
@@ -40,8 +43,10 @@ from sds_node.meta.daemon.patience import OwnProposer, PatientLedger
 from sds_node.meta.daemon.ticker import Ticker
 from sds_node.meta.daemon.web import Monitor
 from sds_node.meta.federation.agreeing import Agreeing
+from sds_node.meta.federation.approving import Approving
 from sds_node.meta.federation.comet import CometHome, CometOrder
-from sds_node.meta.federation.duties import NODE, OBJECT, Duties, is_current
+from sds_node.meta.federation.duties import OBJECT, TURN_DAYS, Duties, is_current
+from sds_node.meta.federation.genesis import before_blocks
 from sds_node.meta.federation.keeping import Keeping
 from sds_node.meta.federation.ledger import FederatedLedger, Order
 from sds_node.meta.federation.peers import Bounds, Peers
@@ -53,11 +58,15 @@ from sds_node.meta.nodes.hello import Hellos
 from sds_node.meta.nodes.registry import Registry, prefix_of
 from sds_node.meta.nodes.statuses import Statuses
 from sds_node.meta.operations import Proposer
+from sds_node.meta.rebuild.compared import Comparing
+from sds_node.meta.rebuild.giving import Giving
 from sds_node.meta.relay.answering import Answers
 from sds_node.meta.relay.founding import found_message, founding_height
 from sds_node.meta.relay.observer import Observer
 from sds_node.meta.relay.penalties import Penalties
 from sds_node.meta.relay.reporter import Reporter
+from sds_node.meta.relay.unreported import open_unreported
+from sds_node.meta.relay.uploads import Uploads
 from sds_node.meta.repair import Repair
 from sds_node.meta.repair import Settings as RepairSettings
 from sds_node.meta.rules.apply import rules
@@ -122,7 +131,8 @@ class MetaNode:
         self.roots: ShareRoots
 
     async def start(self) -> None:
-        """Raises HomeError, LedgerError (OrderError among them), BooksError, RootsError, ValueChainError, ObservingError, OSError for a port that is taken."""
+        """Raises HomeError, LedgerError (OrderError among them), BooksError, RootsError, UnreportedError, ValueChainError, ObservingError, OSError for a port that is
+        taken."""
         self.home.check()
         self.failed = asyncio.get_running_loop().create_future()
         async with contextlib.AsyncExitStack() as undo:
@@ -137,10 +147,13 @@ class MetaNode:
             undo.push_async_callback(asyncio.to_thread, self.books.close)
             self.roots = open_roots(self.home.root / "data" / "roots.db", lambda segment: self.agreeing.fetch_roots(segment))
             undo.callback(self.roots.close)
+            self.unreported = open_unreported(self.home.root / "data" / "uploads.db")
+            undo.callback(self.unreported.close)
             self.proposer = Proposer(self.ledger, self.chain_id, self.keys.address, self._key, self.time.now_s, self.time.check)
             await self.proposer.start()
             await self._found()
             self._build()
+            undo.callback(self.giving.close)
             if isinstance(self.ledger, FederatedLedger):
                 await asyncio.to_thread(self.epochs.follow, self.ledger)
                 undo.push_async_callback(asyncio.to_thread, self.epochs.close)
@@ -198,11 +211,14 @@ class MetaNode:
             self._own,
             clock,
             peers=self.settings.network.peers,
-            standing=lambda: (self.observer.height, self.observer.is_ready),
+            standing=lambda: (self.observer.height, self.observer.is_ready and self.has_room(is_users=False)),
         )
-        self.duties = Duties(self.keys.address, self.peers.able, *((is_current(ledger, clock),) if self.order is not None else ()))
+        is_up_to_date = is_current(ledger, clock) if self.order is not None else lambda: True
+        self.duties = Duties(self.keys.address, self.peers.able, lambda: is_up_to_date() and self.has_room(is_users=False))
+        has_node = self.duties.of_nodes(TURN_DAYS * times.audit_day_s, clock)
         self.keeping = Keeping(self.peers, ledger, self.roots, clock)
         self.agreeing = Agreeing(self.peers, ledger, self.chain_id, self._key, self.keys.bls_pubkey, self.roots.of, self._bls_keys, clock)
+        self.approving = Approving(self.peers, self.chain_id, self._key)
         self.registry = Registry(
             ledger,
             clock,
@@ -213,7 +229,7 @@ class MetaNode:
         )
         self.calls = NodeCalls(self.wire, self.registry, self.books, clock)
         self.hellos = Hellos(self.registry, self.books, self.wire, clock, self.peers.contacts)
-        self.statuses = Statuses(self.registry, own, clock, status_s=times.status_s, is_ours=self.duties.of(NODE))
+        self.statuses = Statuses(self.registry, own, clock, status_s=times.status_s, is_ours=has_node)
         self.receipts = Receipts(
             self.ledger,
             self.books,
@@ -238,8 +254,19 @@ class MetaNode:
             has_leaves=self.books.has_leaves,
             before_lost=lambda: self.windows.settle(),
             spread=self.keeping.spread,
+            another_boot=self.books.another_boot,
+            is_log_shared=isinstance(self.ledger, FederatedLedger),
         )
-        self.windows = Windows(ledger, own, self.books, self.keys.address, clock, window_s=times.window_s, on_done=self.users.leases.done)
+        self.windows = Windows(
+            ledger,
+            own,
+            self.books,
+            self.keys.address,
+            clock,
+            window_s=times.window_s,
+            on_done=self.users.leases.done,
+            approve=self.approving.approve,
+        )
         self.epochs = EpochBooks(ledger, self.books, self.windows, clock)
         self.serving = EpochServing(self.epochs, self.books)
         self.fetching = Fetching(
@@ -250,9 +277,22 @@ class MetaNode:
             self._window_of,
             lambda: [one for one in self.peers.online() if one != self.keys.address],
             clock,
-            share_root=self.roots.share_root,
+            before=Before(*before_blocks(CometHome(self.home.comet))),
         )
-        self.epochs.need = self.fetching.need
+        self.restoring = Restoring(
+            ledger,
+            self.books,
+            self.chain_id,
+            self.keys.address,
+            self._window_of,
+            lambda: [one for one in self.peers.online() if one != self.keys.address],
+            self.users.leases.done,
+            self.fetching.need,
+            self.fetching.agreed,
+            clock,
+        )
+        self.epochs.need = self.restoring.need
+        self.approvals = Approvals(ledger, self.books, self.chain_id, self.keys.address, self._window_of, self.fetching.need, clock)
         self.answers = Answers(self._chain, self._sender, self.epochs, clock)
         self.legacy = Legacy(
             self.proposer,
@@ -278,8 +318,21 @@ class MetaNode:
             tell=self.calls.tell_later,
             settings=RepairSettings(lost_s=float(times.lost_s)),
             is_ours=self.duties.of(OBJECT),
-            finish=self.windows.finish_intended,
+            finish=partial(self.windows.finish_intended, proposes=False),
         )
+        self.giving = Giving(
+            ledger,
+            self.chain_id,
+            self.keys.address,
+            self._key,
+            self.registry,
+            self.calls,
+            self.roots,
+            self.home.root / "data" / "given.db",
+            clock,
+            self.duties.of(OBJECT),
+        )
+        self.repair.damage.also = Comparing(self.giving, has_node).compare
         self.releases = Releases(ledger, own, self.books, self.windows, self.keys.address, self.roots.of)
         self.repair.pays(self.releases)
         self.auditor = Auditor(
@@ -295,14 +348,34 @@ class MetaNode:
             clock,
             audit_day_s=times.audit_day_s,
             on_lost=self.repair.share_lost,
-            is_ours=self.duties.of(NODE),
+            is_ours=has_node,
             memory=self.repair,
         )
         self.observer = Observer(self._chain, own, self._key, self.agreeing.gather, clock, heard=self.time.heard, place=self.duties.height_place)
         self.reporter = Reporter(
-            self._chain, self._sender, own, self.keys, self._owner, self.epochs, self.agreeing.gather_bls, clock, online=self.peers.online
+            self._chain,
+            self._sender,
+            own,
+            self.keys,
+            self._owner,
+            self.epochs,
+            self.agreeing.gather_bls,
+            clock,
+            online=self.peers.online,
+            approve=self.approving.approve,
         )
         self.penalties = Penalties(self._chain, self._sender, ledger, self.keys.network_address, clock=clock, day_s=times.audit_day_s)
+        self.uploads = Uploads(
+            self._chain,
+            self._sender,
+            ledger,
+            self.unreported,
+            self.keys.address,
+            clock,
+            place=self.duties.upload_place,
+            is_able=self.duties.is_able,
+            most_per_hour=self.settings.uploads.most_per_hour,
+        )
         self.ticker = Ticker(own, clock, self.duties.tick_place)
         self.pruner = Pruner(self.ledger, clock, self.settings.ledger.keep_days)
         self.activation = Activation(
@@ -322,7 +395,7 @@ class MetaNode:
             SOFTWARE,
             self.peers.contacts,
             self.registry.count,
-            lambda: self.observer.is_ready,
+            lambda: self.observer.is_ready and self.has_room(is_users=True),
             clock,
         )
         self.wire.handlers.update(
@@ -337,6 +410,7 @@ class MetaNode:
                 **self.keeping.handlers(),
                 asking.META_WINDOW: self.peers.guarded(WINDOW, self.serving.window_page),
                 **self.agreeing.handlers(self.observer.countersign, self.reporter.countersign),
+                **self.approving.handlers(self.approvals.check_window, self.reporter.check_close),
             }
         )
         if self.settings.network.is_relay:
@@ -363,13 +437,17 @@ class MetaNode:
             "repair": self.repair.run(),
             "peers": self.peers.run(),
             "fetching": self.fetching.run(),
+            "restoring": self.restoring.run(),
             "penalties": self.penalties.run(),
             "keeping": self.keeping.run(),
+            "manifests": self.giving.run(),
         }
         if isinstance(self.order, CometOrder):
             loops["order"] = self.order.watch()
         if self.settings.nodes.activates:
             loops["activation"] = self.activation.run()
+        if self.settings.uploads.reports:
+            loops["uploads"] = self.uploads.run()
         return loops
 
     def _window_of(self, source: bytes, meta_node: bytes, number: int) -> AsyncIterator[bytes]:
@@ -394,9 +472,16 @@ class MetaNode:
         """Numbers of the nodes that are heard of."""
         return [number for number, row in self.registry.rows().items() if self.registry.is_online(row)]
 
+    def has_room(self, *, is_users: bool) -> bool:
+        """Whether the ledger's log takes more of this meta node today: of what users ask for, or of its own duties."""
+        return not isinstance(self.ledger, FederatedLedger) or self.ledger.has_room(self.keys.address, is_users)
+
     def problems(self) -> list[str]:
         """What is wrong, in sentences."""
         found = []
+        if not self.has_room(is_users=True):
+            what = "its users ask for" if self.has_room(is_users=False) else "it does"
+            found.append(f"the ledger's log takes nothing more today (UTC) of what {what}: users and duties go to other meta nodes until midnight")
         if not self.observer.is_ready:
             found.append(f"the ledger is at height {self.observer.height}, the value chain at {self.observer.chain_height}, or it does not answer")
         if self.observer.problem:
@@ -406,7 +491,10 @@ class MetaNode:
         found.extend(self.reporter.problems())
         found.extend(self.peers.problems())
         found.extend(self.fetching.problems())
+        found.extend(self.restoring.problems())
+        found.extend(self.windows.problems())
         found.extend(self.penalties.problems())
+        found.extend(self.uploads.problems())
         found.extend(self.keeping.problems())
         if isinstance(self.order, CometOrder) and self.order.problem():
             found.append(self.order.problem())
@@ -433,6 +521,8 @@ class MetaNode:
             "spd_settled_noz_total": self.windows.settled_noz,
             "spd_settled_receipts_total": self.windows.settled_leaves,
             "spd_epochs_reported_total": self.reporter.reported,
+            "spd_files_reported_total": self.uploads.reported,
+            "spd_files_unreported": self.uploads.waiting,
         }
         found: Values = {name: {(): float(value)} for name, value in plain.items()}
         found["spd_nodes"] = {("known",): len(rows), ("online",): len(self.online()), ("eligible",): self.registry.count()}
@@ -457,6 +547,7 @@ class MetaNode:
             "sessions": len(self.users.sessions),
             "leases": len(self.users.leases),
             "reported": self.reporter.reported,
+            "reported_files": self.uploads.reported,
             "problems": self.problems(),
         }
 
@@ -475,6 +566,7 @@ class MetaNode:
         await self.keeping.close()
         await self.peers.close()
         await self.wire.close()
+        await self.approvals.close()
         if self.order is not None:
             await self.order.stop()
         await asyncio.to_thread(self._close)
@@ -489,8 +581,10 @@ class MetaNode:
         await closing
 
     def _close(self) -> None:
+        self.giving.close()
         self.receipts.close()
         self.epochs.close()
+        self.unreported.close()
         self.roots.close()
         self.books.close()
         self.ledger.close()

@@ -24,6 +24,8 @@ METRICS: Final = (
     Declared("spd_settled_noz_total", "counter", "What receipts moved into earned in this run, noz."),
     Declared("spd_settled_receipts_total", "counter", "Receipts settled in this run."),
     Declared("spd_epochs_reported_total", "counter", "Epochs that this meta node reported in this run."),
+    Declared("spd_files_reported_total", "counter", "Public files that this meta node reported to the chain in this run."),
+    Declared("spd_files_unreported", "gauge", "Files for which it is still to be seen whether the chain knows them."),
 )
 
 

@@ -65,8 +65,10 @@ WAIT_S: Final = 3.0
 LOOK_S: Final = 0.05
 MAX_SIGNATURE_BYTES: Final = 512
 COSIGN: Final = Bounds(256, 4_096)
-OBSERVATION: Final = Bounds(2, asking.MAX_BODY_BYTES)
-REPORT: Final = Bounds(2, asking.MAX_BODY_BYTES)
+OBSERVATION: Final = Bounds(2, asking.MAX_BODY_BYTES, per_s=10, burst=100)
+"""Blocks of the chain are read and looked through for each."""
+REPORT: Final = Bounds(2, asking.MAX_BODY_BYTES, per_s=0.25, burst=20)
+"""An epoch's trees are made for each."""
 ROOTS: Final = Bounds(4, 8_192)
 MOST_FETCHED: Final = 16
 """Segments whose roots are asked of others at a time."""
@@ -115,7 +117,7 @@ class Agreeing:
     async def cosign(self, body: bytes) -> Sequence[tuple[bytes, bytes]]:
         """(meta node, signature) of as many others as the Lease with that body needs; fewer when time is over. Raises LedgerError."""
         metas = await self._metas()
-        needed = lease_quorum(len(metas)) - 1
+        needed = lease_quorum(max(1, len(metas))) - 1
         found = await self._collected(asking.META_COSIGN, body, needed, COSIGN_S, partial(self._signed, metas, LEASE_DOMAIN, body))
         return list(found.items())
 

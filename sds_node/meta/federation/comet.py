@@ -41,7 +41,7 @@ from chain.metakeys import MetaKeys
 from sds_node import p2p
 from sds_node.endpoints import endpoint_text
 from sds_node.meta.daemon.home import Comet
-from sds_node.meta.federation.application import LedgerApplication, OrderError
+from sds_node.meta.federation.application import CODE_WAITS, LedgerApplication, OrderError
 from sds_node.meta.federation.ledger import OrderRefused
 from sds_node.meta.ledger.errors import Unavailable
 from sds_node.meta.rules.apply import NONCE_WINDOW
@@ -261,7 +261,11 @@ class CometOrder:
             limits=httpx.Limits(max_connections=AT_ONCE + 1, max_keepalive_connections=AT_ONCE + 1),
         )
         self._command = [str(binary), "start", "--home", str(self.home.root)]
-        await self._spawn()
+        try:
+            await self._spawn()
+        except (OSError, subprocess.SubprocessError) as error:
+            await self.stop()
+            raise OrderError(f"CometBFT cannot be started ({error}): see that {binary} may be executed") from None
         self._supervising = asyncio.create_task(self._supervise(), name="comet")
 
     async def _spawn(self) -> None:
@@ -292,9 +296,23 @@ class CometOrder:
             pause_s = 1.0 if loop.time() - began_s > LONGEST_PAUSE_S else min(2 * pause_s, LONGEST_PAUSE_S)
             self._problem = f"CometBFT has ended (exit code {process.returncode}), its last lines say why; it is started again"
             log.warning("CometBFT has ended; it is started again", exit_code=process.returncode, after_s=pause_s)
+            pause_s = await self._spawn_again(pause_s)
+
+    async def _spawn_again(self, pause_s: float) -> float:
+        """Start CometBFT after a pause, which grows as long as the machine has no process for it. The last pause."""
+        while True:
             await asyncio.sleep(pause_s)
-            await self._spawn()
+            if self._fatal:
+                return pause_s
+            try:
+                await self._spawn()
+            except (OSError, subprocess.SubprocessError) as error:
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                self._problem = f"CometBFT cannot be started ({error}): see to memory, processes and {self._command[0]}; it is tried again"
+                log.warning("CometBFT cannot be started; it is tried again", why=str(error), after_s=pause_s)
+                continue
             self._problem = ""
+            return pause_s
 
     async def watch(self) -> None:
         """Wait until the order cannot go on. Raises OrderError then."""
@@ -354,6 +372,8 @@ class CometOrder:
             raise Unavailable("what answers at comet.rpc_port is no CometBFT: see which program has that port")
         if code == PANIC_CODE:
             raise Unavailable("the ledger could not look at the operation: its log says why")
+        if code == CODE_WAITS:
+            raise Unavailable(str(result.get("log", ""))[:1_024])
         if code:
             raise OrderRefused(code, str(result.get("log", ""))[:1_024])
 

@@ -9,6 +9,10 @@ All compute the same from the same greetings. For a moment two may see different
     object   repair                       the ledger takes one move of a share: the second copy is dropped, and its carriage was paid in vain
     height   observation                  the ledger takes one of a height, whoever is first
     tick     what is due in the ledger    the second finds nothing due
+    upload   a public file is reported    the chain is asked first, and keeps one record of a file, whoever reported it
+
+Duties of resource nodes pass on once a week, each node's at a time of its own: what one meta node keeps silent about, the next one's audits find. They go by the
+number that the ledger gave a node, not by its key, which its owner could choose so that the auditors that he likes have it for long.
 
 Whose ledger is behind has no duties of its own until it has caught up, though others leave them to it: by what it knows, nodes would be told to drop shares
 that were moved to them since.
@@ -25,7 +29,10 @@ from typing import Final
 from sds_node.meta.operations import AnyLedger
 
 NODE: Final = b"node"
-"""Followed by a resource node's address: statuses, audits, comparisons."""
+"""Followed by a resource node's number and whose turn it is (``of_node``): statuses, audits, comparisons."""
+TURN_DAYS: Final = 7
+"""A node's duties are one meta node's for so many days of audits."""
+_TURN: Final = b"stratos/duty-turn/v1\0"
 OBJECT: Final = b"object"
 """Followed by an object's id: repair."""
 LEASE: Final = b"lease"
@@ -33,6 +40,8 @@ LEASE: Final = b"lease"
 HEIGHT: Final = b"height"
 """Followed by 8 bytes: the observation that begins at a height of the value chain."""
 TICK: Final = b"tick"
+UPLOAD: Final = b"upload"
+"""Followed by a file's hash as text: that the chain is told of a public file."""
 CURRENT_S: Final = 300
 """A ledger whose last operation is older is behind."""
 
@@ -41,6 +50,13 @@ def is_current(ledger: AnyLedger, clock: Callable[[], float]) -> Callable[[], bo
     """``is_able`` of a meta node among several: its ledger has an operation of the last minutes. A quiet one has a tick each minute; one that catches up, or is
     cut off from the others, has not. ``clock`` tells Unix seconds."""
     return lambda: clock() - ledger.head.time_ms / 1_000 <= CURRENT_S
+
+
+def of_node(number: int, turn_s: int, now_s: float) -> bytes:
+    """The duty of a resource node at a time. It is another one every ``turn_s`` seconds, at times drawn for the node, so that not all pass on at once."""
+    key = number.to_bytes(4, "big")
+    after_s = int.from_bytes(sha256(_TURN + key).digest()[:8], "big") % turn_s
+    return NODE + key + ((int(now_s) + after_s) // turn_s).to_bytes(8, "big")
 
 
 class Duties:
@@ -66,9 +82,17 @@ class Duties:
         """How many come before this meta node, 0 for its own duties."""
         return self.order(duty).index(self._own)
 
+    def is_able(self) -> bool:
+        """Whether this meta node may do anything now."""
+        return self._is_able()
+
     def of(self, kind: bytes) -> Callable[[bytes], bool]:
-        """Of duties of a kind, which of them this meta node has, by their keys: ``of(NODE)`` takes a resource node's address."""
+        """Of duties of a kind, which of them this meta node has, by their keys: ``of(OBJECT)`` takes an object's id."""
         return lambda key: self.has(kind + key)
+
+    def of_nodes(self, turn_s: int, clock: Callable[[], float]) -> Callable[[int], bool]:
+        """Of which resource nodes, by their numbers, this meta node has the duties now; for ``turn_s`` seconds of ``clock`` each."""
+        return lambda number: self.has(of_node(number, turn_s, clock()))
 
     def height_place(self, height: int) -> int:
         """``place`` of the observation that begins at a height."""
@@ -77,3 +101,7 @@ class Duties:
     def tick_place(self) -> int:
         """``place`` of the tick."""
         return self.place(TICK)
+
+    def upload_place(self, file_hash: str) -> int:
+        """``place`` of the report of a public file."""
+        return self.place(UPLOAD + file_hash.encode())

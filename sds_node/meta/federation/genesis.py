@@ -3,7 +3,7 @@
     chain ─ found ─► ledger with a log ─ export ─► FILE ─ join, on each meta node ─► ledger + CometBFT's home with the genesis
 
     genesis: chain id <chain id>-meta, time of the last operation, validators = active meta nodes with a ledger key, app hash of the export,
-             app_state {export: its last 32 bytes, sequence, app_hash}
+             app_state {export: its last 32 bytes, sequence, app_hash, time_ms, keepers: whose operations made it}
 
 The genesis follows from the export alone, so all make the same, byte for byte. An export has no height: one of a ledger with blocks begins a new chain of
 blocks in the same way.
@@ -28,10 +28,11 @@ import nacl.signing
 
 from chain.crypto import address as bech32
 from chain.crypto.keys import Ed25519PublicKey
+from chain.errors import InvalidAddress
 from chain.metakeys import MetaKeys
 from sds_node.meta.federation.application import APP_PROTOCOL, OrderError
 from sds_node.meta.federation.comet import CometHome
-from sds_node.meta.federation.members import senders_of
+from sds_node.meta.federation.members import keepers_of, senders_of
 from sds_node.meta.ledger.blocks import BlockLedger
 from sds_node.meta.ledger.core import Rules
 from sds_node.meta.ledger.engine import Ledger, snapshot
@@ -53,12 +54,14 @@ READING: Final[Rules] = rules("")
 
 @dataclass(frozen=True)
 class State:
-    """A state that has a name. ``senders``: active meta nodes' addresses and ledger keys; ``is_new`` is False where nothing had to be done."""
+    """A state that has a name. ``senders``: active meta nodes' addresses and ledger keys; ``is_new`` is False where nothing had to be done; ``keepers``: on whom the
+    ledger rested, of a state that blocks begin with."""
 
     head: Head
     name: bytes
     senders: Mapping[bytes, bytes]
     is_new: bool = True
+    keepers: tuple[bytes, ...] = ()
 
 
 def genesis_of(state: State) -> bytes:
@@ -90,9 +93,26 @@ def genesis_of(state: State) -> bytes:
             for key in sorted(by_key)
         ],
         "app_hash": head.app_hash.hex().upper(),
-        "app_state": {"export": state.name.hex(), "sequence": str(head.sequence), "app_hash": head.app_hash.hex()},
+        "app_state": {
+            "export": state.name.hex(),
+            "sequence": str(head.sequence),
+            "app_hash": head.app_hash.hex(),
+            "time_ms": str(head.time_ms),
+            "keepers": [bech32.encode(one, bech32.NODE) for one in state.keepers],
+        },
     }
     return json.dumps(document, indent=2).encode() + b"\n"
+
+
+def before_blocks(home: CometHome) -> tuple[int, frozenset[bytes]]:
+    """(time in ms of the state that the blocks begin with, the meta nodes that the ledger rested on until then); (0, nobody) where there are no blocks or the genesis
+    does not tell. Raises OrderError."""
+    told: Any = home.read_genesis() if home.is_made else {}
+    try:
+        told = told["app_state"]
+        return int(told["time_ms"]), frozenset(bech32.decode(one, bech32.NODE) for one in told["keepers"])
+    except (KeyError, TypeError, ValueError, InvalidAddress):
+        return 0, frozenset()
 
 
 def _head_at(url: str) -> Head | None:
@@ -132,7 +152,7 @@ def write_export(url: str, path: Path) -> State:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
-        return State(view.head, name, senders_of(view))
+        return State(view.head, name, senders_of(view), keepers=keepers_of(view))
 
 
 def join(url: str, home: CometHome, keys: MetaKeys, path: Path) -> State:
@@ -160,7 +180,7 @@ def join(url: str, home: CometHome, keys: MetaKeys, path: Path) -> State:
         _check_same(url, here, head, name)
         forget_height(open_store(url), made_of, head.ledger_id)
     with snapshot(url, made_of) as view:
-        state = State(view.head, name, senders_of(view))
+        state = State(view.head, name, senders_of(view), keepers=keepers_of(view))
     home.make(genesis_of(state), keys)
     return state
 

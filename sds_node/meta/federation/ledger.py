@@ -4,8 +4,14 @@
                  │             ▲ again every 3 s ◄── open ──────────────────────────────────────────────────┤
                  └ refused: in no log, nobody else has it                  ledger time beyond until_s ──► OUT_OF_TIME
 
-Once an operation was broadcast two things are final: its result in a block, and a block later than its ``until_s``, since no block applies it after that.
-What a mempool says on the way means nothing. Without a quorum operations wait; reading goes on.
+Once an operation was broadcast three things are final: its result in a block, a block later than its ``until_s``, since no block applies it after that, and a
+block that has used its nonce for another one. What else a mempool says on the way means nothing. Without a quorum operations wait; reading goes on.
+
+What users ask for leaves room for what a meta node owes: of the operations that are open, of a mempool and a block, and of the day (bounds.py). Once their part
+of the day is used, users' operations fail as Busy, and those behind them go on.
+
+Mempools hold 62 operations of a sender (bounds.py). Half of that are under way at once, the oldest first, so that one that is a block behind has room for the
+next ones, too; none is ever further behind the highest nonce than the rules allow.
 
 Source: docs/adr/0010.
 """
@@ -26,21 +32,28 @@ import structlog
 
 from sds_node.meta.federation import members
 from sds_node.meta.federation.application import KEEP_BLOCKS, LedgerApplication
+from sds_node.meta.federation.bounds import MOST_WAITING, MOST_WAITING_BYTES
+from sds_node.meta.federation.members import Sketch
 from sds_node.meta.ledger.blocks import BlockLedger
 from sds_node.meta.ledger.core import Rules, check_operation
 from sds_node.meta.ledger.engine import MAX_READERS, ReadView
-from sds_node.meta.ledger.errors import BadValue, Busy, Unavailable
+from sds_node.meta.ledger.errors import BadValue, Busy, DayUsed, Unavailable
 from sds_node.meta.ledger.log import Head, Result
 from sds_node.meta.ledger.sql import READ_TIMEOUT_S
 from sds_node.meta.ledger.tables import CACHE_BYTES
 from sds_node.meta.ledger.transfer import export_name
 from sds_node.meta.rules.apply import MAX_UNTIL_S
-from sds_node.meta.rules.refusals import OUT_OF_TIME
+from sds_node.meta.rules.refusals import OUT_OF_TIME, USED_NONCE
 
 log = structlog.get_logger("ledger")
 
 MAX_OPEN: Final = 20_000
 MAX_OPEN_BYTES: Final = 64 << 20
+MAX_OF_USERS: Final = 2_000
+MAX_BYTES_OF_USERS: Final = 32 << 20
+"""Of these, what users asked for: whatever a meta node has to do besides stands behind some 65 blocks of theirs at most."""
+UNDER_WAY: Final = MOST_WAITING // 2
+UNDER_WAY_BYTES: Final = MOST_WAITING_BYTES // 2
 AGAIN_S: Final = 3.0
 """So often an open operation is broadcast: mempools forget."""
 PRUNE_WAIT_S: Final = 30.0
@@ -72,12 +85,14 @@ class Order(Protocol):
 @dataclass
 class _Open:
     operation: bytes
-    until_s: int
+    sketch: Sketch
     answers: list[Future[Result]] = field(default_factory=list)
     """Of those who proposed it; the first of them checks and broadcasts."""
     was_checked: bool = False
     was_given: bool = False
     """Whether others may have it."""
+    turn: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once it is among those that are under way."""
 
 
 class FederatedLedger:
@@ -86,13 +101,13 @@ class FederatedLedger:
     """
 
     def __init__(
-        self, blocks: BlockLedger, rules: Rules, ledger_id: str, order: Order, deadline_of: Callable[[bytes], int | None], keep_blocks: int
+        self, blocks: BlockLedger, rules: Rules, ledger_id: str, order: Order, sketch_of: Callable[[bytes], Sketch | None], keep_blocks: int
     ) -> None:
-        self._blocks, self._rules, self.order, self._deadline_of = blocks, rules, order, deadline_of
+        self._blocks, self._rules, self.order, self._sketch_of = blocks, rules, order, sketch_of
         self.on_commit: list[Callable[[], None]] = []
         self._guard = threading.Lock()
         self._open: dict[bytes, _Open] = {}
-        self._open_bytes = 0
+        self._open_bytes = self._users_bytes = self._users_count = 0
         self._told_ms = blocks.time_ms
         """Results of all blocks up to that time have been told."""
         self._turn = threading.Condition()
@@ -112,18 +127,18 @@ class FederatedLedger:
         ledger_id: str,
         *,
         order: Order,
-        deadline_of: Callable[[bytes], int | None] = members.deadline_of,
+        sketch_of: Callable[[bytes], Sketch | None] = members.sketch_of,
         keep_blocks: int = KEEP_BLOCKS,
         cache_bytes: int = CACHE_BYTES,
         readers: int = MAX_READERS,
         read_timeout_s: float = READ_TIMEOUT_S,
         on_step: Callable[[str], None] = lambda _: None,
     ) -> FederatedLedger:
-        """As ``Ledger.open``; time comes from blocks. ``deadline_of(operation)`` is the second after which no block applies it, None for what is no
-        operation; ``keep_blocks`` is how many blocks the order keeps for those who were away."""
+        """As ``Ledger.open``; time comes from blocks. ``sketch_of(operation)`` is what it says of itself, None for what is no operation; ``keep_blocks`` is how
+        many blocks the order keeps for those who were away."""
         blocks = BlockLedger.open(url, rules, ledger_id, cache_bytes=cache_bytes, readers=readers, read_timeout_s=read_timeout_s, on_step=on_step)
         try:
-            return cls(blocks, rules, ledger_id, order, deadline_of, keep_blocks)
+            return cls(blocks, rules, ledger_id, order, sketch_of, keep_blocks)
         except BaseException:
             blocks.close()
             raise
@@ -145,11 +160,11 @@ class FederatedLedger:
 
     async def propose(self, operation: bytes) -> Result:
         """The operation's result, once it is on disk here; or why it was refused before anybody else had it; or OUT_OF_TIME. It may take as long as the
-        operation holds. Whoever stops waiting does not undo it. Raises BadValue for what is no operation, Busy when too many are open, Unavailable when the
-        ledger has stopped."""
+        operation holds. Whoever stops waiting does not undo it. Raises BadValue for what is no operation, Busy when too many are open, or when users' part of
+        the day is used and nobody else has this one, Unavailable when the ledger has stopped."""
         check_operation(operation)
-        until_s = self._deadline_of(operation)
-        if until_s is None:
+        sketch = self._sketch_of(operation)
+        if sketch is None:
             raise BadValue(f"expected an operation of this ledger, got {len(operation)} bytes that are none")
         answer: Future[Result] = Future()
         key = sha256(operation).digest()
@@ -159,11 +174,11 @@ class FederatedLedger:
                 raise Unavailable("the ledger is closed")
             one = self._open.get(key)
             if one is None:
-                if len(self._open) >= MAX_OPEN or self._open_bytes + len(operation) > MAX_OPEN_BYTES:
-                    raise Busy(f"{len(self._open)} operations wait for their block already: try again later")
-                one = self._open[key] = _Open(operation, until_s)
-                self._open_bytes += len(operation)
+                self._need_room(sketch, len(operation))
+                one = self._open[key] = _Open(operation, sketch)
+                self._count(one, 1)
             one.answers.append(answer)
+        self._move_on()
         try:
             return await self._carried(one, answer)
         finally:
@@ -172,6 +187,42 @@ class FederatedLedger:
                     one.answers.remove(answer)
                 if not one.answers and self._open.get(key) is one:
                     self._forget(key)
+            self._move_on()
+
+    def _need_room(self, sketch: Sketch, size_bytes: int) -> None:
+        """Raises Busy where one more operation would be too many."""
+        if len(self._open) >= MAX_OPEN or self._open_bytes + size_bytes > MAX_OPEN_BYTES:
+            raise Busy(f"{len(self._open)} operations wait for their block already: try again later")
+        if sketch.is_users and (self._users_count >= MAX_OF_USERS or self._users_bytes + size_bytes > MAX_BYTES_OF_USERS):
+            raise Busy(f"{self._users_count} operations of users wait for their block already: try again later")
+        self._need_day(sketch)
+
+    def _need_day(self, sketch: Sketch) -> None:
+        """Raises DayUsed for what a user asks for on a day whose part for users is used."""
+        if sketch.is_users and not self.has_room(sketch.sender, is_users=True):
+            raise DayUsed("what this meta node may have in the ledger's log today (UTC) is used up but for its own duties: ask another meta node")
+
+    def has_room(self, address: bytes, is_users: bool) -> bool:
+        """Whether blocks take more of that meta node (20 bytes) today: of what its users ask for, or of its own."""
+        return self.application.has_room(address, is_users)
+
+    def _count(self, one: _Open, by: int) -> None:
+        """One that is open more, or less."""
+        self._open_bytes += by * len(one.operation)
+        if one.sketch.is_users:
+            self._users_count, self._users_bytes = self._users_count + by, self._users_bytes + by * len(one.operation)
+
+    def _move_on(self) -> None:
+        """Let the oldest operations be under way: of those that blocks take today."""
+        count = size_bytes = 0
+        with self._guard:
+            for one in self._open.values():
+                if one.sketch.is_users and not self.has_room(one.sketch.sender, is_users=True):
+                    continue
+                count, size_bytes = count + 1, size_bytes + len(one.operation)
+                if count > UNDER_WAY or size_bytes > UNDER_WAY_BYTES:
+                    break
+                one.turn.set()
 
     async def _carried(self, one: _Open, answer: Future[Result]) -> Result:
         """Check and broadcast until something is final."""
@@ -183,17 +234,22 @@ class FederatedLedger:
                 told_ms = self._told_ms
                 if answer.done():
                     break
-                if told_ms // 1_000 > one.until_s:
-                    text = f"the operation held until {one.until_s}, the ledger is at {told_ms // 1_000}: send it again"
+                until_s = one.sketch.until_s
+                if told_ms // 1_000 > until_s:
+                    text = f"the operation held until {until_s}, the ledger is at {told_ms // 1_000}: send it again"
                     self._finish(one, self._refused(OUT_OF_TIME, text))
                     break
+                if not one.was_given:
+                    self._need_day(one.sketch)
                 # A ledger that stood still is behind: the operation waits until a block may take it at all.
-                is_early = one.until_s > told_ms // 1_000 + MAX_UNTIL_S
+                is_early = until_s > told_ms // 1_000 + MAX_UNTIL_S
                 moved.clear()
                 if not is_early and one.answers[0] is answer and (refusal := await self._given(one)) is not None:
                     self._finish(one, refusal)
                     break
                 watched: list[asyncio.Future[Any]] = [asyncio.ensure_future(moved.wait())] if is_early else []
+                if not one.was_given and not one.turn.is_set():
+                    watched.append(asyncio.ensure_future(one.turn.wait()))
                 try:
                     await asyncio.wait([sought, *watched], timeout=AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
                 finally:
@@ -205,16 +261,20 @@ class FederatedLedger:
             sought.cancel()
 
     async def _given(self, one: _Open) -> Result | None:
-        """Broadcast it, after a check the first time. What refuses it for good, if anything does."""
+        """Check it the first time, and broadcast it if it has its turn. What refuses it for good, if anything does."""
         if not one.was_checked:
             checked = await asyncio.get_running_loop().run_in_executor(self._checks, self._blocks.check, one.operation)
             if not checked.is_applied:
                 return checked
             one.was_checked = True
+        if not one.turn.is_set():
+            return None
         try:
             await self.order.broadcast(one.operation)
         except OrderRefused as refusal:
-            return None if one.was_given else self._refused(refusal.code, refusal.reason)
+            # It is not decided here, so another one has used the nonce: this one can be applied nowhere.
+            is_final = not one.was_given or refusal.code == USED_NONCE
+            return self._refused(refusal.code, refusal.reason) if is_final else None
         except Unavailable as error:
             log.debug("an operation waits for its order", why=str(error))
             return None
@@ -312,10 +372,11 @@ class FederatedLedger:
                 self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
+        self._move_on()
         for moved in self._moved:
             moved.set()
 
     def _forget(self, key: bytes) -> None:
         one = self._open.pop(key, None)
         if one is not None:
-            self._open_bytes -= len(one.operation)
+            self._count(one, -1)

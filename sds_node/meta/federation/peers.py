@@ -36,6 +36,7 @@ from sds_node.meta.users.roots import RootsError
 from sds_node.transfers import parsed
 from sds_node.wire import errors as wire_errors
 from sds_node.wire.connection import Connection, Handler
+from sds_node.wire.limits import Bucket
 from sds_node.wire.node import Node as WireNode
 from sds_node.wire.node import describe
 from sds_node.wire.peer import Direct, Peer
@@ -87,10 +88,13 @@ def known_peer(text: str) -> KnownPeer:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one meta node may ask for by a method: requests at once, bytes of a body."""
+    """What one meta node may ask for by a method: requests at once, bytes of a body; where an answer costs much, requests per second after ``burst`` of them, so
+    that one that asks all the time leaves time for the others."""
 
     at_once: int
     most_bytes: int
+    per_s: float | None = None
+    burst: int = 1
 
 
 Work = Callable[[bytes, bytes, bytes], Awaitable[bytes]]
@@ -113,6 +117,8 @@ class _Other:
     peer: Peer | None = None
     asked: Counter[str] = field(default_factory=Counter)
     """Its requests here that are under way, by method."""
+    rates: dict[str, Bucket] = field(default_factory=dict)
+    """Those that it may begin, by method."""
 
     @property
     def endpoint(self) -> str:
@@ -387,7 +393,7 @@ class Peers:
                 caller = await self._caller(connection)
                 if len(stream.head) > MAX_HEAD_BYTES:
                     raise wire_errors.BadRequest(f"expected a head of at most {MAX_HEAD_BYTES} bytes, got {len(stream.head)}")
-                with self._place(caller, stream.method, bounds.at_once):
+                with self._place(caller, stream.method, bounds):
                     try:
                         async with asyncio.timeout(BODY_S):
                             body = await stream.receive_all(bounds.most_bytes)
@@ -411,10 +417,16 @@ class Peers:
         return address
 
     @contextlib.contextmanager
-    def _place(self, caller: bytes, method: str, most: int) -> Iterator[None]:
-        asked = self._of(caller).asked
-        if asked[method] >= most:
-            raise wire_errors.Busy(f"{most} requests of this meta node for {method} are under way here: ask again in a moment")
+    def _place(self, caller: bytes, method: str, bounds: Bounds) -> Iterator[None]:
+        other, now = self._of(caller), self._monotonic()
+        asked, rate = other.asked, other.rates.get(method)
+        if rate is None:
+            rate = other.rates[method] = Bucket(bounds.per_s, bounds.burst - 1, now)
+        if asked[method] >= bounds.at_once:
+            raise wire_errors.Busy(f"{bounds.at_once} requests of this meta node for {method} are under way here: ask again in a moment")
+        if (wait_s := rate.wait_s(now)) > 0:
+            raise wire_errors.Busy(f"this meta node asks for {method} more often than {bounds.per_s:g} times a second: ask again in {wait_s:.1f} s")
+        rate.take(1, now)
         asked[method] += 1
         try:
             yield

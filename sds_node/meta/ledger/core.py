@@ -65,7 +65,7 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a ledger is for. ``apply(operation, time_ms, tables)`` is deterministic: it gives result bytes (at most 64 KiB) or raises Refused."""
+    """What a ledger is for. ``apply(operation, time_ms, tables)`` is deterministic: it gives result bytes (at most MAX_RESULT_BYTES) or raises Refused."""
 
     application: str
     schema: Schema

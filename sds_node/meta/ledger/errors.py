@@ -6,6 +6,7 @@ LedgerError
 ├── Foreign           the database is no ledger, or not this one
 ├── Damaged           what is read back is not what was written
 ├── Busy              too much is waiting: try again later
+│   └── DayUsed       the log takes no more of this meta node today: ask another one
 └── BadValue          a row, a key or a scan breaks its table's declaration: a bug of whoever built it
 Refused               raised by an operation's rules: the operation changes nothing and its log entry says why
 """
@@ -47,6 +48,10 @@ class Damaged(LedgerError):
 
 class Busy(LedgerError):
     """A queue or a pool is full."""
+
+
+class DayUsed(Busy):
+    """What the meta node may have in the log today is used up."""
 
 
 class BadValue(LedgerError, ValueError):

@@ -25,7 +25,7 @@ from sds_node.meta.ledger.sql import Bounds, Session
 FORMAT: Final = 1
 MAX_OPERATION_BYTES: Final = 900 << 10
 """An entry with its result and reason fits a row, and an operation CometBFT's default of 1 MiB."""
-MAX_RESULT_BYTES: Final = 64 << 10
+MAX_RESULT_BYTES: Final = 112 << 10
 MAX_NAME_BYTES: Final = 64
 HASH_BYTES: Final = 32
 NO_CARRY: Final = b""

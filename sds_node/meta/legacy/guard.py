@@ -23,7 +23,7 @@ from sds_node.meta.legacy.tasks import Task
 from sds_node.meta.operations import AnyLedger
 from sds_node.meta.rules.call import state_of
 from sds_node.meta.rules.tables import OBJECT, SHARE, Object
-from sds_node.meta.users.access import READ_IN
+from sds_node.meta.users.access import READ_IN, link_of
 from sds_node.meta.users.sessions import Session, Work
 from sds_node.schemes import scheme_for
 
@@ -44,7 +44,7 @@ def _link(subject: str) -> str:
 class Lender(Protocol):
     """Who takes leases: the users' ``Lending``."""
 
-    async def lend(self, message: Any) -> Any:
+    async def lend(self, session: Session, message: Any) -> Any:
         """The LeaseReply of a TakeLease. Raises what the ledger refuses."""
         ...
 
@@ -55,7 +55,7 @@ def _is_about(view: ReadView, task: Task, row: Object, opened: Mapping[bytes, by
         return row.file_hash == task.file_hash
     key = opened.get(row.id)
     share = view.get(SHARE, (key,)) if key is not None else None
-    return share is not None and share.link == task.subject and share.object == row.id
+    return share is not None and share.object == row.id and task.subject in (share.link, link_of(view, share))
 
 
 class Guard:
@@ -100,7 +100,7 @@ class Guard:
         """The task's lease, of at most its bill, paid by its string."""
         session.may_propose(self._clock())
         # One after another, so that a task has one.
-        async with session.proposing():
+        async with session.account.in_turn():
             return await self._lent(task, session, head)
 
     async def _lent(self, task: Task, session: Session, head: Any) -> Any:
@@ -110,14 +110,17 @@ class Guard:
             refuse(asking.LEASE_LOST, "a wallet's string pays for one task, and its lease was taken: have the wallet sign again")
         if not 1 <= head.seconds <= MAX_LEASE_S:
             refuse(asking.BAD_ASK, f"seconds: expected 1 to {MAX_LEASE_S}, got {head.seconds}")
-        most = await self._most_noz(task, session)
+        most, named = await self._most_noz(task, session)
         if not 1 <= head.noz <= most:
             refuse(asking.BAD_ASK, f"noz: this task is leased 1 to {most} noz, got {head.noz}")
-        message = TakeLease(wallet=task.wallet, session_pubkey=session.public_key, fund=head.fund, noz=head.noz, seconds=head.seconds)
+        message = TakeLease(
+            wallet=task.wallet, session_pubkey=session.public_key, fund=head.fund, noz=head.noz, seconds=head.seconds,
+            size_bytes=task.size_bytes if task.kind == "upload" else 0, object_id=named,
+        )  # fmt: skip
         getattr(message, task.kind).CopyFrom(task.ask)
         task.leases += 1
         try:
-            task.lent = encode(head), await self._lender.lend(message)
+            task.lent = encode(head), await self._lender.lend(session, message)
             self._begun(task)
             return task.lent[1]
         except BaseException:
@@ -125,21 +128,24 @@ class Guard:
             task.leases -= 1
             raise
 
-    async def _most_noz(self, task: Task, session: Session) -> int:
+    async def _most_noz(self, task: Task, session: Session) -> tuple[int, bytes]:
+        """(the most that the task's lease may have, the object by which the ledger knows it where the wallet has none of that hash itself)."""
         ratio_e18 = (await self._ledger.query(state_of)).repair_ratio_e18
         if task.kind == "upload":
-            return upload_bound_noz(scheme_for(self._count(), task.size_bytes), task.size_bytes, ratio_e18)
+            return upload_bound_noz(scheme_for(self._count(), task.size_bytes), task.size_bytes, ratio_e18), b""
         opened = dict(session.opened)
 
         def look(view: ReadView) -> list[Object]:
             rows = view.scan(OBJECT, (task.wallet, task.file_hash), index="by_hash", limit=_SAME_HASH) if task.file_hash else []
+            own = [row for row in rows if row.state in READ_IN]
             found = [view.get(OBJECT, (key,)) for key in opened]
-            return rows + [row for row in found if row is not None and _is_about(view, task, row, opened)]
+            return own or [row for row in found if row is not None and row.state in READ_IN and _is_about(view, task, row, opened)]
 
-        sizes = [row.size_bytes for row in await self._ledger.query(look) if row.state in READ_IN]
-        if not sizes:
+        rows = await self._ledger.query(look)
+        if not rows:
             refuse(asking.NOT_HELD, "the wallet has no such file, and opened no share of it: open the share first")
-        return download_bound_noz(max(sizes), ratio_e18)
+        largest = max(rows, key=lambda row: row.size_bytes)
+        return download_bound_noz(largest.size_bytes, ratio_e18), b"" if largest.payer == task.wallet else largest.id
 
     # --- the file ---
 

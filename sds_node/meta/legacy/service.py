@@ -36,12 +36,14 @@ from sds_node.meta.legacy.tasks import ACTIONS, LIFE_S, Task
 from sds_node.meta.operations import LedgerRefused, Proposer
 from sds_node.meta.rules.leases import MAX_OPEN_LEASES
 from sds_node.meta.rules.refusals import TAKEN, USED_BEFORE
-from sds_node.meta.rules.tables import LEASE, OBJECT, SHARE
-from sds_node.meta.users.access import READ_IN
+from sds_node.meta.rules.shares import is_for_all, share_key, shares_of_link
+from sds_node.meta.rules.tables import LEASE, SHARE, Share
+from sds_node.meta.users.access import link_of, opened
 from sds_node.meta.users.asked import handler
 from sds_node.meta.users.files import wallet_row
 from sds_node.meta.users.placement import Barred
 from sds_node.meta.users.sessions import Account, Session
+from sds_node.meta.users.sharing import share_row
 from sds_node.requests import FRESH_S, Action, UsedStrings
 from sds_node.wire.connection import Connection, Handler
 
@@ -78,8 +80,8 @@ class SessionBook(Protocol):
 class Nodes(Protocol):
     """The registry, as far as it is asked here."""
 
-    def candidates(self) -> Any: ...
     def rows(self) -> Any: ...
+    def prefix(self, row: Any) -> bytes: ...
     def count(self) -> int: ...
 
 
@@ -175,47 +177,63 @@ class Legacy:
         prefix = self._prefix_of(host)
         if not prefix:
             return Barred()
-        owners = {one.owner for one in (*self._nodes.candidates(), *self._nodes.rows().values()) if one.prefix == prefix}
+        # By what is heard here: another meta node could say in the ledger that all nodes are beside this gateway, or that those which are are not.
+        owners = {row.owner for row in self._nodes.rows().values() if self._nodes.prefix(row) == prefix}
         return Barred(owners=owners, prefixes={prefix})
 
-    async def _order(self, head: Any, connection: Connection) -> None:
+    async def _order(self, head: Any, connection: Connection) -> Any | None:
+        """The ShareRow of the share that an order made, or that there was; nothing of any other order."""
         kind = head.WhichOneof("kind")
         if kind is None:
             refuse(asking.BAD_ASK, "expected an order to delete, share or unshare, got none")
         wallet, digest = bytes(head.wallet), sha256(encode(known(head))).digest()
         await self.strings.accepted(wallet, head.ask, _ORDERS[kind])
         if digest in self._done:
-            return  # sent again since the answer was lost
+            return await self._made(head)  # sent again since the answer was lost
         account = self._sessions.account(wallet)
         account.may_propose(self._clock())
         try:
-            async with account.proposing():
-                await self._proposer.propose_tried("legacy_order", head)
+            async with account.in_turn():
+                with account.logging(head, self._clock()):
+                    await self._proposer.propose_tried("legacy_order", head)
         except LedgerRefused as error:
-            # The same order was on its way. Or the wallet has shared this content by this CID already.
-            if not (error.code == USED_BEFORE and digest in self._done) and not (error.code == TAKEN and await self._leads_there(head)):
+            if error.code == USED_BEFORE and digest in self._done:
+                return await self._made(head)  # the same order was on its way
+            found = await self._leads_there(head) if error.code == TAKEN else None
+            if found is None:
                 raise
-            return
+            return found
         self._done[digest] = None
         if len(self._done) > MAX_DONE:
             self._done.popitem(last=False)
+        return await self._made(head)
 
-    async def _leads_there(self, head: Any) -> bool:
-        """Whether the link that an order would make is the wallet's own already, leads to that very content, and for everybody. Of a link that is another
-        wallet's it cannot be said how long it holds."""
-        wanted, now_ms = head.share, int(self._clock() * 1_000)
+    async def _made(self, head: Any) -> Any | None:
+        """The ShareRow of the share that an order has made; nothing when it made none, or that has ended."""
+        if head.WhichOneof("kind") != "share":
+            return None
+
+        def look(view: ReadView) -> Any | None:
+            found = view.get(SHARE, (share_key(head.share.share_id),))
+            return share_row(found, link_of(view, found)) if found is not None and found.wallet == bytes(head.wallet) else None
+
+        return await self._ledger.query(look)
+
+    async def _leads_there(self, head: Any) -> Any | None:
+        """The ShareRow of a share of the wallet's own that has the link which an order would make, leads to that very content, and for everybody. Nothing when
+        only other wallets have such a share: of theirs it cannot be said how long they hold."""
+        wanted, link, now_ms = head.share, head.share.also or head.share.link, int(self._clock() * 1_000)
         if wanted.password_check or wanted.wrapped_key:
-            return False
+            return None
 
-        def look(view: ReadView) -> bool:
-            found = view.find(SHARE, "by_link", (wanted.link,))
-            if found is None or found.wallet != bytes(head.wallet) or found.password_check or found.wrapped_key or 0 < found.ends_ms <= now_ms:
-                return False
-            shared = view.get(OBJECT, (found.object,))
-            return shared is not None and bool(shared.file_hash == head.ask.subject) and shared.state in READ_IN
+        def leads(view: ReadView, share: Share) -> bool:
+            found = opened(view, share, now_ms)
+            return found is not None and share.wallet == bytes(head.wallet) and is_for_all(share) and bool(found[2].file_hash == head.ask.subject)
 
-        leads: bool = await self._ledger.query(look)
-        return leads
+        def look(view: ReadView) -> Any | None:
+            return next((share_row(one, link) for one in shares_of_link(view, link) if leads(view, one)), None)
+
+        return await self._ledger.query(look)
 
     # --- tasks ---
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -42,6 +42,14 @@ IDLE_S: Final = 30.0
 TRY_S: Final = 15.0
 """In so long a node of which users complain must answer."""
 STATUS_BYTES: Final = 64 << 10
+
+
+class Calls(Protocol):
+    """How nodes are asked: what repair, audits and those who give manifests need of ``NodeCalls``."""
+
+    async def ask(
+        self, number: int, method: str, head: bytes = b"", body: bytes = b"", *, most_bytes: int = 1 << 20, idle_s: float | None = None
+    ) -> bytes: ...
 
 
 class NodeCalls:

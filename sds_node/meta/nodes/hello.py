@@ -170,6 +170,7 @@ class Hellos:
         seen.is_relayed = said.wants_relay
         if not said.wants_relay:
             seen.endpoint, dialed_host = self._endpoint(said.endpoint, host, row)
+            seen.is_named = bool(endpoint_of(said.endpoint)[0])
             # Where users are sent counts, not where the node calls from: addresses to call from cost nothing.
             seen.prefix = prefix_of(dialed_host) or seen.prefix
         await self._maintain(seen, said, row, int(now_s))

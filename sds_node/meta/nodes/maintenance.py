@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from sds_node.meta.rules.nodes import LONGEST_MAINTENANCE_S
+
 WINDOW_S: Final = 30 * 86_400
 MOST_S: Final = 8 * 3_600
-LONGEST_S: Final = 4 * 3_600
+LONGEST_S: Final = LONGEST_MAINTENANCE_S
 
 Span = tuple[int, int]
 """(from, until) in Unix seconds."""

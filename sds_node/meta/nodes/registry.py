@@ -90,6 +90,8 @@ class Seen:
     free_bytes: int = 0
     is_stopping: bool = False
     is_relayed: bool = False
+    is_named: bool = False
+    """The node itself named the endpoint's host, so all meta nodes that know one know the same."""
     maintenance_until_s: int = 0
     is_over_budget: bool = False
     """It is in maintenance beyond what it may: that counts as offline."""
@@ -235,6 +237,16 @@ class Registry:
             return None
         return seen
 
+    def prefix(self, row: Node) -> bytes:
+        """The network prefix of a node as it is heard here; as the ledger says where it is not heard."""
+        seen = self.current(row)
+        return row.prefix if seen is None else seen.prefix
+
+    def maintenance_until_s(self, row: Node) -> int:
+        """Until when a node is in maintenance, as it says here; as the ledger says where it is not heard."""
+        seen = self.current(row)
+        return row.maintenance_until_ms // 1_000 if seen is None else seen.maintenance_until_s
+
     def is_online(self, row: Node) -> bool:
         """Whether a node was heard of: here within three intervals, or by another meta node, as the ledger says."""
         seen = self.current(row)
@@ -259,7 +271,7 @@ class Registry:
             return "it said that it stops"
         if seen is not None and seen.is_over_budget:
             return "its maintenance is longer than 4 hours, or than 8 hours in 30 days: that counts as offline"
-        until_s = seen.maintenance_until_s if seen is not None else row.maintenance_until_ms // 1_000
+        until_s = self.maintenance_until_s(row)
         if until_s > now_s:
             return f"it is in maintenance until {until_s} s"
         if not self.is_online(row):
@@ -271,7 +283,7 @@ class Registry:
                 return "it wants to be reached through this meta node and holds no connection to it"
         elif not self._endpoint(row, seen):
             return "its endpoint is not known or could not be reached: name a host and port that others can dial, or ask for a relay"
-        if not (seen.prefix if seen is not None else row.prefix):
+        if not self.prefix(row):
             return "its network prefix was not seen: it must connect to a meta node without a relay"
         if self._free_bytes(row) < LEAST_FREE_BYTES:
             return f"it has {self._free_bytes(row)} free bytes, at least {LEAST_FREE_BYTES} are needed: make room"
@@ -288,11 +300,14 @@ class Registry:
     # --- what is told -------------------------------------------------------------------------------------------------------
 
     def heard(self, number: int, seen: Seen) -> None:
-        """A node said hello; what it said replaces what it said before."""
+        """A node said hello; what it said replaces what it said before. One that is out, as it did not answer when it was tried, is tried again."""
         seen.heard_at = self.monotonic()
         seen.score_change += self._scores.pop(number, 0)
         self._seen[number] = seen
         self._made_s = float("-inf")
+        noted = self._complaints.get(number)
+        if noted is not None and noted.out_until_s > self._clock():
+            self._try(number, noted)
         for listener in self.on_heard:
             listener(number)
 
@@ -328,7 +343,7 @@ class Registry:
 
     def failed(self, number: int, why: str, wallet: bytes = b"") -> None:
         """A user's session could not use a node. After complaints of three different wallets (20 bytes; none is one more) within ten minutes the node is tried
-        by this meta node; if it does not answer, it is out for five minutes. Each complaint counts once."""
+        by this meta node; if it does not answer, it is out for five minutes, or until it said hello again and answers. Each complaint counts once."""
         if number not in self._rows:
             return
         now_s = self._clock()
@@ -355,9 +370,8 @@ class Registry:
             has_answered = await attempt
         finally:
             noted.is_tried, noted.tried_s = False, self.monotonic()
-        if not has_answered:
-            noted.out_until_s = self._clock() + OUT_S
-            self._made_s = float("-inf")
+        noted.out_until_s = 0.0 if has_answered else self._clock() + OUT_S
+        self._made_s = float("-inf")
         log.info("a node of which users complained was tried", node=number, has_answered=has_answered)
 
     async def close(self) -> None:
@@ -389,8 +403,7 @@ class Registry:
             if self.why_not(number):
                 continue
             row = self._rows[number]
-            seen = self.current(row)
-            prefix = row.prefix if seen is None else seen.prefix
+            prefix = self.prefix(row)
             made.append(Candidate(number, row.owner, prefix, self.weight(row), self._free_bytes(row)))
             if row.owner not in owners and prefix not in prefixes:
                 self._count += 1

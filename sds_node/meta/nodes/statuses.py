@@ -4,7 +4,8 @@
     every status_s ───────────┴─► what differs ─► node_statuses (≤ 2,000 nodes)        free space, score: with the next round
 
 Where there are several meta nodes, each hears all nodes, and one tells of a node: what the others noted of its score is dropped each round, so that nothing
-counts twice when the duty passes on. Who has just taken it over tells of silence only after three intervals, unless the node said itself that it goes.
+counts twice when the duty passes on. They correct what stays wrong for minutes (``correcting.py``). Who has just taken the duty over tells of silence only after
+three intervals, unless the node said itself that it goes.
 An online node is told again before the ledger takes it for silent (``rules.nodes.SILENT_S``), once in half of that. A node loses score when it goes
 offline without a word, and gains some for each hour in which it was heard of; both by a clock that does not jump. Source: rules/README.md; ADR 8, 10.
 """
@@ -20,6 +21,7 @@ import structlog
 
 from chain.codec.registry import message_class
 from sds_node.meta.ledger.errors import LedgerError
+from sds_node.meta.nodes.correcting import Corrections
 from sds_node.meta.nodes.registry import INTERVALS, Registry, Seen
 from sds_node.meta.operations import LedgerRefused, Proposer
 from sds_node.meta.rules.nodes import MAX_SCORE_CHANGE, SILENT_S
@@ -56,7 +58,7 @@ class _Known:
 
 
 class Statuses:
-    """Proposes ``node_statuses`` of one meta node. ``run`` does it until cancelled; ``tell`` once. ``is_ours`` says of a node's address whether this meta
+    """Proposes ``node_statuses`` of one meta node. ``run`` does it until cancelled; ``tell`` once. ``is_ours`` says of a node's number whether this meta
     node tells of it; None where it is alone."""
 
     def __init__(
@@ -66,10 +68,11 @@ class Statuses:
         clock: Callable[[], float],
         *,
         status_s: float = 300.0,
-        is_ours: Callable[[bytes], bool] | None = None,
+        is_ours: Callable[[int], bool] | None = None,
     ) -> None:
         self._registry, self._proposer, self._clock, self.status_s = registry, proposer, clock, status_s
         self._is_ours = is_ours
+        self._corrections = Corrections(registry, clock, status_s)
         self._known: dict[int, _Known] = {}
         self._taken: dict[int, float] = {}
         """Nodes of which this meta node tells → since when, by the clock that does not jump."""
@@ -106,15 +109,21 @@ class Statuses:
         await self._registry.refresh()
         now = self._registry.monotonic()
         changed: list[tuple[Any, Seen, int]] = []
+        if was_away:
+            self._corrections.begin_anew()
         for number, row in sorted(self._registry.rows().items()):
             seen = self._registry.current(row)
             if seen is None or row.standing == GONE:
+                self._corrections.forget(number)
                 continue
             is_ours, is_settled = self._duty(number, row, now)
             known = self._score(number, row, seen, now, was_away or not is_settled)
             if not is_ours:
                 seen.score_change = 0
+                if (correction := self._corrections.of(number, row, seen, now)) is not None:
+                    changed.append((correction, seen, 0))
                 continue
+            self._corrections.forget(number)
             if not (is_settled or self._registry.is_online(row) or seen.is_stopping or seen.is_over_budget):
                 continue
             made = self._status(number, row, seen)
@@ -141,7 +150,7 @@ class Statuses:
         """(whether this meta node tells of a node, whether it has done so for long enough to have heard of it)."""
         if self._is_ours is None:
             return True, True
-        if not self._is_ours(row.address):
+        if not self._is_ours(row.number):
             self._taken.pop(number, None)
             return False, False
         return True, now - self._taken.setdefault(number, now) >= INTERVALS * self._registry.hello_s

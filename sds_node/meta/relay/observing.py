@@ -61,7 +61,7 @@ async def events_of(block: BlockEvents, reads: Reads) -> list[Any]:
     has_params = False
     for event in block.events:
         if event.kind in (_SOLD, _GRANTED):
-            found.extend(_bought(event, block.height))
+            found.extend(bought(event, block.height))
         elif event.kind == _REPORTED:
             found.append(await _report(_number(event, "epoch", block.height), reads, block.height))
         elif event.kind == _VOIDED:
@@ -157,7 +157,10 @@ def with_lines(observation: bytes, lines: Iterable[Line]) -> bytes:
 # --- events ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _bought(event: ChainEvent, height: int) -> list[Any]:
+def bought(event: ChainEvent, height: int) -> list[Any]:
+    """``SoldOzone`` or ``GrantedOzone`` of an event, as ObservedEvent; nothing of one that tells of no ozone, or of none for a wallet."""
+    if event.kind not in (_SOLD, _GRANTED):
+        return []
     is_granted = event.kind == _GRANTED
     wallet = wallet_of(event.text("wallet" if is_granted else "beneficiary"))
     noz = _number(event, "granted_noz" if is_granted else "purchased_noz", height)

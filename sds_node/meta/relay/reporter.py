@@ -2,7 +2,8 @@
 
     time is over, my turn ─► close_epoch ─► lines ─► books ─► commitment, report ─► BLS signatures ─► MsgCommitEpoch, MsgVolumeReport ─► observed
             ▲          ▲          └ closed already: the same lines          refused: the reason is logged, again after the epoch's length ┘
-            │          └─ leaves of some wallets do not add up: after the pause the same without them, for an hour; ``problems`` names them
+            │          └─ leaves of some wallets do not add up: after the pause the same without them, for an hour; ``problems`` names them.
+            │             From four meta nodes on others approve that first, whose books cannot show these wallets' leaves either
             └────── the chain has its report already: nothing to do until the ledger has observed it
 
 Turns go by the epoch's number over the active meta nodes that are there, in order of their addresses; every 60 s the next one may. Nothing is kept: what is to
@@ -16,7 +17,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -32,7 +33,7 @@ from sds_node.documents import PACKAGE
 from sds_node.meta.books.books import BooksError
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.ledger.errors import LedgerError
-from sds_node.meta.operations import LedgerRefused, Proposer
+from sds_node.meta.operations import Approve, LedgerRefused, Proposer, nobody_approves, with_approvals
 from sds_node.meta.rules.epochs import MAX_LEFT_OUT
 from sds_node.meta.rules.observe import active_metas
 from sds_node.meta.rules.refusals import TOO_EARLY, WRONG_EPOCH
@@ -61,6 +62,8 @@ TOLD_AGAIN: Final = 100
 MAX_VOID: Final = 1_000
 LEFT_OUT_S: Final = 3_600
 """Then wallets that were left out are tried again: a window of another meta node may have come since."""
+MAX_UNEVEN: Final = 10_000
+"""Wallets that are remembered for two hours as ones whose leaves the books here could not show."""
 MAX_NAMED: Final = 5
 """Wallets that a problem names."""
 _EARLY: Final = re.compile(r"is reported (-?[0-9]{1,12}) s after the last one: expected ([0-9]{1,12}) s")
@@ -111,7 +114,7 @@ Gather = Callable[[Draft], Awaitable[Mapping[bytes, bytes]]]
 
 
 class TooFewSignatures(Exception):
-    """No quorum signed a report."""
+    """No quorum signed a report, or approved what an epoch is to be closed without."""
 
 
 class Unequal(Exception):
@@ -188,15 +191,16 @@ class Reporter:
         *,
         poll_s: float = 1.0,
         online: Callable[[], Iterable[bytes]] | None = None,
+        approve: Approve = nobody_approves,
     ) -> None:
-        """``online`` gives the addresses of the meta nodes that are there: the turn of others is left out. Raises ValueError when the sender's wallet is not
+        """``online`` gives the addresses of the meta nodes that are there: the turn of others is left out; ``approve`` asks them. Raises ValueError when the sender's wallet is not
         the owner."""
         self._owner = bech32.encode(owner)
         if sender.address != self._owner:
             raise ValueError(f"reports of {keys.network_address} are sent by its owner {self._owner}, got the key of {sender.address}")
         self._chain, self._sender, self._proposer, self._keys = chain, sender, proposer, keys
         self._books, self._gather, self._clock, self._poll_s = books, gather_bls, clock, poll_s
-        self._online = online
+        self._online, self._approve = online, approve
         self._not_before_s = 0.0
         self._failed = 0
         """The epoch that was refused as it was closed."""
@@ -204,6 +208,8 @@ class Reporter:
         self._told_void: set[int] = set()
         self._left_out: dict[bytes, int] = {}
         """Wallet → the first epoch that is reported without it."""
+        self._uneven: dict[bytes, float] = {}
+        """Wallet → when the books here could not show its leaves."""
         self._left_out_s = 0.0
         """When the last of them came."""
         self.reported = 0
@@ -262,7 +268,7 @@ class Reporter:
             raise kind(f"the ledger of this meta node has not closed epoch {draft.commitment.epoch} of {draft.chain_id[:64]!r} last")
         lines = await self._lines(row.number)
         try:
-            data = await self._books.epoch(row.number, row.closed_ms, lines)
+            data = await self._data(row, lines)
         except BooksError as error:
             raise NotYet(f"the books of this meta node do not have epoch {row.number}: {error}") from None
         own = make_draft(draft.chain_id, draft.report.reporter, draft.report.reporter_owner, row, lines, data)
@@ -271,6 +277,27 @@ class Reporter:
                 f"this meta node makes another report of epoch {row.number}: {own.report.report_reference}, not {draft.report.report_reference}"
             )
         return self._keys.sign(own.message)
+
+    async def check_close(self, message: Any) -> None:
+        """Returns where this meta node, too, would close an epoch without these wallets: each is one whose leaves its own books did not show, either when the
+        epoch was closed before, which is looked at now, or of an earlier epoch in the last two hours. Raises Unequal, NotYet; ValueChainError, LedgerError."""
+        look = await self._look()
+        if look is None or message.epoch != look.state.reported_epoch + 1:
+            raise NotYet(f"epoch {message.epoch} is not the next one in the ledger of this meta node")
+        if look.row is not None and look.row.status == CLOSED:
+            try:
+                await self._data(look.row, await self._lines(look.row.number))
+            except UnevenBooks:
+                pass  # they are noted
+            except BooksError as error:
+                raise NotYet(f"the books of this meta node do not have epoch {message.epoch}: {error}") from None
+        since_s = self._clock() - 2 * LEFT_OUT_S
+        shown = [one for one in message.without if self._uneven.get(one, 0.0) <= since_s]
+        if shown:
+            raise Unequal(
+                f"the books of this meta node show the leaves of {len(shown)} wallets that epoch {message.epoch} is to be closed without, or were not asked "
+                f"for them: {bech32.encode(shown[0]) if len(shown[0]) == len(self._keys.address) else shown[0].hex()[:64]} is one"
+            )
 
     # --- one report -----------------------------------------------------------------------------------------------------------------------
 
@@ -310,8 +337,9 @@ class Reporter:
             if self._left_out and self._clock() >= self._left_out_s + LEFT_OUT_S:
                 log.info("wallets that reports left out are reported again", wallets=len(self._left_out))
                 self._left_out.clear()
+            message = await self._closing(number, row)
             try:
-                await self._proposer.propose("close_epoch", CloseEpoch(epoch=number, without=sorted(self._left_out)))
+                await self._proposer.propose("close_epoch", message)
             except LedgerRefused as error:
                 if error.code != TOO_EARLY or row is None:
                     raise
@@ -319,12 +347,37 @@ class Reporter:
             if row is None:
                 return
         lines = await self._lines(number)
-        data = await self._books.epoch(number, row.closed_ms, lines)
+        data = await self._data(row, lines)
         draft = make_draft(self._proposer.chain_id, self._keys.network_address, self._owner, row, lines, data)
         signatures = await self._signatures(draft)
         result = await self._sender.send(draft.messages(draft.signature_info(signatures)))
         self.reported += 1
         log.info("epoch reported", epoch=number, height=result.height, lines=len(lines), noz=str(row.noz), signatures=len(signatures))
+
+    async def _closing(self, number: int, row: Epoch | None) -> Any:
+        """The CloseEpoch of an epoch, without the wallets that others agree to leave out. Raises TooFewSignatures, LedgerError."""
+        message = CloseEpoch(epoch=number, without=sorted(self._left_out))
+        if not self._left_out:
+            return message
+        asked = await with_approvals(self._proposer.ledger, self._approve, message, f"that epoch {number} is closed without wallets")
+        if asked.message is not None:
+            return asked.message
+        if row is not None:
+            raise TooFewSignatures(asked.why)
+        # Whether they can show these wallets' leaves they find out once it is closed with them.
+        log.info("wallets that reports left out are reported again: others do not approve", wallets=len(self._left_out), epoch=number)
+        self._left_out.clear()
+        return CloseEpoch(epoch=number)
+
+    async def _data(self, row: Epoch, lines: Sequence[Line]) -> EpochData:
+        """What the books make of a closed epoch; whose leaves they cannot show is noted. Raises BooksError, LedgerError."""
+        try:
+            return await self._books.epoch(row.number, row.closed_ms, lines)
+        except UnevenBooks as error:
+            now_s = self._clock()
+            kept = {one: seen_s for one, seen_s in self._uneven.items() if now_s - seen_s < 2 * LEFT_OUT_S}
+            self._uneven = dict(list((kept | dict.fromkeys(error.wallets, now_s)).items())[-MAX_UNEVEN:])
+            raise
 
     def _leave_out(self, number: int, wallets: Sequence[bytes]) -> None:
         """Close epochs without these wallets from now on. What they earned waits in the ledger."""

@@ -15,10 +15,11 @@ Source: storage-protocol.md 3.5; ``resource/service.py`` (inventory).
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -26,9 +27,11 @@ from google.protobuf.message import DecodeError
 from chain.codec.canonical import encode
 from sds_node import transfers
 from sds_node.meta.ledger.engine import ReadView
+from sds_node.meta.nodes.calls import Calls
 from sds_node.meta.nodes.hello import BadEndpoint
 from sds_node.meta.nodes.registry import Registry
 from sds_node.meta.operations import AnyLedger
+from sds_node.meta.rebuild.lagging import LaggingError
 from sds_node.meta.repair.health import PAGE, Health
 from sds_node.meta.repair.known import Settings, together
 from sds_node.meta.repair.moves import Mover
@@ -58,14 +61,6 @@ AT_ONCE: Final = 4
 PENDING, CONFIRMED, TRASH = 1, 2, 3
 """Of CopyState."""
 _SPREAD: Final = 2_654_435_761
-
-
-class Calls(Protocol):
-    """How nodes are asked (``nodes/calls.py``)."""
-
-    async def ask(
-        self, number: int, method: str, head: bytes = b"", body: bytes = b"", *, most_bytes: int = 1 << 20, idle_s: float | None = None
-    ) -> bytes: ...
 
 
 class Compared(NamedTuple):
@@ -105,6 +100,8 @@ class Damage:
         self._after: dict[int, Any] = {}
         """Nodes that have more damaged copies to tell of → behind which."""
         self._comparing = asyncio.Lock()
+        self.also: Callable[[int], Awaitable[object]] | None = None
+        """What else of a node is compared with the ledger (``rebuild/compared.py``)."""
 
     async def step(self) -> None:
         """``ask_due`` and ``compare_due``, one after the other."""
@@ -140,6 +137,8 @@ class Damage:
             # Whatever comes of it: a node that does not answer is not asked all the time.
             await self._queue.set_compared(number, int(now_s))
             await self._guarded(number, self.compare(number))
+            if self.also is not None:
+                await self._guarded(number, self.also(number))
 
     async def _guarded(self, number: int, work: Awaitable[object]) -> bool:
         """Whether a node told what it has."""
@@ -147,6 +146,9 @@ class Damage:
             await work
         except (wire_errors.WireError, BadEndpoint, TimeoutError, WrongInventory) as error:
             log.info("a node does not tell what it has", node=number, why=str(error) or "it took too long")
+            return False
+        except (LaggingError, sqlite3.Error) as error:
+            log.error("what a node keeps of manifests is not compared now; it is when its turn comes again", node=number, why=str(error))
             return False
         return True
 

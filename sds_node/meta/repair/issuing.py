@@ -4,7 +4,7 @@
 
 A node takes a repair's limit as any other: a certificate, a range that nobody had, the session key at the other end. It is paid for it as rules/windows.py
 says: from the repair fund of ``object_root``, then from the common one. Lease id = SHA-256(``stratos/repair-lease/v1`` ‖ 0x00 ‖ meta node ‖ 32 random bytes);
-serials begin in the upper half of the boot's counter, at a random place: none is an upload's, nor that of another repair. Source: storage-protocol.md 2, 3.6 and 4; ADR 9.
+serials are those of the boot's counter that are left to repair: none is an upload's. Source: storage-protocol.md 2, 3.6 and 4; ADR 9.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from sds_node.meta.rules import tables
 from sds_node.meta.rules.wire import MAX_METAS
 from sds_node.meta.users.known import Contact, Cosign
 from sds_node.meta.users.leases import Held
-from sds_node.meta.users.limits import LimitSigner
+from sds_node.meta.users.limits import COUNTERS, REPAIR_FROM, Another, LimitSigner, SerialsUsedUp
 
 _LEASE_ID: Final = b"stratos/repair-lease/v1\0"
+_RANDOM_BITS: Final = 27
+"""Half of what repair has."""
 MAX_LEASES: Final = 10_000
 MAX_LIMITS: Final = 50_000
 """Of a lease; a node takes 100,000."""
-_REPAIR_SERIALS: Final = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class _Lease:
 
 class Issuer:
     """Issues limits of the meta node at ``address`` with its ledger key, for the session whose public key is ``session``. ``boot`` is a number that no
-    earlier process had; ``cosign`` asks other meta nodes to sign a lease."""
+    earlier process had, and ``another_boot`` draws one more; ``cosign`` asks other meta nodes to sign a lease."""
 
     def __init__(
         self,
@@ -76,19 +77,20 @@ class Issuer:
         cosign: Cosign,
         clock: Callable[[], float],
         limit_s: int,
+        another_boot: Another | None = None,
     ) -> None:
         self._ledger, self._chain_id, self._address, self._key = ledger, chain_id, address, key
         self._session, self._cosign, self._clock, self._limit_s = session, cosign, clock, limit_s
         self._text = bech32.encode(address, bech32.NODE)
-        self._signer = LimitSigner(chain_id, address, key, boot)
-        self._signer.serials(_REPAIR_SERIALS + secrets.randbits(62))
+        # From a random place on: where two repairs of one boot ever ran at once, they would not give the same ones.
+        self._signer = LimitSigner(chain_id, address, key, boot, range(REPAIR_FROM + secrets.randbits(_RANDOM_BITS), COUNTERS), another_boot)
         self._leases: OrderedDict[tuple[bytes, int], _Lease] = OrderedDict()
 
     async def limit(self, row: tables.Object, contact: Contact, share_root: bytes, size_bytes: int, noz: int) -> Limit:
         """A limit for moving a share of an object from or to a node. Raises Later when too few meta nodes sign the lease, LedgerError."""
         lease = await self._lease(row.payer, row.fund, noz)
         now_s = int(self._clock())
-        serial = self._signer.serials(1)
+        serial = self._serial()
         taken = (lease.issued_noz, lease.issued_noz + noz)
         lease.issued_noz, lease.limits = taken[1], lease.limits + 1
         expires_s = min(now_s + self._limit_s, lease.held.row.ends_ms // 1_000)
@@ -97,6 +99,12 @@ class Issuer:
         return Limit(
             contact, serial.to_bytes(SERIAL_BYTES, "big"), payer, document, lease.certificate, noz, share_root, size_bytes, expires_s
         )  # fmt: skip
+
+    def _serial(self) -> int:
+        try:
+            return self._signer.serials(1)
+        except SerialsUsedUp as error:
+            raise Later("serials", str(error)) from None
 
     async def _lease(self, payer: bytes, fund: int, noz: int) -> _Lease:
         found = self._leases.get((payer, fund))

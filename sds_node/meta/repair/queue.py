@@ -11,13 +11,13 @@ Everything here can be found again from the ledger and the nodes: a file that is
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
+
+from sds_node.meta.file import File
 
 _VERSION: Final = 2
 _SCHEMA: Final = """
@@ -51,7 +51,6 @@ DROP TABLE exits;
 MAX_WHY: Final = 40
 MAX_BACKOFF: Final = 16
 WOKEN_AT_ONCE: Final = 10_000
-T = TypeVar("T")
 
 
 class QueueError(Exception):
@@ -119,11 +118,10 @@ class Audited(NamedTuple):
 
 
 class RepairQueue:
-    """The file at ``path``. Make one with ``open_queue``; close it with ``close``."""
+    """What is in ``file``. Make one with ``open_queue``; close it with ``close``."""
 
-    def __init__(self, path: Path, database: sqlite3.Connection) -> None:
-        self._path, self._database = path, database
-        self._thread = ThreadPoolExecutor(1, "repair-queue")
+    def __init__(self, file: File) -> None:
+        self._file = file
 
     # --- segments -----------------------------------------------------------------------------------------------------------
 
@@ -136,7 +134,7 @@ class RepairQueue:
             _note(database, rows)
             return _count(database, "SELECT count(*) FROM segments") - before
 
-        return await self._do(make) if rows else 0
+        return await self._file.do(make) if rows else 0
 
     async def take(self, count: int, busy: Collection[int], now_s: int) -> list[Waiting]:
         """The ``count`` most urgent segments that may be tried now and are not ``busy``. They stay here until they are removed."""
@@ -148,16 +146,16 @@ class RepairQueue:
             rows = [Waiting(*row) for row in database.execute(query, (count + len(busy),))]
             return [row for row in rows if row.number not in busy][:count]
 
-        return await self._do(make)
+        return await self._file.do(make)
 
     async def later(self, number: int, spare: int, due_s: int, why: str) -> None:
         """A segment could not be repaired: not before ``due_s`` again."""
         query = "UPDATE segments SET spare = ?, due_s = ?, is_ready = 0, why = ?, attempts = min(attempts + 1, ?) WHERE number = ?"
-        await self._change(lambda database: database.execute(query, (spare, due_s, why[:MAX_WHY], MAX_BACKOFF, number)))
+        await self._file.change(lambda database: database.execute(query, (spare, due_s, why[:MAX_WHY], MAX_BACKOFF, number)))
 
     async def remove(self, numbers: Sequence[int]) -> None:
         """These need no repair any more."""
-        await self._change(lambda database: database.executemany("DELETE FROM segments WHERE number = ?", [(one,) for one in numbers]))
+        await self._file.change(lambda database: database.executemany("DELETE FROM segments WHERE number = ?", [(one,) for one in numbers]))
 
     async def numbers(self) -> dict[str, int]:
         """How many wait in all (``waiting``), have too few shares to be repaired (``lost``), and why those wait that were tried (by the words of ``why``)."""
@@ -168,22 +166,24 @@ class RepairQueue:
             found["lost"] = _count(database, "SELECT count(*) FROM segments WHERE spare < 0")
             return found
 
-        return await self._do(make)
+        return await self._file.do(make)
 
     async def lost(self, after: int = -1, limit: int = 1_000) -> list[int]:
         """Numbers of segments with too few shares, those after one."""
         query = "SELECT number FROM segments WHERE spare < 0 AND number > ? ORDER BY number LIMIT ?"
-        return await self._do(lambda database: [row[0] for row in database.execute(query, (after, limit))])
+        return await self._file.do(lambda database: [row[0] for row in database.execute(query, (after, limit))])
 
     # --- walks --------------------------------------------------------------------------------------------------------------
 
     async def walks(self) -> dict[int, tuple[Walk, int]]:
         """Nodes whose lists are walked: why, and from which segment on."""
-        return await self._do(lambda database: {row[0]: (Walk(row[1]), row[2]) for row in database.execute("SELECT node, kind, cursor FROM walks")})
+        return await self._file.do(
+            lambda database: {row[0]: (Walk(row[1]), row[2]) for row in database.execute("SELECT node, kind, cursor FROM walks")}
+        )
 
     async def begin_walk(self, node: int, kind: Walk) -> None:
         """Walk a node's list from its beginning."""
-        await self._change(lambda database: database.execute("INSERT OR REPLACE INTO walks VALUES (?, ?, 0)", (node, kind)))
+        await self._file.change(lambda database: database.execute("INSERT OR REPLACE INTO walks VALUES (?, ?, 0)", (node, kind)))
 
     async def walked(self, node: int, cursor: int, found: Iterable[tuple[int, int]], now_s: int) -> None:
         """A stretch of a node's list was looked at, up to ``cursor``: what was found there is noted in the same step."""
@@ -193,18 +193,18 @@ class RepairQueue:
             _note(database, rows)
             database.execute("UPDATE walks SET cursor = ? WHERE node = ?", (cursor, node))
 
-        await self._do(make)
+        await self._file.do(make)
 
     async def end_walk(self, node: int) -> None:
         """Nothing is to be found at a node any more."""
-        await self._change(lambda database: database.execute("DELETE FROM walks WHERE node = ?", (node,)))
+        await self._file.change(lambda database: database.execute("DELETE FROM walks WHERE node = ?", (node,)))
 
     # --- damaged shares -----------------------------------------------------------------------------------------------------
 
     async def mark(self, found: Iterable[tuple[int, int, int, str]]) -> None:
         """(segment, share, node, why) of copies that are known to be damaged or missing."""
         rows = [(segment, share, node, why[:MAX_WHY]) for segment, share, node, why in found]
-        await self._change(lambda database: database.executemany("INSERT OR REPLACE INTO bad VALUES (?, ?, ?, ?)", rows))
+        await self._file.change(lambda database: database.executemany("INSERT OR REPLACE INTO bad VALUES (?, ?, ?, ?)", rows))
 
     async def marked(self, segments: Iterable[int]) -> dict[tuple[int, int], int]:
         """(segment, share) → the node whose copy is damaged or missing."""
@@ -217,16 +217,16 @@ class RepairQueue:
                     found[number, share] = node
             return found
 
-        return await self._do(make)
+        return await self._file.do(make)
 
     async def unmark(self, segment: int) -> None:
         """A segment is no more."""
-        await self._change(lambda database: database.execute("DELETE FROM bad WHERE segment = ?", (segment,)))
+        await self._file.change(lambda database: database.execute("DELETE FROM bad WHERE segment = ?", (segment,)))
 
     async def marked_at(self, node: int, limit: int) -> dict[int, int]:
         """Of a node, segment → index of its shares that are known to be damaged or missing, at most ``limit``."""
         query = "SELECT segment, share FROM bad WHERE node = ? ORDER BY segment LIMIT ?"
-        return await self._do(lambda database: dict(database.execute(query, (node, limit)).fetchall()))
+        return await self._file.do(lambda database: dict(database.execute(query, (node, limit)).fetchall()))
 
     # --- what audits remember -----------------------------------------------------------------------------------------------
 
@@ -238,44 +238,44 @@ class RepairQueue:
             database.executemany("DELETE FROM bad WHERE segment = ? AND share = ? AND node = ?", rows)
             database.execute("DELETE FROM unproved WHERE node = ?", (node,))
 
-        await self._do(make)
+        await self._file.do(make)
 
     async def not_proved(self, node: int, now_s: int) -> None:
         """An audit of a node ended without one proof."""
         query = "INSERT INTO unproved VALUES (?, 1, ?) ON CONFLICT (node) DO UPDATE SET days = days + 1, at_s = excluded.at_s"
-        await self._change(lambda database: database.execute(query, (node, now_s)))
+        await self._file.change(lambda database: database.execute(query, (node, now_s)))
 
     async def unproved(self) -> dict[int, tuple[int, int]]:
         """Node → (how many audits in a row it has proved nothing, when the last of them was)."""
-        return await self._do(lambda database: {row[0]: (row[1], row[2]) for row in database.execute("SELECT * FROM unproved")})
+        return await self._file.do(lambda database: {row[0]: (row[1], row[2]) for row in database.execute("SELECT * FROM unproved")})
 
     async def forget_unproved(self, node: int) -> None:
         """A node that proved nothing has another chance."""
-        await self._change(lambda database: database.execute("DELETE FROM unproved WHERE node = ?", (node,)))
+        await self._file.change(lambda database: database.execute("DELETE FROM unproved WHERE node = ?", (node,)))
 
     async def audited(self, row: Audited) -> None:
         """A node was audited; ``second_s`` is when it is asked again for what it did not prove, None when that is decided."""
-        await self._change(lambda database: database.execute("INSERT OR REPLACE INTO audits VALUES (?, ?, ?, ?)", row))
+        await self._file.change(lambda database: database.execute("INSERT OR REPLACE INTO audits VALUES (?, ?, ?, ?)", row))
 
     async def all_audited(self) -> list[Audited]:
         """The last audit of each node."""
-        return await self._do(lambda database: [Audited(*row) for row in database.execute("SELECT * FROM audits")])
+        return await self._file.do(lambda database: [Audited(*row) for row in database.execute("SELECT * FROM audits")])
 
     # --- shares on their way ------------------------------------------------------------------------------------------------
 
     async def putting(self, put: Put) -> None:
         """A share is about to be sent: whatever becomes of this process, the copy is not forgotten."""
-        await self._change(lambda database: database.execute("INSERT OR REPLACE INTO puts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", put))
+        await self._file.change(lambda database: database.execute("INSERT OR REPLACE INTO puts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", put))
 
     async def acked(self, serial: bytes, evidence: bytes = b"") -> None:
         """Its node has it, which ``evidence`` shows."""
-        await self._change(lambda database: database.execute("UPDATE puts SET is_acked = 1, evidence = ? WHERE serial = ?", (evidence, serial)))
+        await self._file.change(lambda database: database.execute("UPDATE puts SET is_acked = 1, evidence = ? WHERE serial = ?", (evidence, serial)))
 
     async def puts(self, segment: int | None = None, limit: int = 1_000) -> list[Put]:
         """What was on its way, of one segment or of all."""
         query = f"SELECT * FROM puts {'' if segment is None else 'WHERE segment = ?'} ORDER BY segment, share LIMIT ?"
         arguments = (limit,) if segment is None else (segment, limit)
-        return await self._do(lambda database: [Put._make((*row[:7], bool(row[7]), row[8])) for row in database.execute(query, arguments)])
+        return await self._file.do(lambda database: [Put._make((*row[:7], bool(row[7]), row[8])) for row in database.execute(query, arguments)])
 
     async def moved(self, puts: Sequence[Put]) -> None:
         """The ledger has these moves, and their nodes will hear of it."""
@@ -285,35 +285,35 @@ class RepairQueue:
                 database.execute("DELETE FROM puts WHERE serial = ?", (put.serial,))
                 database.execute("DELETE FROM bad WHERE segment = ? AND share = ? AND node = ?", (put.segment, put.share, put.from_node))
 
-        await self._do(make)
+        await self._file.do(make)
 
     async def given_up(self, serials: Sequence[bytes]) -> None:
         """These copies will be in no move, and their nodes will hear of it."""
-        await self._change(lambda database: database.executemany("DELETE FROM puts WHERE serial = ?", [(one,) for one in serials]))
+        await self._file.change(lambda database: database.executemany("DELETE FROM puts WHERE serial = ?", [(one,) for one in serials]))
 
     # --- what is owed -------------------------------------------------------------------------------------------------------
 
     async def owe(self, rows: Sequence[Owed]) -> None:
         """Receipts of these limits may come."""
-        await self._change(lambda database: database.executemany("INSERT OR REPLACE INTO owed VALUES (?, ?, ?, ?, ?)", rows))
+        await self._file.change(lambda database: database.executemany("INSERT OR REPLACE INTO owed VALUES (?, ?, ?, ?, ?)", rows))
 
     async def paid(self, serials: Sequence[bytes]) -> None:
         """These are settled, or will never be."""
-        await self._change(lambda database: database.executemany("DELETE FROM owed WHERE serial = ?", [(one,) for one in serials]))
+        await self._file.change(lambda database: database.executemany("DELETE FROM owed WHERE serial = ?", [(one,) for one in serials]))
 
     async def all_owed(self) -> list[Owed]:
         """All that is owed."""
-        return await self._do(lambda database: [Owed(*row) for row in database.execute("SELECT serial, object, fund, noz, until_s FROM owed")])
+        return await self._file.do(lambda database: [Owed(*row) for row in database.execute("SELECT serial, object, fund, noz, until_s FROM owed")])
 
     # --- what a node must have ----------------------------------------------------------------------------------------------
 
     async def clear_expected(self) -> None:
         """Begin with another node."""
-        await self._change(lambda database: database.execute("DELETE FROM expected"))
+        await self._file.change(lambda database: database.execute("DELETE FROM expected"))
 
     async def expect(self, rows: Sequence[Expected]) -> None:
         """The node that is compared must have these."""
-        await self._change(lambda database: database.executemany("INSERT OR REPLACE INTO expected VALUES (?, ?, ?, ?)", rows))
+        await self._file.change(lambda database: database.executemany("INSERT OR REPLACE INTO expected VALUES (?, ?, ?, ?)", rows))
 
     async def found(self, keys: Sequence[tuple[bytes, bytes]]) -> list[Expected | None]:
         """(share root, serial) of copies that the node has → what was expected of each, None for those that nobody expected. They are ticked off.
@@ -331,7 +331,7 @@ class RepairQueue:
                 answers.append(None if row is None else Expected(*row))
             return answers
 
-        return await self._do(make)
+        return await self._file.do(make)
 
     async def missing(self, limit: int = 500) -> list[Expected]:
         """Of what was expected and not found, the next; they are taken off the list."""
@@ -341,40 +341,21 @@ class RepairQueue:
             database.executemany("DELETE FROM expected WHERE serial = ?", [(row.serial,) for row in rows])
             return rows
 
-        return await self._do(make)
+        return await self._file.do(make)
 
     async def compared(self) -> dict[int, int]:
         """When all that a node has was compared last, by its number."""
-        return await self._do(lambda database: dict(database.execute("SELECT node, at_s FROM compared")))
+        return await self._file.do(lambda database: dict(database.execute("SELECT node, at_s FROM compared")))
 
     async def set_compared(self, node: int, at_s: int) -> None:
         """A node was compared; 0: it shall be, soon."""
-        await self._change(lambda database: database.execute("INSERT OR REPLACE INTO compared VALUES (?, ?)", (node, at_s)))
+        await self._file.change(lambda database: database.execute("INSERT OR REPLACE INTO compared VALUES (?, ?)", (node, at_s)))
 
     # --- the file -----------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Give the file back, after what is under way."""
-        self._thread.submit(self._database.close).result()
-        self._thread.shutdown()
-
-    async def _change(self, work: Callable[[sqlite3.Connection], object]) -> None:
-        """Do something that answers nothing: a cursor may not reach another thread."""
-
-        def make(database: sqlite3.Connection) -> None:
-            work(database)
-
-        await self._do(make)
-
-    async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def run() -> T:
-            try:
-                with self._database:
-                    return work(self._database)
-            except sqlite3.Error as error:
-                raise QueueError(f"{self._path} cannot be used ({error}): look at the disk, then start again") from error
-
-        return await asyncio.wrap_future(self._thread.submit(run))
+        self._file.close()
 
 
 def _count(database: sqlite3.Connection, query: str) -> int:
@@ -390,22 +371,5 @@ def _note(database: sqlite3.Connection, rows: Sequence[tuple[int, int, int, int]
 
 def open_queue(path: Path) -> RepairQueue:
     """The queue in the file at ``path``, made if there is none. Raises QueueError for a file that is something else, or cannot be opened."""
-    try:
-        database: Any = sqlite3.connect(path, check_same_thread=False)
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            with database:
-                database.executescript(f"BEGIN; {_SCHEMA} {_SINCE_2} PRAGMA user_version = {_VERSION}; COMMIT;")
-        elif version == 1:
-            with database:
-                database.executescript(f"BEGIN; {_FROM_1} PRAGMA user_version = {_VERSION}; COMMIT;")
-        elif version != _VERSION:
-            database.close()
-            raise QueueError(f"{path} has version {version}, this program knows {_VERSION}: use the program that wrote it")
-    except sqlite3.Error as error:
-        raise QueueError(
-            f"{path} is no file of repairs, or cannot be opened ({error}): move it away, and what needs repair is found again"
-        ) from error
-    return RepairQueue(path, database)
+    upgrades = {0: f"{_SCHEMA} {_SINCE_2}", 1: _FROM_1}
+    return RepairQueue(File(path, _VERSION, upgrades, QueueError, "move it away, and what needs repair is found again", "repair-queue"))

@@ -22,9 +22,10 @@ from modules.settlement.trees import plain_root
 from sds_node.meta.books.books import Books, BooksError
 from sds_node.meta.books.releases import Releases
 from sds_node.meta.ledger.errors import LedgerError
+from sds_node.meta.nodes.calls import Calls
 from sds_node.meta.nodes.registry import Registry
 from sds_node.meta.operations import Proposer
-from sds_node.meta.repair.damage import Calls, Damage
+from sds_node.meta.repair.damage import Damage
 from sds_node.meta.repair.funds import Funds
 from sds_node.meta.repair.health import Health
 from sds_node.meta.repair.issuing import Issuer
@@ -79,7 +80,8 @@ class Repair:
         self.funds = Funds(books, self.queue, clock, self.settings)
         self.transfers = Transfers(proposer.chain_id, clock, self.settings.stall_s)
         issuer = Issuer(
-            ledger, proposer.chain_id, proposer.address, key, boot, self.transfers.session, cosign, clock, self.settings.limit_s
+            ledger, proposer.chain_id, proposer.address, key, boot, self.transfers.session, cosign, clock, self.settings.limit_s,
+            books.another_boot,
         )  # fmt: skip
         self.mover = Mover(proposer, self.queue, tell, self.settings.batch_s, books.numbering, finish)
         placing = Placing(registry, self.health, clock, self.settings.limit_s)

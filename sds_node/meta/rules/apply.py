@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Final
 
 from modules.settlement.documents import signed_by_key
 from sds_node.meta.ledger.core import Migration, Rules
+from sds_node.meta.ledger.errors import Refused
 from sds_node.meta.ledger.schema import MAX_INT63, Row
 from sds_node.meta.ledger.tables import Tables
 from sds_node.meta.rules import commit, epochs, leases, moves, nodes, observe, orders, releases, tick, windows
@@ -29,7 +31,7 @@ from sds_node.meta.rules.refusals import (
     refuse,
     shown,
 )
-from sds_node.meta.rules.tables import META, SCHEMA, SCHEMA_1, STATE, VERSION, Meta
+from sds_node.meta.rules.tables import DAY_MS, META, SCHEMA, SCHEMA_1, SCHEMA_2, SCHEMA_3, SENT, STATE, VERSION, Meta, Sent
 from sds_node.meta.rules.wire import OPERATION_DOMAIN, address, open_operation, whole
 
 APPLICATION: Final = "stratos-storage"
@@ -48,7 +50,7 @@ def _as_it_was(table: str, row: Row) -> Iterable[tuple[str, Row]]:
     yield table, row
 
 
-_MIGRATIONS: Final = {1: Migration(SCHEMA_1, _as_it_was)}
+_MIGRATIONS: Final = {number: Migration(schema, _as_it_was) for number, schema in ((1, SCHEMA_1), (2, SCHEMA_2), (3, SCHEMA_3))}
 
 
 def apply(chain_id: str, raw: bytes, time_ms: int, tables: Tables) -> bytes:
@@ -64,16 +66,30 @@ def apply(chain_id: str, raw: bytes, time_ms: int, tables: Tables) -> bytes:
     if kind == "found":
         observe.found(tables, chain_id, operation.found, time_ms)
     _admit(operation, body, signature, tables, time_ms)
+    _count_bytes(tables, sender, len(raw), time_ms)
     call = Call(tables, chain_id, sender, operation.nonce, time_ms)
     return _RULES[kind](call, getattr(operation, kind)) or b""
 
 
 def refused(chain_id: str, raw: bytes, time_ms: int, tables: Tables) -> None:
-    """A refused operation has used its nonce, if its sender signed it in time: nobody has it applied later, when the rules would not refuse it any more.
-    Raises Refused for one that has used none."""
+    """What a refused operation leaves. Its bytes are in the log, so they count for whoever signed it. It has used its nonce, if that was free and its time is
+    now: nobody has it applied later, when the rules would not refuse it any more. Raises Refused for what no meta node has signed for this ledger."""
     operation, body, signature = open_operation(raw)
     need(operation.chain_id == chain_id and tables.get(STATE, STATE_KEY) is not None, WRONG_CHAIN, "no operation of this ledger")
-    _admit(operation, body, signature, tables, time_ms)
+    meta = tables.get(META, (address(operation.meta_node, "operation.meta_node"),))
+    if meta is None or not meta.ledger_key:
+        refuse(UNKNOWN_SENDER, f"{shown(operation.meta_node)} is no meta node with a ledger key")
+    _need_signature(meta, body, signature)
+    with contextlib.suppress(Refused):
+        _use_nonce(tables, meta, operation, time_ms)
+    _count_bytes(tables, meta.address, len(raw), time_ms)
+
+
+def _count_bytes(tables: Tables, sender: bytes, size_bytes: int, time_ms: int) -> None:
+    """Note what a sender has put into the log on this day of the ledger."""
+    day, row = time_ms // DAY_MS, tables.get(SENT, (sender,))
+    before_bytes = row.size_bytes if row is not None and row.day == day else 0
+    tables.put(SENT, Sent(sender, day, min(before_bytes + size_bytes, MAX_INT63)))
 
 
 def _admit(operation: Any, body: bytes, signature: bytes, tables: Tables, time_ms: int) -> None:
@@ -82,15 +98,29 @@ def _admit(operation: Any, body: bytes, signature: bytes, tables: Tables, time_m
     meta = tables.get(META, (sender,))
     if meta is None or not meta.is_active or not meta.ledger_key:
         refuse(UNKNOWN_SENDER, f"{shown(sender)} is no active meta node with a ledger key")
-    need(signed_by_key(OPERATION_DOMAIN, body, meta.ledger_key, signature), BAD_SIGNATURE, f"meta node {shown(sender)} has not signed this operation")
+    _need_signature(meta, body, signature)
+    _use_nonce(tables, meta, operation, time_ms)
+
+
+def _need_signature(meta: Meta, body: bytes, signature: bytes) -> None:
+    is_signed = signed_by_key(OPERATION_DOMAIN, body, meta.ledger_key, signature)
+    need(is_signed, BAD_SIGNATURE, f"meta node {shown(meta.address)} has not signed this operation")
+
+
+def _use_nonce(tables: Tables, meta: Meta, operation: Any, time_ms: int) -> None:
+    """Raises Refused for an operation out of time, and for a nonce that was used."""
+    tables.put(META, used_by(meta, int(operation.nonce), int(operation.until_s), time_ms))
+
+
+def used_by(meta: Meta, nonce: int, until_s: int, time_ms: int) -> Meta:
+    """The meta node's row once an operation of it stands in the log at that time. Refuses one out of time, and one whose nonce was used."""
     now_s = time_ms // 1_000
-    until_s = operation.until_s
     need(
         now_s <= until_s <= now_s + MAX_UNTIL_S,
         OUT_OF_TIME,
         f"an operation holds until now or at most {MAX_UNTIL_S} s later, got {until_s} while it is {now_s}: send it again",
     )
-    tables.put(META, with_nonce(meta, whole(operation.nonce, 1, MAX_INT63, "operation.nonce")))
+    return with_nonce(meta, whole(nonce, 1, MAX_INT63, "operation.nonce"))
 
 
 def with_nonce(meta: Meta, nonce: int) -> Meta:

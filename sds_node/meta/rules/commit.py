@@ -20,6 +20,7 @@ from sds_node.meta.rules.money import change_common_fund
 from sds_node.meta.rules.objects import due, share_escrow, term_ends_ms
 from sds_node.meta.rules.places import Entry, add_held, nodes_of
 from sds_node.meta.rules.refusals import BAD_OBJECT, NOT_ASKED, NOT_CONFIRMED, NOT_ENOUGH, SAME_OWNER, TOO_MANY, UNKNOWN_NODE, need, refuse, shown
+from sds_node.meta.rules.strings import check_new
 from sds_node.meta.rules.tables import (
     DAY_BYTES,
     GONE,
@@ -31,13 +32,12 @@ from sds_node.meta.rules.tables import (
     OBJECT,
     OPEN,
     SEGMENT,
-    SERIAL_BYTES,
     Lease,
     Moved,
     Object,
     Segment,
 )
-from sds_node.meta.rules.wire import MAX_OBJECTS, MAX_SEGMENT, MAX_SEGMENTS, ascending, count, identity, listed, sized, whole
+from sds_node.meta.rules.wire import MAX_OBJECTS, MAX_SEGMENT, MAX_SEGMENTS, ascending, count, identity, listed, serial_of, sized, whole
 from sds_node.schemes import Scheme, SchemeError, returned, scheme_of, segment_count
 
 _OBJECT_DOMAIN: Final = b"stratos/object/v1\0"
@@ -66,6 +66,7 @@ def commit(call: Call, message: Any) -> bytes:
     held: dict[int, list[Entry]] = {}
     first_numbers = []
     for new in message.objects:
+        check_new(tables, lease, new)
         row, spent = _add(call, lease, new, owners, held)
         need(spent <= lease.noz, NOT_ENOUGH, f"lease {shown(lease.id)} has {lease.noz} noz left, the escrow of object {new.counter} is {spent}")
         lease = lease._replace(noz=lease.noz - spent)
@@ -97,7 +98,7 @@ def _add(call: Call, lease: Lease, new: Any, owners: dict[int, bytes], held: dic
     )
     spent = 0
     for at, one in enumerate(new.segments, row.committed):
-        nodes = _check_segment(tables, form, one, owners)
+        nodes = _check_segment(call, form, one, owners)
         number = row.first_segment + at
         tables.put(SEGMENT, Segment(number, key, one.root, one.first_serial, one.nodes, bytes(DAY_BYTES * row.n)))
         for other in one.others:
@@ -155,11 +156,10 @@ def _check_next(row: Object, new: Any) -> None:
     check_record(new.file)
 
 
-def _check_segment(tables: Tables, form: Scheme, new: Any, owners: dict[int, bytes]) -> list[int]:
-    """The nodes of a new segment's shares: known, of different owners, enough of them."""
+def _check_segment(call: Call, form: Scheme, new: Any, owners: dict[int, bytes]) -> list[int]:
+    """The nodes of a new segment's shares: known, of different owners, enough of them; their serials are the sender's."""
     identity(new.root, "segment.root")
-    serial = int.from_bytes(sized(new.first_serial, SERIAL_BYTES, "segment.first_serial"), "big")
-    need(serial + form.n < 1 << 128, BAD_OBJECT, "segment.first_serial: expected room for the serials of all shares, got one too close to 2^128")
+    serial_of(new.first_serial, call.meta_node, form.n, "segment.first_serial")
     nodes = nodes_of(sized(new.nodes, NODE_BYTES * form.n, "segment.nodes"))
     placed = [node for node in nodes if node]
     need(
@@ -167,13 +167,13 @@ def _check_segment(tables: Tables, form: Scheme, new: Any, owners: dict[int, byt
         NOT_CONFIRMED,
         f"a segment of {form.k} of {form.n} is stored with {form.confirmed_at} shares acknowledged, got {len(placed)}",
     )
-    found = [owner_of(tables, node, owners) for node in placed]
+    found = [owner_of(call.tables, node, owners) for node in placed]
     need(len({*found}) == len(found), SAME_OWNER, "a segment has one share for each owner of nodes, got two")
     listed(new.others, form.n, "segment.others", 0)
     ascending((one.index for one in new.others), "segment.others")
     for one in new.others:
         whole(one.index, 0, form.n - 1, "segment.others.index")
-        sized(one.serial, SERIAL_BYTES, "segment.others.serial")
+        serial_of(one.serial, call.meta_node, 1, "segment.others.serial")
         need(nodes[one.index] != 0, BAD_OBJECT, f"segment.others: share {one.index} is nowhere and has no serial")
     return nodes
 

@@ -15,6 +15,7 @@ from modules.settlement.commitment import Line, line_bytes
 from modules.settlement.trees import plain_root
 from sds_node.meta.ledger.schema import MAX_INT63
 from sds_node.meta.ledger.tables import Tables, View
+from sds_node.meta.rules.approvals import check_approvals
 from sds_node.meta.rules.call import Call, change_state, enqueue, state_of
 from sds_node.meta.rules.money import earn, owe
 from sds_node.meta.rules.refusals import TOO_EARLY, UNKNOWN_LINES, WRONG_EPOCH, need, shown
@@ -54,11 +55,16 @@ _PAGE: Final = 1_000
 
 
 def close(call: Call, message: Any) -> bytes:
-    """Fix the lines of the next epoch: those of the wallets that wait longest, but for those that it is closed without. Gives their root (32 bytes)."""
+    """Fix the lines of the next epoch: those of the wallets that wait longest, but for those that it is closed without, which others have approved. Gives
+    their root (32 bytes)."""
     tables, state = call.tables, state_of(call.tables)
     listed(message.without, MAX_LEFT_OUT, "close_epoch.without", 0)
     without = [address(one, "close_epoch.without") for one in message.without]
     ascending(without, "close_epoch.without")
+    if without:
+        check_approvals(call, message, "close_epoch")
+    else:
+        listed(message.approvals, 0, "close_epoch.approvals", 0)
     number = state.reported_epoch + 1
     need(message.epoch == number, WRONG_EPOCH, f"epoch {number} is the next one to be reported, got {message.epoch}")
     opens_ms = (state.reported_s + state.epoch_duration_s) * 1_000

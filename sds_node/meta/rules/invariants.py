@@ -5,7 +5,8 @@
 3. The queue has what will happen, and nothing else.
 4. A node's list is what segments say; an escrow is what its shares' days leave.
 5. Counts are counts.
-6. Marks are of epochs that there are, within the windows that there are; what was taken over is a lease.
+6. Shares that have one link are of the same public content, none with a password; each of another object, and at most so many.
+7. Marks are of epochs that there are, within the windows that there are; what was taken over is a lease.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from sds_node.meta.rules.call import state_of
 from sds_node.meta.rules.leases import settles_ms
 from sds_node.meta.rules.money import promo_id
 from sds_node.meta.rules.objects import STORED, released_until, share_escrow
-from sds_node.meta.rules.places import Entry, days_of, entries_of, nodes_of
+from sds_node.meta.rules.places import FAILED_OF_NODE, Entry, days_of, entries_of, nodes_of
+from sds_node.meta.rules.shares import ALSO_OF_A_LINK, is_for_all
 from sds_node.meta.rules.tables import (
+    ALSO,
+    ASKED,
     CHUNK_ENTRIES,
     EARNED,
     ENDING,
@@ -29,6 +33,7 @@ from sds_node.meta.rules.tables import (
     EPOCH_ENDS,
     EPOCH_LINE,
     EPOCH_MARK,
+    FAILED,
     FILE,
     GRACE,
     HELD,
@@ -56,6 +61,7 @@ from sds_node.meta.rules.tables import (
     WALLET,
     Object,
     Segment,
+    Share,
 )
 
 _PAGE = 1_000
@@ -94,6 +100,7 @@ def check(view: View) -> None:
     _check_objects(objects, segments)
     _check_places(view, segments)
     _check_records(view, objects)
+    _check_links(view, objects)
     _check_counts(view)
     _check_epochs(view)
 
@@ -160,6 +167,11 @@ def _check_places(view: View, segments: dict[int, Segment]) -> None:
     _same("what nodes hold", held, by_node)
     for row in walk(view, NODE):
         _same(f"shares of node {row.number}", row.shares, len(by_node.get(row.number, [])))
+    failed: dict[int, list[Entry]] = {}
+    for row in walk(view, FAILED):
+        failed.setdefault(row.node, []).append((row.segment, row.share))
+    for node, rows in failed.items():
+        _same(f"failed shares of node {node}", len(rows) <= FAILED_OF_NODE and set(rows) <= set(by_node.get(node, ())), True)
     for moved in walk(view, MOVED):
         _same("a moved share", moved.segment in segments and moved.share < len(segments[moved.segment].nodes) // 4, True)
 
@@ -177,6 +189,20 @@ def _check_records(view: View, objects: dict[bytes, Object]) -> None:
         _same("what the common fund gave", fits, True)
     for share in walk(view, SHARE):
         _same("a share's object", share.object in objects and objects[share.object].state in STORED, True)
+
+
+def _check_links(view: View, objects: dict[bytes, Object]) -> None:
+    shares = {row.id: row for row in walk(view, SHARE)}
+    by_link: dict[str, list[Share]] = {}
+    for also in walk(view, ALSO):
+        _same("the share of a link", also.share in shares and shares[also.share].link != also.link, True)
+        by_link.setdefault(also.link, []).append(shares[also.share])
+    for link, rows in by_link.items():
+        _same(f"how many have {link}", len(rows) <= ALSO_OF_A_LINK, True)
+        rows = rows + [row for row in shares.values() if row.link == link]
+        _same(f"contents of {link}", len({(objects[row.object].file_hash, objects[row.object].size_bytes) for row in rows}), 1)
+        _same(f"objects of {link}", len({row.object for row in rows}), len(rows))
+        _same(f"shares of {link} that are not for all", [row for row in rows if not is_for_all(row)], [])
 
 
 def _check_counts(view: View) -> None:
@@ -209,3 +235,4 @@ def _check_epochs(view: View) -> None:
         _same("a mark's epoch and windows", mark.epoch in epochs and mark.after <= mark.last <= windows.get(mark.meta_node, -1), True)
     leases = {row.id for row in walk(view, LEASE)}
     _same("leases that were taken over and are none", [row for row in walk(view, TAKEN) if row.lease not in leases], [])
+    _same("leases that strings asked for and are none", [row for row in walk(view, ASKED) if row.lease not in leases], [])

@@ -1,6 +1,7 @@
 """Leases: a wallet's noz in the hands of one meta node, for a time.
 
     wallet ─ take ─► lease ─ commit, window ─► objects, earned        what is left ─ settle ─► wallet
+               └ by a legacy string: what it is for, and no more noz than that can cost (strings.py)
 
 Source: storage-protocol.md 2 (lease), 4 and 5; ADR 8.
 """
@@ -10,14 +11,16 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any, Final
 
+from modules.settlement.legacy import TASK_S
 from sds_node.meta.ledger.tables import Tables
 from sds_node.meta.rules.asking import use_grant, use_legacy
 from sds_node.meta.rules.call import Call, dequeue, enqueue, state_of
 from sds_node.meta.rules.money import pay_in, take_out, wallet_of
 from sds_node.meta.rules.refusals import BAD_FORM, LEASE_TIME, NOT_YOURS, TOO_MANY, UNKNOWN_LEASE, need, refuse, shown
-from sds_node.meta.rules.tables import LEASE, LEASE_ENDS, TAKEN, WALLET, Lease
+from sds_node.meta.rules.strings import asked_by
+from sds_node.meta.rules.tables import ASKED, LEASE, LEASE_ENDS, TAKEN, WALLET, Lease
 from sds_node.meta.rules.wire import MAX_LEASES, address, ascending, fund_of, identity, listed, whole
-from sds_node.requests import Action
+from sds_node.requests import FRESH_S, Action
 
 MAX_OPEN_LEASES: Final = 64
 SETTLE_S: Final = 600
@@ -60,10 +63,19 @@ def take(call: Call, message: Any) -> bytes:
     if authority == "grant":
         may_put = use_grant(call, message.grant, wallet, session, noz, ends_s)
     else:
-        use_legacy(call, getattr(message, authority), wallet, LEGACY_ACTIONS[authority])
+        ask = getattr(message, authority)
+        use_legacy(call, ask, wallet, LEGACY_ACTIONS[authority])
+        most_s = ask.timestamp_s + FRESH_S + TASK_S
+        need(
+            ends_s <= most_s,
+            LEASE_TIME,
+            f"a lease that a legacy string pays for ends by {most_s} s, {FRESH_S + TASK_S} s after the string's time, got {ends_s}",
+        )
         may_put = authority == "upload"
-    promo_ends_ms = take_out(tables, wallet, fund, noz, call.time_ms)
     key = lease_id(call.meta_node, call.nonce)
+    if authority != "grant":
+        tables.put(ASKED, asked_by(call, message, authority, key))
+    promo_ends_ms = take_out(tables, wallet, fund, noz, call.time_ms)
     made = Lease(key, wallet, call.meta_node, session, fund, noz, noz, call.time_ms, ends_s * 1_000, promo_ends_ms, may_put)
     tables.put(LEASE, made)
     row = wallet_of(tables, wallet)
@@ -109,6 +121,8 @@ def end_lease(tables: Tables, row: Lease, time_ms: int) -> None:
     tables.delete(LEASE, (row.id,))
     if tables.get(TAKEN, (row.id,)) is not None:
         tables.delete(TAKEN, (row.id,))
+    if tables.get(ASKED, (row.id,)) is not None:
+        tables.delete(ASKED, (row.id,))
     dequeue(tables, settles_ms(row), LEASE_ENDS, row.id)
     pay_in(tables, row.wallet, row.fund, row.noz, row.promo_ends_ms, time_ms)
     wallet = wallet_of(tables, row.wallet)

@@ -25,8 +25,8 @@ from sds_node.meta.rules.money import allow_repair
 from sds_node.meta.rules.objects import STORED, day_of, endow, released_until, scheme, settle_share, share_escrow, to_repair
 from sds_node.meta.rules.places import add_held, nodes_of, pack, remove_held
 from sds_node.meta.rules.refusals import BAD_FORM, BAD_SIGNATURE, SAME_OWNER, UNKNOWN_SEGMENT, WRONG_STATE, need, refuse
-from sds_node.meta.rules.tables import META, MOVED, NODE, NODE_BYTES, OBJECT, SEGMENT, SERIAL_BYTES, Moved, Object, Segment
-from sds_node.meta.rules.wire import MAX_MOVES, ascending, identity, listed, sized
+from sds_node.meta.rules.tables import META, MOVED, NODE, NODE_BYTES, OBJECT, SEGMENT, Moved, Object, Segment
+from sds_node.meta.rules.wire import MAX_MOVES, ascending, identity, listed, serial_of
 from sds_node.schemes import segment_size, share_bytes, share_noz
 
 MOST_METAS: Final = 10_000
@@ -88,7 +88,7 @@ def _move(call: Call, share: Any, is_shown: bool) -> None:
         raise BadValue(f"segment {segment.number} is of no object")
     need(row.state in STORED, WRONG_STATE, f"segment {segment.number} is of an object that is not stored")
     nodes = nodes_of(segment.nodes)
-    sized(share.serial, SERIAL_BYTES, "move.shares.serial")
+    serial_of(share.serial, call.meta_node, 1, "move.shares.serial")
     need(share.index < row.n, BAD_FORM, f"segment {segment.number} has {row.n} shares, got index {share.index}")
     there = nodes[share.index]
     need(there == share.from_node, WRONG_STATE, f"share {share.index} of segment {segment.number} is at node {there}, not {share.from_node}")

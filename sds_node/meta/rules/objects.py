@@ -16,6 +16,7 @@ from sds_node.meta.rules.call import dequeue, enqueue, state_of
 from sds_node.meta.rules.money import change_common_fund, pay_in, wallet_of
 from sds_node.meta.rules.places import days_of, nodes_of, remove_held
 from sds_node.meta.rules.tables import (
+    ALSO,
     DAY_MS,
     ENDING,
     ENDOWED,
@@ -86,8 +87,10 @@ def keep(tables: Tables, row: Object, time_ms: int) -> Object:
 
 
 def remove_share(tables: Tables, share: Share) -> None:
-    """A share of a file is no more."""
+    """A share of a file is no more, nor is what it has another one's link for."""
     tables.delete(SHARE, (share.id,))
+    if tables.get(ALSO, (share.id,)) is not None:
+        tables.delete(ALSO, (share.id,))
     if share.ends_ms:
         dequeue(tables, share.ends_ms, SHARE_ENDS, share.id)
     wallet = wallet_of(tables, share.wallet)

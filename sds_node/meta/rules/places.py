@@ -5,19 +5,22 @@
     held     (varint of segment − the one before, index byte) …; the first one counts from the chunk's ``first``
 
 A chunk has at most 1,024 entries. New segments have the highest numbers, so what a commit adds goes behind the last entry, without reading the others.
-A node has at most one share of a segment.
+A node has at most one share of a segment. ``failed`` has those of its shares that an audit found to be lost, until they are elsewhere, or proved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from sds_node.meta.ledger.errors import BadValue
 from sds_node.meta.ledger.tables import Tables, View
-from sds_node.meta.rules.tables import CHUNK_ENTRIES, DAY_BYTES, HELD, NODE, NODE_BYTES, Held
+from sds_node.meta.rules.tables import CHUNK_ENTRIES, DAY_BYTES, FAILED, HELD, NODE, NODE_BYTES, Held
 
 Entry = tuple[int, int]
 """(segment, index of the share)"""
+FAILED_OF_NODE: Final = 256
+"""So many failed shares of a node are noted: whoever audits it next asks for all of them."""
 
 
 def unpack(packed: bytes, width: int) -> list[int]:
@@ -67,7 +70,8 @@ def _packed(first: int, entries: Sequence[Entry]) -> bytes:
     return bytes(out)
 
 
-def _chunk(node: int, entries: Sequence[Entry]) -> Held:
+def chunk_of(node: int, entries: Sequence[Entry]) -> Held:
+    """The row of 1 to 1,024 shares of a node that follow one another in its list."""
     first = entries[0][0]
     return Held(node, first, entries[-1][0], len(entries), _packed(first, entries))
 
@@ -90,7 +94,7 @@ def _append(tables: Tables, node: int, last: Held | None, entries: Sequence[Entr
         more = _packed(last.last, part)
         tables.put(HELD, last._replace(last=part[-1][0], entries=last.entries + at, packed=last.packed + more))
     for begin in range(at, len(entries), CHUNK_ENTRIES):
-        tables.put(HELD, _chunk(node, entries[begin : begin + CHUNK_ENTRIES]))
+        tables.put(HELD, chunk_of(node, entries[begin : begin + CHUNK_ENTRIES]))
 
 
 def _insert(tables: Tables, node: int, entries: Sequence[Entry]) -> None:
@@ -105,7 +109,7 @@ def _insert(tables: Tables, node: int, entries: Sequence[Entry]) -> None:
         merged = sorted([*(entries_of(before[0]) if before else ()), *entries[begin:at]])
         pieces = -(-len(merged) // CHUNK_ENTRIES)
         for piece in range(pieces):
-            tables.put(HELD, _chunk(node, merged[len(merged) * piece // pieces : len(merged) * (piece + 1) // pieces]))
+            tables.put(HELD, chunk_of(node, merged[len(merged) * piece // pieces : len(merged) * (piece + 1) // pieces]))
 
 
 def remove_held(tables: Tables, node: int, segments: Sequence[int]) -> None:
@@ -125,8 +129,17 @@ def remove_held(tables: Tables, node: int, segments: Sequence[int]) -> None:
         if not entries or entries[0][0] != chunk.first:
             tables.delete(HELD, (node, chunk.first))
         if entries:
-            tables.put(HELD, _chunk(node, entries))
+            tables.put(HELD, chunk_of(node, entries))
     _count(tables, node, -len(segments))
+    gone = set(segments)
+    for row in tables.scan(FAILED, (node,), start=(segments[0],), end=(segments[-1] + 1,), limit=FAILED_OF_NODE) if segments else ():
+        if row.segment in gone:
+            tables.delete(FAILED, (node, row.segment))
+
+
+def failed_of(view: View, node: int) -> dict[int, int]:
+    """Segment → index of a node's shares that releases named as failed, and none as passed since. A reader's question too."""
+    return {row.segment: row.share for row in view.scan(FAILED, (node,), limit=FAILED_OF_NODE)}
 
 
 def _count(tables: Tables, node: int, change: int) -> None:

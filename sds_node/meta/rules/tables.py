@@ -1,7 +1,8 @@
 """The ledger's tables (docs/adr/0008). Numbers of nodes and segments are given once and in order; amounts are noz, times are milliseconds since 1970.
 
-wallet ─ promo    lease ─ taken     object ─ segment ─ moved       file ─ share        earned ─ epoch ─ epoch_line
-                                       └ endowed   └── held (node)    trash   window ─ epoch_mark   queue   used   block   allowed
+wallet ─ promo    lease ─ taken     object ─ segment ─ moved       file ─ share ─ also   earned ─ epoch ─ epoch_line
+                     └ asked           └ endowed   └── held (node)    trash     window ─ epoch_mark   queue   used   block   allowed
+                                                              node, meta ─ told    meta ─ sent    node, segment ─ failed
 """
 
 from __future__ import annotations
@@ -222,6 +223,15 @@ class Held(NamedTuple):
     packed: Annotated[bytes, Bytes(CHUNK_ENTRIES * 9)]
 
 
+class Failed(NamedTuple):
+    """A share that a release named as failed, at the node that has it, and that no release named as passed since."""
+
+    node: Count
+    segment: Count
+    share: Count
+    """Its index."""
+
+
 class File(NamedTuple):
     wallet: Address
     lookup_id: Id
@@ -258,6 +268,13 @@ class Share(NamedTuple):
     ends_ms: TimeMs
     """0: never."""
     password_check: Annotated[bytes, Bytes(MAX_PASSWORD_CHECK_BYTES)]
+
+
+class Also(NamedTuple):
+    """A link, a CID, that a share has beside its own: it leads to the same content as that of the share whose own link it is."""
+
+    share: Id
+    link: Annotated[str, Text(MAX_LINK_BYTES)]
 
 
 class Earned(NamedTuple):
@@ -320,6 +337,16 @@ class Taken(NamedTuple):
     meta_node: Address
 
 
+class Asked(NamedTuple):
+    """What a lease is for that a legacy string pays for: one content, to store it or to read it."""
+
+    lease: Id
+    is_put: Flag
+    file_hash: Annotated[str, Text(40)]
+    size_bytes: Count
+    """Of what is stored, or of the largest object that may be read."""
+
+
 class Endowed(NamedTuple):
     """What of an object's escrow and repair fund came from the common one, for shares that nobody held before: it goes back there as far as it is left when the
     object ends."""
@@ -335,6 +362,25 @@ class Allowed(NamedTuple):
 
     fund: Count
     noz: Noz
+
+
+class Told(NamedTuple):
+    """What one meta node took from a node's score and gave to it within a day: where there are several, that is bounded (nodes.py). Of the last day on which it did."""
+
+    node: Count
+    meta_node: Address
+    day: Count
+    """Of the ledger's time (UTC), since 1970."""
+    lost: Count
+    gained: Count
+
+
+class Sent(NamedTuple):
+    """Bytes of a meta node's operations in the log within a day, refused ones included: blocks take no more than so many (federation/bounds.py)."""
+
+    meta_node: Address
+    day: Count
+    size_bytes: Count
 
 
 class Queue(NamedTuple):
@@ -393,12 +439,23 @@ EPOCH_MARK: Final = declare(21, "epoch_mark", EpochMark, key=("epoch", "meta_nod
 TAKEN: Final = declare(22, "taken", Taken, key=("lease",))
 ENDOWED: Final = declare(23, "endowed", Endowed, key=("object",))
 ALLOWED: Final = declare(24, "allowed", Allowed, key=("fund",))
+TOLD: Final = declare(25, "told", Told, key=("node", "meta_node"))
+SENT: Final = declare(26, "sent", Sent, key=("meta_node",))
+ALSO: Final = declare(27, "also", Also, key=("share",), indexes=(Index("by_link", ("link",)),))
+ASKED: Final = declare(28, "asked", Asked, key=("lease",))
+FAILED: Final = declare(29, "failed", Failed, key=("node", "segment"))
 
 ALL_1: Final[tuple[Table[Any], ...]] = (
     STATE, WALLET, PROMO_NOZ, META, LEASE, NODE, OBJECT, SEGMENT, MOVED, HELD, FILE, TRASH, SHARE, EARNED, WINDOW, EPOCH, EPOCH_LINE, QUEUE, USED, BLOCK,
 )  # fmt: skip
 SCHEMA_1: Final = Schema(ALL_1)
 """Of ledgers that were made before there were several meta nodes."""
-ALL: Final[tuple[Table[Any], ...]] = (*ALL_1, EPOCH_MARK, TAKEN, ENDOWED, ALLOWED)
+ALL_2: Final[tuple[Table[Any], ...]] = (*ALL_1, EPOCH_MARK, TAKEN, ENDOWED, ALLOWED)
+SCHEMA_2: Final = Schema(ALL_2)
+"""Of ledgers that were made before one meta node's word was bounded."""
+ALL_3: Final[tuple[Table[Any], ...]] = (*ALL_2, TOLD, SENT)
+SCHEMA_3: Final = Schema(ALL_3)
+"""Of ledgers that were made before several wallets could share the same content by one CID, and before the ledger bounded what legacy strings pay for."""
+ALL: Final[tuple[Table[Any], ...]] = (*ALL_3, ALSO, ASKED, FAILED)
 SCHEMA: Final = Schema(ALL)
-VERSION: Final = 2
+VERSION: Final = 4

@@ -2,8 +2,9 @@
 
     leases, repair funds ── Σ by fund ══ Σ by fund ──► earned (beneficiary, class, fund)        on top: leases ─ governed share of reads ─► common repair fund
       └ over: the first meta node that takes from one then is noted in ``taken``, and no other one may any more
+    from four meta nodes on others have approved it, which have its receipts: approvals.py
 
-Source: storage-protocol.md 2, 3.6 and 4; ADR 8.
+Source: storage-protocol.md 2, 3.6 and 4; ADR 8, 10.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from sds_node.meta.ledger.tables import View
+from sds_node.meta.rules.approvals import check_approvals, check_until
 from sds_node.meta.rules.call import Call, state_of
 from sds_node.meta.rules.leases import lease_of, settles_ms, takeover_ms
 from sds_node.meta.rules.money import change_common_fund, earn, use_allowed
@@ -35,6 +38,7 @@ def window(call: Call, message: Any) -> None:
     ascending((one.lease_id for one in debits), "window.leases")
     ascending(((one.object_id, one.fund) for one in repairs), "window.repairs")
     ascending(((one.beneficiary, one.fund, one.traffic_class) for one in credits), "window.credits")
+    check_until(call, message, "window")
     balance = {1: 0, 2: 0}
     for one in credits:
         address(one.beneficiary, "window.credits.beneficiary")
@@ -52,6 +56,8 @@ def window(call: Call, message: Any) -> None:
     for one in credits:
         earn(tables, one.beneficiary, one.traffic_class, one.fund, one.noz, call.time_ms)
     put_window(call, message.number, False, message.receipts_root, message.receipts_count, message.batch_hash, sum(one.noz for one in credits))
+    # Last, so that who tries out a window that nobody has approved yet hears of all else that is wrong with it.
+    check_approvals(call, message, "window")
 
 
 def _debit_lease(call: Call, debit: Any) -> int:
@@ -75,17 +81,21 @@ def _debit_lease(call: Call, debit: Any) -> int:
 def _need_own(call: Call, row: Lease) -> None:
     """Refuses a lease that another meta node settles. Whoever takes over for one that died settles by the receipts that nodes show, once the lease has ended
     and its own meta node had 300 s; since then it is one meta node alone, so that one that comes back does not settle what another one did."""
-    is_own, others_ms = row.meta_node == call.meta_node, takeover_ms(row)
-    need(is_own or call.time_ms >= others_ms, NOT_YOURS, f"lease {shown(row.id)} is settled by meta node {shown(row.meta_node)} until {others_ms} ms")
-    if call.time_ms < row.ends_ms:
-        return
-    taken = call.tables.get(TAKEN, (row.id,))
-    if taken is None:
+    why = why_not_its_own(call.tables, row, call.meta_node, call.time_ms)
+    need(not why, NOT_YOURS, why)
+    if call.time_ms >= row.ends_ms and call.tables.get(TAKEN, (row.id,)) is None:
         call.tables.put(TAKEN, Taken(row.id, call.meta_node))
-    else:
-        need(
-            taken.meta_node == call.meta_node, NOT_YOURS, f"lease {shown(row.id)} has ended, and meta node {shown(taken.meta_node)} settles it since"
-        )
+
+
+def why_not_its_own(view: View, row: Lease, meta_node: bytes, time_ms: int) -> str:
+    """Why a meta node may not settle a lease at that time of the ledger; empty where it may."""
+    others_ms = takeover_ms(row)
+    if row.meta_node != meta_node and time_ms < others_ms:
+        return f"lease {shown(row.id)} is settled by meta node {shown(row.meta_node)} until {others_ms} ms"
+    taken = view.get(TAKEN, (row.id,)) if time_ms >= row.ends_ms else None
+    if taken is not None and taken.meta_node != meta_node:
+        return f"lease {shown(row.id)} has ended, and meta node {shown(taken.meta_node)} settles it since"
+    return ""
 
 
 def _debit_repair(call: Call, debit: Any) -> int:

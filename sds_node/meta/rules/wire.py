@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from chain.codec.canonical import encode, known
 from chain.codec.registry import message_class
 from modules.settlement.documents import to_sign
+from modules.settlement.leaves import PREFIX_BYTES, SERIAL_BYTES, serial_prefix
 from sds_node.meta.ledger.schema import MAX_INT63
 from sds_node.meta.rules.refusals import BAD_FORM, need, refuse
 from sds_node.meta.rules.tables import ADDRESS_BYTES, ID_BYTES
@@ -44,7 +45,8 @@ MAX_REPAIR_DEBITS: Final = 2_000
 MAX_CREDITS: Final = 5_000
 MAX_LEASES: Final = 1_000
 MAX_RESULTS: Final = 200
-MAX_RELEASED_SHARES: Final = 5_000
+MAX_RELEASED_SHARES: Final = 2_000
+"""What is settled of each goes into the log (releases.py), and has to fit a result there."""
 MAX_STATUSES: Final = 2_000
 MAX_MOVES: Final = 500
 MAX_FILES: Final = 100
@@ -52,6 +54,8 @@ MAX_AMOUNT: Final = (1 << 127) - 1
 MAX_SECONDS: Final = 1 << 40
 MAX_U32: Final = (1 << 32) - 1
 MAX_SEGMENT: Final = (1 << 48) - 1
+_OWN_SERIALS: Final = 1 << 8 * (SERIAL_BYTES - PREFIX_BYTES)
+"""So many serials begin alike."""
 
 
 def sign_operation(operation: Any, key: nacl.signing.SigningKey) -> bytes:
@@ -97,6 +101,15 @@ def sized(value: bytes, size_bytes: int, what: str) -> bytes:
 def address(value: bytes, what: str) -> bytes:
     """The 20 bytes of an account or a node."""
     return sized(value, ADDRESS_BYTES, what)
+
+
+def serial_of(value: bytes, meta_node: bytes, count: int, what: str) -> bytes:
+    """The first of ``count`` serials that follow one another, all of them the meta node's own."""
+    sized(value, SERIAL_BYTES, what)
+    prefix, first = serial_prefix(meta_node), int.from_bytes(value[PREFIX_BYTES:], "big")
+    need(value.startswith(prefix), BAD_FORM, f"{what}: expected a serial of the sender, which begin with {prefix.hex()}, got {value.hex()}")
+    need(first + count <= _OWN_SERIALS, BAD_FORM, f"{what}: expected room for {count} serials of the sender, got {value.hex()}")
+    return value
 
 
 def identity(value: bytes, what: str) -> bytes:

@@ -27,7 +27,7 @@ from sds_node.meta.users.files import Files, wallet_row
 from sds_node.meta.users.known import Cosign, Registry, ReportFailure, Settings, Tell
 from sds_node.meta.users.leases import LeaseBook
 from sds_node.meta.users.lending import Before, HasLeaves, Lending, no_leaves, nothing_before
-from sds_node.meta.users.limits import LimitSigner
+from sds_node.meta.users.limits import Another, LimitSigner
 from sds_node.meta.users.places import Places
 from sds_node.meta.users.roots import RootsError, ShareRoots, Spread, nobody_else
 from sds_node.meta.users.sessions import Session, Sessions
@@ -45,9 +45,9 @@ _Done = Callable[[Session, Any], Awaitable[Any | None]]
 class Users:
     """The handlers for users of one meta node, and their loops. Everything runs in one event loop.
 
-    ``key`` is the ledger key of the proposer's meta node; ``boot`` a number that no earlier process of it had; ``clock`` tells Unix seconds. Give ``leases.done``
+    ``key`` is the ledger key of the proposer's meta node; ``boot`` a number that no earlier process of it had, and ``another_boot`` draws one more; ``clock`` tells Unix seconds. Give ``leases.done``
     what is in windows; ``has_leaves`` tells whether receipts of a lease wait for one, ``before_lost`` puts those in windows that an earlier process took;
-    ``spread`` has other meta nodes keep share roots before a commit. Call ``run`` as a task, and ``close`` when nothing is served any more; ``roots`` and the
+    ``spread`` has other meta nodes keep share roots before a commit; ``is_log_shared`` is as in ``Sessions``. Call ``run`` as a task, and ``close`` when nothing is served any more; ``roots`` and the
     ledger are the caller's to close.
     """
 
@@ -67,12 +67,14 @@ class Users:
         has_leaves: HasLeaves = no_leaves,
         before_lost: Before = nothing_before,
         spread: Spread = nobody_else,
+        another_boot: Another | None = None,
+        is_log_shared: bool = True,
     ) -> None:
         self.settings = settings or Settings()
         self._proposer, self._ledger, self._clock, self.roots = proposer, proposer.ledger, clock, roots
         self.leases = LeaseBook(clock, self.settings.free_s)
-        self.sessions = Sessions(proposer.chain_id, clock, self.leases.has_session)
-        signer = LimitSigner(proposer.chain_id, proposer.address, key, boot)
+        self.sessions = Sessions(proposer.chain_id, clock, self.leases.has_session, is_log_shared=is_log_shared)
+        signer = LimitSigner(proposer.chain_id, proposer.address, key, boot, another=another_boot)
         self.places = Places(self._ledger, registry, self.leases, signer, roots, clock, report_failure, self.settings)
         self.lending = Lending(proposer, key, self.leases, clock, cosign, self.settings, self.places.forget, has_leaves, before_lost)
         self.commits = Commits(proposer, signer, self.leases, self.places, roots, registry, tell, clock, spread)

@@ -1,6 +1,6 @@
 """Requests as handlers: a head or a body in, one message out; whatever goes wrong comes out as a refusal that says what to do.
 
-    head, body ─ parsed ─► work ─► answer            LedgerRefused c ─► 3000 + c          the ledger is busy ─► BUSY, down ─► NOT_READY
+    head, body ─ parsed ─► work ─► answer            LedgerRefused c ─► 3000 + c          the ledger is busy ─► BUSY, its day full ─► TRY_ANOTHER, down ─► NOT_READY
 
 Source: docs/adr/0009.
 """
@@ -102,6 +102,8 @@ def told(method: str) -> Iterator[None]:
         raise
     except LedgerRefused as error:
         raise wire_errors.Refused(min(asking.LEDGER_CODES + error.code, wire_errors.MAX_CODE), str(error)) from None
+    except ledger_errors.DayUsed as error:
+        raise wire_errors.Refused(asking.TRY_ANOTHER, str(error)) from None
     except ledger_errors.Busy:
         raise wire_errors.Busy("the ledger of this meta node has too much to do: ask again in a moment, or another meta node") from None
     except ledger_errors.LedgerError as error:

@@ -180,6 +180,8 @@ class Judge:
     session: Session
     nodes: Mapping[str, Node]
     """By their address as text."""
+    prefixes: Mapping[str, bytes]
+    """Theirs, as this meta node hears them: the ledger's word is that of any one meta node."""
 
     def ledger_key(self, meta_node: bytes) -> bytes | None:
         """As an ``Authority``; an acknowledgement names no meta node."""
@@ -205,7 +207,7 @@ class Judge:
         what = f"segment {segment.number} of object {given.stored.counter}"
         size = share_bytes(given.scheme, segment.size_bytes)
         placed = in_hand.segments.get(segment.number) if in_hand is not None else None
-        rows = []
+        rows, prefixes = [], []
         for share in segment.shares:
             issued = placed.places.get(share.given.index) if placed is not None else None
             is_known = issued is not None and issued.order_limit == share.given.order_limit
@@ -213,9 +215,11 @@ class Judge:
                 rows.append(self._check_share(given.key, share, segment.share_roots[share.given.index], size, is_known=is_known))
             except Refused as error:
                 refuse(asking.ACK_REFUSED, f"{what}, share {share.given.index}: {error}")
+            # Where this meta node placed the share it saw to the networks by what it heard then.
+            prefixes.append(issued.prefix if issued is not None and is_known else self.prefixes[share.limit.node])
         need(len({row.owner for row in rows}) == len(rows), asking.ACK_REFUSED, f"{what}: two of its shares are with one owner of nodes")
-        prefixes = [row.prefix for row in rows if row.prefix]
-        need(len({*prefixes}) == len(prefixes), asking.ACK_REFUSED, f"{what}: two of its shares are in one network")
+        known = [one for one in prefixes if one]
+        need(len({*known}) == len(known), asking.ACK_REFUSED, f"{what}: two of its shares are in one network")
 
     def _check_share(self, key: bytes, share: Share, root: bytes, size: int, *, is_known: bool) -> Node:
         """The node of a share that it holds, by its limit and acknowledgement. Raises documents.Refused."""

@@ -199,7 +199,8 @@ class Commits:
         in_hand = {one.key: self._scheme_checked(one, held, rows) for one in given}
         new = {one.key: await self._new_segments(one, rows.objects.get(one.key)) for one in given}
         progress = {one.key: await self._progress_of(one, rows.objects.get(one.key)) for one in given if new[one.key] is not None}
-        judge = Judge(self._proposer.chain_id, self._signer.text, self._signer.public_key, lease_id, session, rows.nodes)
+        prefixes = {name: self._registry.prefix(row) for name, row in rows.nodes.items()}
+        judge = Judge(self._proposer.chain_id, self._signer.text, self._signer.public_key, lease_id, session, rows.nodes, prefixes)
 
         def check() -> None:
             for one in given:
@@ -209,8 +210,13 @@ class Commits:
         try:
             await asyncio.to_thread(check)
             parts = [(one, segments) for one in given if (segments := new[one.key]) is not None]
-            for group in _operations(parts, rows.nodes):
-                await self._enter(held, lease_id, group, rows)
+            groups = _operations(parts, rows.nodes)
+            free = [part.message.ByteSize() for group in groups for part in group if not part.segments]
+            if free:
+                # What nodes hold was paid, and its places were bounded; nothing at all needs none.
+                session.account.logged.need_room(self._clock(), sum(free))
+            for group in groups:
+                await self._enter(session, held, lease_id, group, rows)
         except BaseException:
             # What was noted of serials may not have come into the ledger: it is read from there next time.
             for key in progress:
@@ -330,18 +336,20 @@ class Commits:
 
     # --- into the ledger ---
 
-    async def _enter(self, held: Held | None, lease_id: bytes, group: Sequence[_Part], rows: _Rows) -> None:
+    async def _enter(self, session: Session, held: Held | None, lease_id: bytes, group: Sequence[_Part], rows: _Rows) -> None:
         """One operation, what it needs before and what it leaves."""
         stored = [one for one in group if one.segments]
         unused_noz = self._unused(held, group) if held is not None else 0
         message = Commit(lease_id=lease_id, objects=[part.message for part in group], unused_noz=unused_noz)
         await self._proposer.try_out("commit", message)
+        size_bytes, paid_noz = message.ByteSize(), sum(_escrow_noz(part, rows) for part in group)
         if stored:
             parts = [Part(one.given.key, one.segments[0].number, [each.share_roots for each in one.segments]) for one in stored]
             await self._spread(parts)
             await self._roots.stage(parts)
         try:
-            result = (await self._proposer.propose("commit", message)).result
+            with session.account.logged.counting(size_bytes, self._clock(), paid_noz):
+                result = (await self._proposer.propose("commit", message)).result
         except LedgerRefused:
             for one in stored:
                 await self._roots.drop_staged(one.given.key)
@@ -372,11 +380,9 @@ class Commits:
         return min(unused_noz, 10 * max(0, held.left_noz + freed_noz))
 
     def _account(self, held: Held, part: _Part, rows: _Rows) -> None:
-        counter, scheme, row = part.given.stored.counter, part.given.scheme, rows.objects.get(part.given.key)
-        ratio_e18 = row.escrow_ratio_e18 if row is not None else rows.escrow_ratio_e18
+        counter, scheme = part.given.stored.counter, part.given.scheme
+        held.spent_noz += _escrow_noz(part, rows)
         for segment in part.segments:
-            escrow_noz = share_noz(share_bytes(scheme, segment.size_bytes), ratio_e18).escrow_noz
-            held.spent_noz += escrow_noz * len(segment.shares)
             for index in range(scheme.n):
                 self._book.release(held, (counter, segment.number, index))
         last = part.segments[-1].number + 1 if part.segments else 0
@@ -460,6 +466,13 @@ def _operations(parts: Sequence[tuple[Given, list[Segment]]], nodes: dict[str, N
                 groups.append([])
                 segments_left, bytes_left = MAX_SEGMENTS, MAX_COMMIT_BYTES
     return [group for group in groups if group]
+
+
+def _escrow_noz(part: _Part, rows: _Rows) -> int:
+    """What the shares of a part cost until their term ends."""
+    row = rows.objects.get(part.given.key)
+    ratio_e18 = row.escrow_ratio_e18 if row is not None else rows.escrow_ratio_e18
+    return sum(share_noz(share_bytes(part.given.scheme, one.size_bytes), ratio_e18).escrow_noz * len(one.shares) for one in part.segments)
 
 
 def _fitting(sizes: Sequence[int], most: int, most_bytes: int) -> int:

@@ -137,8 +137,9 @@ class Files:
         digest = sha256(body).digest()
         await self._check_order(session, head.order)
         try:
-            async with session.proposing():
-                await self._proposer.propose_tried("wallet_order", head.order)
+            async with session.account.in_turn():
+                with session.account.logging(head.order, self._clock()):
+                    await self._proposer.propose_tried("wallet_order", head.order)
         except LedgerRefused as error:
             if error.code == USED_BEFORE and digest in self._done:
                 return

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from sds_node.meta.lateness import FREE_S, RECEIPTS_S
 from sds_node.meta.rules.leases import SETTLE_S
+from sds_node.meta.rules.tables import Node
 
 
 class Candidate(Protocol):
@@ -64,6 +65,10 @@ class Registry(Protocol):
 
     def contact(self, number: int) -> Contact | None:
         """How to reach a node, by its number in the ledger."""
+        ...
+
+    def prefix(self, row: Node) -> bytes:
+        """The network prefix of a node of the ledger as it is heard here, else as the ledger says."""
         ...
 
     def count(self) -> int:

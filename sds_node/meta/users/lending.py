@@ -36,7 +36,7 @@ from sds_node.meta.rules.wire import MAX_LEASES, MAX_METAS
 from sds_node.meta.users.asked import need, refuse, sized
 from sds_node.meta.users.known import Cosign, Settings
 from sds_node.meta.users.leases import Held, LeaseBook
-from sds_node.meta.users.sessions import Session
+from sds_node.meta.users.sessions import BEGUN_BYTES, Session
 
 log = structlog.get_logger("users")
 
@@ -100,13 +100,16 @@ class Lending:
         message = TakeLease(
             wallet=session.wallet, session_pubkey=session.public_key, fund=head.fund, noz=head.noz, seconds=head.seconds, grant=session.document
         )  # fmt: skip
-        async with session.proposing():
-            return await self.lend(message)
+        async with session.account.in_turn():
+            return await self.lend(session, message)
 
-    async def lend(self, message: Any) -> Any:
-        """The LeaseReply of a TakeLease, whatever the wallet signed for it. Raises what the ledger refuses."""
+    async def lend(self, session: Session, message: Any) -> Any:
+        """The LeaseReply of a TakeLease, whatever the wallet signed for it. Refuses it where the wallet's day of the log is used: what was stored under it would
+        wait for tomorrow. Raises what the ledger refuses."""
         need(not self._book.is_full(), asking.TRY_ANOTHER, "too many leases are in hand here: try another meta node")
-        taken = (await self._proposer.propose_tried("take_lease", message)).result
+        session.account.logged.need_room(self._clock(), BEGUN_BYTES)
+        with session.account.logging(message, self._clock()):
+            taken = (await self._proposer.propose_tried("take_lease", message)).result
         row, state = await self._ledger.query(lambda view: (view.get(LEASE, (taken,)), state_of(view)))
         if row is None:
             refuse(asking.LEASE_LOST, f"lease {taken.hex()} was settled as soon as it was taken: take another one")

@@ -34,10 +34,10 @@ from sds_node.meta.users.access import readable
 from sds_node.meta.users.asked import HASH_BYTES, need, refuse, sized
 from sds_node.meta.users.known import Candidate, Contact, Registry, ReportFailure, Settings
 from sds_node.meta.users.leases import Held, Issued, LeaseBook, ObjectInHand, Reserved, SegmentInHand
-from sds_node.meta.users.limits import LimitSigner
+from sds_node.meta.users.limits import LimitSigner, SerialsUsedUp
 from sds_node.meta.users.placement import Barred, Pool, Promises, seed_of, segment_seed
 from sds_node.meta.users.roots import ShareRoots
-from sds_node.meta.users.sessions import Session
+from sds_node.meta.users.sessions import BEGUN_BYTES, Session
 from sds_node.p2p import ADDRESS_BYTES
 from sds_node.schemes import MAX_OBJECT_BYTES, bill_noz, scheme_for, scheme_of, segment_count, segment_size, share_bytes, share_noz, warning
 from sds_node.transfers import ANY_ROOT
@@ -97,7 +97,7 @@ class Places:
     # --- puts ---
 
     async def put(self, session: Session, head: Any) -> Any:
-        """The Places of a PlacePutHead: all shares of each segment, in order."""
+        """The Places of a PlacePutHead: all shares of each segment, in order. Objects that were begun go on when the wallet's day of the log is used."""
         session.allow(PUT)
         held = self._book.usable(sized(head.lease_id, "lease_id"), session)
         asks = head.segments
@@ -108,6 +108,8 @@ class Places:
         objects = [new.setdefault(ask.counter, self._object(held, ask, new.get(ask.counter))) for ask in asks]
         pairs = [(ask.counter, ask.segment) for ask in asks]
         need(len({*pairs}) == len(pairs), asking.BAD_ASK, "segments: expected each segment once")
+        if new.keys() - held.objects.keys():
+            session.account.logged.need_room(self._clock(), BEGUN_BYTES)
         self.promises.expire()
         pool = self._pool()
         answer = asking.Places()
@@ -176,6 +178,7 @@ class Places:
         share = reserved_of(size, held.escrow_ratio_e18)
         new_slots = sum(1 for index in range(scheme.n) if (ask.counter, ask.segment, index) not in held.reserved)
         self._book.check(held, [share.receipt_noz] * scheme.n, share.escrow_noz * new_slots, is_read=False)
+        first = self._serials(scheme.n)
         need_room = scheme.n if before is None else 0
         if self._in_hand_of[held.row.wallet] + need_room > MAX_IN_HAND_OF_WALLET:
             raise wire_errors.Busy(f"{MAX_IN_HAND_OF_WALLET} places of this wallet are in use: commit what is stored")
@@ -187,7 +190,6 @@ class Places:
         nodes |= {index: found for index, found in zip(missing, chosen, strict=True)}
         segment.share_roots, segment.tries = roots, segment.tries + 1
         there.segments[ask.segment] = segment
-        first = self._signer.serials(scheme.n)
         for index in range(scheme.n):
             node, owner, prefix = nodes[index]
             self._give(session, held, there, (ask.counter, ask.segment, index), segment, (node, owner, prefix), first + index, size, share)
@@ -260,11 +262,12 @@ class Places:
         share = reserved_of(size, held.escrow_ratio_e18)
         slot = (ask.counter, ask.segment, index)
         self._book.check(held, [share.receipt_noz], 0 if slot in held.reserved else share.escrow_noz, is_read=False)
+        serial = self._serials(1)
         segment.share_roots = roots
         segment.replaced += 1
         if slot in held.reserved:
             held.replaced_noz += held.reserved[slot].receipt_noz + held.reserved[slot].escrow_noz
-        self._give(session, held, there, slot, segment, found, self._signer.serials(1), size, share)
+        self._give(session, held, there, slot, segment, found, serial, size, share)
         self._add(answer, 0, index, found[0], segment.places[index].order_limit)
         return answer
 
@@ -331,7 +334,7 @@ class Places:
                 found.append((at, ask, contact, objects[bytes(ask.object_id)].root, roots[row.number][ask.index]))
         self._book.check(held, [ask.size_bytes for _, ask, _, _, _ in found], is_read=True)
         answer = asking.Places()
-        first = self._signer.serials(len(found))
+        first = self._serials(len(found))
         times_s = self._times(session, held)
         for serial, (at, ask, contact, root, share_root) in enumerate(found, first):
             taken = self._book.issue(held, serial.to_bytes(SERIAL_BYTES, "big"), ask.size_bytes, times_s[1], is_read=True)
@@ -354,6 +357,12 @@ class Places:
         need(1 <= ask.size_bytes <= size, asking.BAD_ASK, f"size_bytes: expected 1 to {size}, as the share has, got {ask.size_bytes}")
 
     # --- both ---
+
+    def _serials(self, count: int) -> int:
+        try:
+            return self._signer.serials(count)
+        except SerialsUsedUp as error:
+            raise wire_errors.Busy(f"{error}; meanwhile ask another meta node") from None
 
     def _times(self, session: Session, held: Held) -> tuple[int, int]:
         """From when until when a limit holds that is issued now: within its lease and its session's grant."""

@@ -5,7 +5,7 @@
     start:   what is staged and in the ledger is numbered; what is numbered and not told is told again
     others:  kept (object, root → roots) before the ledger has the segment ─► kept.py ─► numbered
 
-A limit for a get names the share's root, a release leaf too, and a row of the ledger has the segment's alone. Each list is checked against that root when it
+A limit for a get names the share's root, an audit asks for it, and a row of the ledger has the segment's alone. Each list is checked against that root when it
 is used, so what rotted on the disk is not believed: what is kept is looked at, then ``fetch`` gets it, if somebody provides that. One thread writes, each
 change synced.
 Source: docs/adr/0008 (share roots are under the segment's), 0009 (what a meta node keeps by itself).
@@ -13,10 +13,8 @@ Source: docs/adr/0008 (share roots are under the segment's), 0009 (what a meta n
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -24,6 +22,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from sds_node.merkle import segment_root
+from sds_node.meta.file import File
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.operations import AnyLedger
 from sds_node.meta.rules.tables import NODE_BYTES, OBJECT, SEGMENT, Object, Segment
@@ -82,11 +81,10 @@ async def nobody_else(parts: Sequence[Part]) -> int:
 
 
 class ShareRoots:
-    """The file at ``path``. Make one with ``open_roots``; close it with ``close``."""
+    """What is in ``file``. Make one with ``open_roots``; close it with ``close``."""
 
-    def __init__(self, path: Path, db: sqlite3.Connection, fetch: Fetch | None) -> None:
-        self._path, self._db, self._fetch = path, db, fetch
-        self._thread = ThreadPoolExecutor(1, "share-roots")
+    def __init__(self, file: File, fetch: Fetch | None) -> None:
+        self._file, self._fetch = file, fetch
 
     # --- writing ---
 
@@ -107,7 +105,7 @@ class ShareRoots:
                 )
                 db.execute("DELETE FROM staged WHERE object = ? AND at >= ? AND at < ?", bounds)
 
-        await self._do(move)
+        await self._file.do(move)
 
     async def told(self, numbers: Sequence[int], lagging: Sequence[tuple[int, int]] = ()) -> None:
         """The nodes of these segments were told, or will be whatever happens, but for the ``lagging``: (node, segment)."""
@@ -116,7 +114,7 @@ class ShareRoots:
             db.executemany("INSERT OR IGNORE INTO lagging VALUES (?, ?)", lagging)
             db.executemany("UPDATE share_roots SET is_told = 1 WHERE segment = ?", [(one,) for one in numbers])
 
-        await self._do(note)
+        await self._file.do(note)
 
     async def caught_up(self, node: int, numbers: Sequence[int]) -> None:
         """A node was told of these segments."""
@@ -134,7 +132,7 @@ class ShareRoots:
 
     async def of(self, segments: Sequence[Segment]) -> dict[int, list[bytes]]:
         """Segments of the ledger → by number, the roots of their shares in order. One whose roots are not known is left out."""
-        here = await self._do(lambda db: {row.number: known(db, row) for row in segments})
+        here = await self._file.do(lambda db: {row.number: known(db, row) for row in segments})
         found: dict[int, list[bytes]] = {}
         for row in segments:
             roots = here[row.number]
@@ -150,35 +148,30 @@ class ShareRoots:
             log.warning("the share roots of segments are not known", segments=len(lacking), first=lacking[0])
         return found
 
-    def share_root(self, segment: Segment, index: int) -> bytes | None:
-        """The root of a share, from any thread but the event loop's; None when it is not known."""
-        roots = self._thread.submit(known, self._db, segment).result()
-        return roots[index] if roots is not None and 0 <= index < len(roots) else None
-
     async def untold(self, after: int = -1) -> list[int]:
         """At most 500 numbers of segments of which it is not known that any node was told, those after one."""
         query = "SELECT segment FROM share_roots WHERE is_told = 0 AND segment > ? ORDER BY segment LIMIT ?"
-        return await self._do(lambda db: [row[0] for row in db.execute(query, (after, PAGE))])
+        return await self._file.do(lambda db: [row[0] for row in db.execute(query, (after, PAGE))])
 
     async def lagging_nodes(self) -> list[int]:
         """Nodes that could not be told of some of their segments."""
-        return await self._do(lambda db: [row[0] for row in db.execute("SELECT DISTINCT node FROM lagging ORDER BY node")])
+        return await self._file.do(lambda db: [row[0] for row in db.execute("SELECT DISTINCT node FROM lagging ORDER BY node")])
 
     async def lagging(self, node: int) -> list[int]:
         """At most 500 numbers of segments that a node could not be told of, in order."""
         query = "SELECT segment FROM lagging WHERE node = ? ORDER BY segment LIMIT ?"
-        return await self._do(lambda db: [row[0] for row in db.execute(query, (node, PAGE))])
+        return await self._file.do(lambda db: [row[0] for row in db.execute(query, (node, PAGE))])
 
     async def numbers(self, after: int) -> list[int]:
         """At most 500 numbers of segments, those after one, in order."""
         query = "SELECT segment FROM share_roots WHERE segment > ? ORDER BY segment LIMIT ?"
-        return await self._do(lambda db: [row[0] for row in db.execute(query, (after, PAGE))])
+        return await self._file.do(lambda db: [row[0] for row in db.execute(query, (after, PAGE))])
 
     # --- upkeep ---
 
     async def recover(self, ledger: AnyLedger) -> int:
         """After a start: number what came into the ledger just before a stop, drop what never will. How many objects it were."""
-        objects = await self._do(lambda db: [bytes(row[0]) for row in db.execute("SELECT DISTINCT object FROM staged")])
+        objects = await self._file.do(lambda db: [bytes(row[0]) for row in db.execute("SELECT DISTINCT object FROM staged")])
         for key in objects:
 
             def look(view: ReadView, key: bytes = key) -> Object | None:
@@ -206,12 +199,11 @@ class ShareRoots:
 
     async def work(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """What ``work`` makes of the file, in one transaction (``kept.py``)."""
-        return await self._do(work)
+        return await self._file.do(work)
 
     def close(self) -> None:
         """Give the file back, after what is under way."""
-        self._thread.submit(self._db.close).result()
-        self._thread.shutdown()
+        self._file.close()
 
     async def _keep(self, number: int, roots: Sequence[bytes]) -> None:
         await self._write("INSERT OR REPLACE INTO share_roots VALUES (?, ?, 1)", [(number, b"".join(roots))])
@@ -222,17 +214,7 @@ class ShareRoots:
         def work(db: sqlite3.Connection) -> None:
             db.executemany(sql, rows)
 
-        await self._do(work)
-
-    async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def run() -> T:
-            try:
-                with self._db:
-                    return work(self._db)
-            except sqlite3.Error as error:
-                raise RootsError(f"{self._path} cannot be used ({error}): look at the disk, then start again") from error
-
-        return await asyncio.wrap_future(self._thread.submit(run))
+        await self._file.do(work)
 
 
 def known(db: sqlite3.Connection, segment: Segment) -> list[bytes] | None:
@@ -258,17 +240,6 @@ def checked(segment: Segment, raw: bytes) -> list[bytes] | None:
 
 def open_roots(path: Path, fetch: Fetch | None = None) -> ShareRoots:
     """The share roots in the file at ``path``, made if there is none. Raises RootsError for a file that is something else, or cannot be opened."""
-    try:
-        db: Any = sqlite3.connect(path, check_same_thread=False)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version in (0, 1, 2):
-            new = "".join((_SCHEMA, _LAGGING, _KEPT)[version:])
-            db.executescript(f"BEGIN; {new} PRAGMA user_version = {_VERSION}; COMMIT;")
-        elif version != _VERSION:
-            db.close()
-            raise RootsError(f"{path} has version {version}, this program knows {_VERSION}: use the program that wrote it")
-    except sqlite3.Error as error:
-        raise RootsError(f"{path} is no file of share roots, or cannot be opened ({error}): move it away, or repair the disk") from error
-    return ShareRoots(path, db, fetch)
+    steps = (_SCHEMA, _LAGGING, _KEPT)
+    upgrades = {version: "".join(steps[version:]) for version in range(_VERSION)}
+    return ShareRoots(File(path, _VERSION, upgrades, RootsError, "move it away, or repair the disk", "share-roots"), fetch)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import Any, Final, Protocol
@@ -22,6 +22,7 @@ from modules.settlement.commitment import wallet_of
 from modules.settlement.documents import OrderLimit, SessionGrant, decoded, wallet_signed
 from modules.settlement.leaves import faults_of_grant
 from sds_node import asking
+from sds_node.meta.ledger.errors import LedgerError
 from sds_node.meta.operations import LedgerRefused
 from sds_node.meta.users.asked import need, refuse
 from sds_node.meta.users.placement import Barred
@@ -41,6 +42,17 @@ REFUSED_COSTS: Final = 10
 """What is refused counts as so many."""
 MAX_LOOSE: Final = 10_000
 """Accounts of wallets without a session, of which something is remembered."""
+MOST_LOGGED_BYTES: Final = 64 << 20
+"""So much of a log that meta nodes keep together a wallet may fill on a day (UTC) for nothing, at one of them: some 100,000 small files. Of the 12 GiB that a meta
+node may have there for its users no wallet has more than a small part. What was placed before is committed for all that: some 40 MiB in three copies."""
+BEGUN_BYTES: Final = 4 << 10
+"""With less room a wallet gets no lease, and no place for another object: its commits would hardly come in."""
+MUCH_LOGGED_BYTES: Final = 1 << 20
+NOZ_OF_A_BYTE: Final = 16
+"""A byte of the log that is paid with so many noz of escrow does not count: files of 20 KB and more in three copies never do."""
+ENVELOPE_BYTES: Final = 192
+"""Of an operation, beside what was asked for: chain, sender, nonce, time, signature."""
+_DAY_S: Final = 86_400
 MAX_IN_LINE: Final = 100
 """Leases and orders of a wallet that wait for their turn."""
 _SEARCHED: Final = 1_000
@@ -70,6 +82,43 @@ class Rate:
         self.left = max(-float(self.per_s), self.left - count)
 
 
+@dataclass(slots=True)
+class Logged:
+    """What a wallet has in the ledger's log by this meta node on one day (UTC)."""
+
+    day: int = -1
+    size_bytes: int = 0
+    is_bounded: bool = True
+    """A log that is one meta node's own has room for whoever its operator serves."""
+
+    def need_room(self, now_s: float, message_bytes: int = 0) -> None:
+        """Refuses what would come into the log where the wallet has filled its part of the day."""
+        self._begin(now_s)
+        need(
+            not self.is_bounded or self.size_bytes + message_bytes + ENVELOPE_BYTES <= MOST_LOGGED_BYTES,
+            asking.TRY_ANOTHER,
+            f"this wallet has filled {self.size_bytes} bytes of the ledger's log today (UTC) by this meta node, at most {MOST_LOGGED_BYTES} beyond what it "
+            "pays for: go on tomorrow, or under a lease of another meta node",
+        )
+
+    @contextlib.contextmanager
+    def counting(self, message_bytes: int, now_s: float, paid_noz: int = 0) -> Iterator[None]:
+        """Around what proposes an operation: it counts while it is under way, and afterwards unless it certainly came into no log."""
+        self._begin(now_s)
+        day, more = self.day, max(0, message_bytes + ENVELOPE_BYTES - paid_noz // NOZ_OF_A_BYTE)
+        self.size_bytes += more
+        try:
+            yield
+        except (LedgerRefused, LedgerError) as error:
+            if not (isinstance(error, LedgerRefused) and error.is_logged) and day == self.day:
+                self.size_bytes -= more
+            raise
+
+    def _begin(self, now_s: float) -> None:
+        if int(now_s) // _DAY_S != self.day:
+            self.day, self.size_bytes = int(now_s) // _DAY_S, 0
+
+
 def _opens() -> Rate:
     return Rate(OPENS_PER_S)
 
@@ -90,6 +139,7 @@ class Account:
     """Leases and orders."""
     commits: Rate = field(default_factory=_commits)
     commits_under_way: int = 0
+    logged: Logged = field(default_factory=Logged)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Of what is tried out and then proposed: two at once could be good each, and not both."""
     in_line: int = 0
@@ -102,7 +152,7 @@ class Account:
             raise wire_errors.Busy(f"a wallet may take or order {OPERATIONS_PER_S} things a second: try again in a moment")
 
     @contextlib.asynccontextmanager
-    async def proposing(self) -> AsyncIterator[None]:
+    async def in_turn(self) -> AsyncIterator[None]:
         """A wallet's leases and orders go to the ledger one after another; one that is refused counts as several. Raises Busy when too many wait."""
         if self.in_line >= MAX_IN_LINE:
             raise wire_errors.Busy(f"{self.in_line} leases and orders of this wallet are on their way: try again in a moment")
@@ -115,6 +165,13 @@ class Account:
             raise
         finally:
             self.in_line -= 1
+
+    @contextlib.contextmanager
+    def logging(self, message: Any, now_s: float) -> Iterator[None]:
+        """Around what proposes a lease or an order of the wallet. Refuses more of them than a day has."""
+        self.logged.need_room(now_s, message.ByteSize())
+        with self.logged.counting(message.ByteSize(), now_s):
+            yield
 
 
 Work = Callable[[Any, Any], Awaitable[Any | None]]
@@ -188,21 +245,21 @@ class Session:
         if not self.account.commits.take(now_s):
             raise wire_errors.Busy(f"a wallet may commit {COMMITS_PER_S} times a second: try again in a moment")
 
-    def proposing(self) -> contextlib.AbstractAsyncContextManager[None]:
-        """The wallet's turn: ``Account.proposing``."""
-        return self.account.proposing()
-
 
 class Sessions:
     """The sessions of one meta node, by the address of their key. ``clock`` tells Unix seconds; ``has_lease`` whether a session with that public key has a
-    lease in hand."""
+    lease in hand; ``is_log_shared`` whether other meta nodes keep the ledger's log, too, so that a wallet has a part of each day."""
 
-    def __init__(self, chain_id: str, clock: Callable[[], float], has_lease: Callable[[bytes], bool] = lambda _: False) -> None:
-        self._chain_id, self._clock, self._has_lease = chain_id, clock, has_lease
+    def __init__(
+        self, chain_id: str, clock: Callable[[], float], has_lease: Callable[[bytes], bool] = lambda _: False, *, is_log_shared: bool = True
+    ) -> None:
+        self._chain_id, self._clock, self._has_lease, self._is_log_shared = chain_id, clock, has_lease, is_log_shared
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
         self._strangers: OrderedDict[bytes, Session] = OrderedDict()
         self._accounts: dict[bytes, Account] = {}
         self._loose: OrderedDict[bytes, Account] = OrderedDict()
+        self._filled: dict[bytes, Logged] = {}
+        """Of wallets whose account was forgotten, what they have in the log of the day, where that is much: by the day's bounds there are some thousands."""
         self._ends: list[tuple[int, bytes]] = []
 
     def __len__(self) -> int:
@@ -243,14 +300,25 @@ class Sessions:
         """What the sessions of a wallet share, also while it has none: orders by strings need no session, and count there."""
         found = self._accounts.get(wallet)
         if found is None:
-            found = self._loose.pop(wallet, None) or Account()
+            found = self._loose.pop(wallet, None) or self._remembered(wallet, Account())
             self._let_loose(wallet, found)
         return found
+
+    def _remembered(self, wallet: bytes, account: Account) -> Account:
+        """A new account of a wallet, with what it has in the log of the day."""
+        account.logged = self._filled.get(wallet) or Logged(is_bounded=self._is_log_shared)
+        return account
+
+    def _drop(self, wallet: bytes, account: Account) -> None:
+        """An account is forgotten, but not that its wallet has filled the log."""
+        today = int(self._clock()) // _DAY_S
+        if account.logged.day == today and account.logged.size_bytes >= MUCH_LOGGED_BYTES:
+            self._filled = {one: logged for one, logged in self._filled.items() if logged.day == today} | {wallet: account.logged}
 
     def _let_loose(self, wallet: bytes, account: Account) -> None:
         self._loose[wallet] = account
         if len(self._loose) > MAX_LOOSE:
-            self._loose.popitem(last=False)
+            self._drop(*self._loose.popitem(last=False))
 
     def of_wallet(self, wallet: bytes) -> list[Session]:
         """The sessions of a wallet, 1,000 at most."""
@@ -262,7 +330,7 @@ class Sessions:
         can go, and leaves what there was."""
         self.expire(now_s)
         before, room = self._found(new.address), self._room(new)
-        account = self._accounts.get(new.wallet) or self._loose.get(new.wallet) or new.account
+        account = self._accounts.get(new.wallet) or self._loose.get(new.wallet) or self._remembered(new.wallet, new.account)
         gone = None
         if len(account.sessions) - (new.address in account.sessions) >= MAX_SESSIONS_OF_WALLET:
             gone = self._oldest(account.sessions, new.address) or next(one for one in account.sessions if one != new.address)
@@ -337,5 +405,7 @@ class Sessions:
         del found.account.sessions[address]
         if not found.account.sessions:
             del self._accounts[found.wallet]
-            if not found.is_stranger:
+            if found.is_stranger:
+                self._drop(found.wallet, found.account)
+            else:
                 self._let_loose(found.wallet, found.account)

@@ -2,7 +2,7 @@
 
     link or share id, password's check ─► the share, its wrapped key and the file's object; from now on this session may read that object
 
-A share that has ended is none, though the ledger may remove it a little later. Passwords are compared in constant time, and a session may try ten shares a
+A CID may be the link of several shares (``rules/shares.py``): the first that leads somewhere is opened. A share that has ended is none, though the ledger may remove it a little later. Passwords are compared in constant time, and a session may try ten shares a
 second. Source: storage-protocol.md 5; docs/adr/0009.
 """
 
@@ -18,8 +18,8 @@ from sds_node.handles import HandleError, parse_share_link
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.operations import AnyLedger
 from sds_node.meta.rules.shares import share_key
-from sds_node.meta.rules.tables import MAX_LINK_BYTES, MAX_PASSWORD_CHECK_BYTES, OBJECT, SHARE, File, Object, Share
-from sds_node.meta.users.access import READ_IN, file_of, is_over
+from sds_node.meta.rules.tables import MAX_LINK_BYTES, MAX_PASSWORD_CHECK_BYTES, SHARE, File, Object, Share
+from sds_node.meta.users.access import link_of, opened, opened_by
 from sds_node.meta.users.asked import need, page_limit, refuse
 from sds_node.meta.users.files import file_row
 from sds_node.meta.users.sessions import Session
@@ -40,11 +40,11 @@ class Sharing:
         need(len(head.after) <= MAX_LINK_BYTES, asking.BAD_ASK, f"after: expected a share id of at most {MAX_LINK_BYTES} bytes")
         after = (share_key(head.after),) if head.after else ()
 
-        def look(view: ReadView) -> list[Share]:
-            return view.scan(SHARE, (session.wallet,), after=after, index="by_wallet", limit=limit + 1)
+        def look(view: ReadView) -> Any:
+            rows = view.scan(SHARE, (session.wallet,), after=after, index="by_wallet", limit=limit + 1)
+            return asking.SharePage(shares=[share_row(row, link_of(view, row)) for row in rows[:limit]], has_more=len(rows) > limit)
 
-        rows = await self._ledger.query(look)
-        return asking.SharePage(shares=[share_row(row) for row in rows[:limit]], has_more=len(rows) > limit)
+        return await self._ledger.query(look)
 
     async def open(self, session: Session, head: Any) -> Any:
         """The OpenedShare of a ShareOpenHead. The session may read its object while the share is there."""
@@ -59,12 +59,8 @@ class Sharing:
         link = _link_of(head.link) if head.link else ""
         now_ms = int(self._clock() * 1_000)
 
-        def look(view: ReadView) -> tuple[Share, File | None, Object] | None:
-            share = view.find(SHARE, "by_link", (link,)) if link else view.get(SHARE, (share_key(head.share_id),))
-            row = view.get(OBJECT, (share.object,)) if share is not None and not is_over(share, now_ms) else None
-            if share is None or row is None or row.state not in READ_IN:
-                return None
-            return share, file_of(view, row), row
+        def look(view: ReadView) -> tuple[Share, File, Object] | None:
+            return opened_by(view, link, now_ms) if link else opened(view, view.get(SHARE, (share_key(head.share_id),)), now_ms)
 
         found = await self._ledger.query(look)
         if found is None:
@@ -72,10 +68,8 @@ class Sharing:
         share, file, row = found
         if share.password_check and not hmac.compare_digest(share.password_check, bytes(head.password_check)):
             refuse(asking.WRONG_PASSWORD, "this share has a password, and the one that came is another")
-        if file is None:
-            refuse(asking.NOT_HELD, "there is no such share, or it has ended")
         session.note_opened(row.id, share.id)
-        return asking.OpenedShare(share=share_row(share), file=file_row(file, row, is_own=row.payer == session.wallet))
+        return asking.OpenedShare(share=share_row(share, link or share.link), file=file_row(file, row, is_own=row.payer == session.wallet))
 
 
 def _link_of(text: str) -> str:
@@ -86,9 +80,9 @@ def _link_of(text: str) -> str:
         refuse(asking.BAD_ASK, f"link: {error}")
 
 
-def share_row(row: Share) -> Any:
-    """The ShareRow of a share."""
+def share_row(row: Share, link: str) -> Any:
+    """The ShareRow of a share, with the one of its links that is to be shown."""
     return asking.ShareRow(
-        share_id=row.share_id, link=row.link, object_id=row.object, wrapped_key=row.wrapped_key, made_ms=row.made_ms, ends_ms=row.ends_ms,
+        share_id=row.share_id, link=link, object_id=row.object, wrapped_key=row.wrapped_key, made_ms=row.made_ms, ends_ms=row.ends_ms,
         has_password=bool(row.password_check), wallet=bech32.encode(row.wallet),
     )  # fmt: skip

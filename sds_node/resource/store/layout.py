@@ -26,7 +26,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-from sds_node.merkle import LEAF_BYTES, MAX_SHARE_BYTES, leaf_count
+from sds_node.merkle import LEAF_BYTES, MAX_SHARE_BYTES, LeafHasher, leaf_count
 
 ROOT_BYTES: Final = 32
 HASH_BYTES: Final = 32
@@ -159,13 +159,12 @@ def read_leaves(fd: int, trailer: Trailer, first: int, stop: int) -> bytes:
     """Leaves ``first`` to ``stop`` - 1 of an open file that holds its bytes, joined. Raises Damaged when one is not the leaf that was written."""
     start = first * LEAF_BYTES
     data = _pread(fd, min(stop * LEAF_BYTES, trailer.size_bytes) - start, start)
-    view = memoryview(data)
-    for index in range(first, stop):
-        at = index * LEAF_BYTES - start
-        hasher = hashlib.sha256(b"\x00")
-        hasher.update(view[at : at + LEAF_BYTES])
-        if hasher.digest() != trailer.leaf_hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES]:
-            raise Damaged(f"leaf {index} is not what was written")
+    hasher = LeafHasher()
+    hasher.update(data)
+    found, wanted = hasher.all_hashes(), trailer.leaf_hashes[first * HASH_BYTES : stop * HASH_BYTES]
+    if found != wanted:
+        index = next(at for at in range(len(wanted)) if found[at : at + 1] != wanted[at : at + 1]) // HASH_BYTES
+        raise Damaged(f"leaf {first + index} is not what was written")
     return data
 
 

@@ -59,7 +59,7 @@ KEYS_AT_ONCE: Final = 1000
 COPIES_OF_ROOT: Final = 256
 """As many copies of one share may be kept: reads look at all of them."""
 MARKER: Final = "store"
-_OURS: Final = {"lock", "shares", "tmp", "quarantine", "store.new"}
+_OURS: Final = {"lock", "shares", "tmp", "quarantine", "store.new", "objects.db", "objects.db-wal", "objects.db-shm", "objects.db.damaged"}
 _MARKER_TEXT: Final = b"stratos share store, layout 1\n"
 _LOCKS: Final = 256
 _SETTLERS: Final = 16

@@ -21,10 +21,11 @@ from sds_node.meta.audits.auditor import AGAIN_S, Auditor
 from sds_node.meta.audits.challenges import Item, challenges, judged, places, seed_of, with_leaves
 from sds_node.meta.books.books import BooksError
 from sds_node.meta.books.epochs import EpochBooks
-from sds_node.meta.books.releases import Releases
+from sds_node.meta.books.releases import NodeResult, Releases
 from sds_node.meta.nodes.calls import NodeCalls
 from sds_node.meta.nodes.hello import Hellos
 from sds_node.meta.rules import tables
+from sds_node.meta.rules.places import failed_of
 from sds_node.meta.users.roots import RootsError
 from sds_node.p2p import address_of
 from sds_node.resource import store as shares
@@ -229,6 +230,57 @@ async def test_a_share_that_a_node_lost_is_found_and_only_it_fails(tmp_path: Pat
         assert seen.score_change == -50
 
 
+async def another_auditor(one: Audits) -> None:
+    """From now on a meta node audits that remembers nothing, and draws no share of any node."""
+    made = one.world
+    one.auditor = Auditor(
+        made.ledger, made.books, one.auditor._releases, made.registry, one.calls, one.auditor._roots_of, CHAIN_ID, made.me, meta_key(), made.clock,
+        on_lost=lambda segment, index: one.lost.append((segment, index)),
+    )  # fmt: skip
+
+    async def none(*_: Any) -> list[Any]:
+        return []
+
+    one.auditor._drawn_items = none  # type: ignore[method-assign, assignment]
+
+
+async def test_a_share_that_was_lost_is_not_paid_by_whoever_audits_its_node_next(tmp_path: Path) -> None:
+    async with audits(tmp_path) as one:
+        await one.put(1)
+        serials = await one.put(2, holders=(2, 3))
+        await one.day()
+        assert one.lost == [(2, 0)]
+        escrow = SIZE - SIZE // 2
+        await another_auditor(one)
+        await one.day(is_second=False)
+        assert await one.earned(1) == sum(released_noz(escrow, day) for day in (1, 2))
+        assert one.lost == [(2, 0), (2, 0)]  # asked for, and not proved: it is to be repaired here, too
+        seen = one.world.registry.seen_of(1)
+        assert seen is not None
+        assert seen.score_change == -50  # it costs no score a second time
+        one.nodes[1].keep(content(2, SIZE), serials[0])
+        await one.day(is_second=False)
+        assert await one.earned(1) == sum(released_noz(escrow, day) for day in (1, 2, 3)) + sum(released_noz(escrow, day) for day in (2, 3))
+        assert await one.world.ledger.query(lambda view: failed_of(view, 1)) == {}
+
+
+async def test_a_failure_that_a_meta_node_makes_up_holds_until_the_next_audit(tmp_path: Path) -> None:
+    async with audits(tmp_path) as one:
+        await one.put(1)
+        await one.put(2)
+        one.world.clock.now_s += DAY_S
+        results = [NodeResult(node=1, last_segment=9, failed_segments=[1, 2])]
+        await one.auditor._releases.release(results, bytes(32), 1, bytes(32))
+        assert await one.earned(1) == 0
+        assert await one.world.ledger.query(lambda view: failed_of(view, 1)) == {1: 0, 2: 0}
+        await another_auditor(one)
+        await one.day(is_second=False)
+        days = (await one.world.ledger.query(lambda view: view.get(tables.SEGMENT, (1,)))).days[1]
+        assert days > 1
+        assert await one.earned(1) == 2 * sum(released_noz(SIZE - SIZE // 2, day) for day in range(2, days + 1))
+        assert one.lost == []
+
+
 async def test_a_second_chance_that_is_used_is_a_pass(tmp_path: Path) -> None:
     async with audits(tmp_path) as one:
         await one.put(1)
@@ -277,6 +329,19 @@ async def test_a_node_in_maintenance_is_not_audited(tmp_path: Path) -> None:
         assert await one.earned(1) == sum(released_noz(SIZE - SIZE // 2, day) for day in (1, 2))
 
 
+async def test_maintenance_that_another_meta_node_makes_up_puts_no_audit_off(tmp_path: Path) -> None:
+    async with audits(tmp_path) as one:
+        await one.put(1)
+        one.world.clock.now_s = (one.world.clock.now_s // DAY_S + 2) * DAY_S - 2 * 3_600
+        await one.hello(1)
+        lie = message("NodeSeen", node=1, capacity_bytes=10**9, is_online=True, maintenance_until_s=1 << 40)
+        await one.world.proposer.propose("node_statuses", message("NodeStatuses", nodes=[lie]))
+        await one.world.registry.refresh()
+        assert (await one.world.row(tables.NODE, 1)).maintenance_until_ms > one.world.clock.now_s * 1_000
+        await one.auditor.step()
+        assert await one.earned(1) > 0
+
+
 async def test_shares_whose_roots_are_not_known_are_left_out_and_paid_later(tmp_path: Path) -> None:
     async with audits(tmp_path) as one:
         for counter in (1, 2, 3):
@@ -296,7 +361,7 @@ async def test_a_share_that_was_deleted_before_the_second_chance_fails_nobody(tm
         await one.put(1)
         await one.put(2, holders=(2, 3))
         await one.day(is_second=False)
-        moved = message("MovedShare", segment=2, index=0, from_node=1, to_node=0, serial=b"m" * 16)
+        moved = message("MovedShare", segment=2, index=0, from_node=1, to_node=0, serial=one.world.serial())
         await one.world.observe(observed_node(4))
         moved.to_node = 4
         await one.world.proposer.propose("move", message("Move", shares=[moved]))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import io
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -12,19 +13,24 @@ from typing import Any
 from chain.crypto import address as bech32
 from modules.settlement.commitment import Line
 from sds_node import asking
-from sds_node.meta.books.books import open_books
+from sds_node.meta.books.books import BooksError, open_books
 from sds_node.meta.books.epochs import EpochBooks
-from sds_node.meta.books.fetching import Fetching, window_leaves
+from sds_node.meta.books.fetching import NOT_KNOWN, Before, Fetching, window_leaves
+from sds_node.meta.books.proposed import Approvals
 from sds_node.meta.books.serving import EpochServing
+from sds_node.meta.federation.members import keepers_of
 from sds_node.meta.ledger.engine import Ledger, ReadView
 from sds_node.meta.ledger.log import Head, Result
+from sds_node.meta.ledger.transfer import export_ledger, import_ledger
+from sds_node.meta.operations import Said
 from sds_node.meta.relay.reporter import EpochData
 from sds_node.meta.rules import tables
 from sds_node.meta.rules.apply import rules
+from sds_node.meta.rules.approvals import approval_bytes, approved, sign_approval
 from sds_node.wire.identity import Identity
 from sds_node.wire.node import Node
 from sds_node.wire.peer import Direct, Peer
-from tests.sds_node.books.world import CHAIN_ID, Clock, World, message, meta_address, owner, signing_key
+from tests.sds_node.books.world import CHAIN_ID, Clock, World, message, meta_address, observed_meta, owner, signing_key
 
 
 class Order:
@@ -40,7 +46,7 @@ class Replica:
     """A meta node's copy of the ledger. One that is away gets what it missed when it is back, block by block."""
 
     def __init__(self, order: Order, url: str) -> None:
-        self._order, self._time_ms, self._done = order, int(order.clock() * 1_000), 0
+        self._order, self._time_ms, self._done = order, int(order.clock() * 1_000), len(order.log)
         self.ledger = Ledger.open(url, rules(CHAIN_ID), CHAIN_ID, now_ms=lambda: self._time_ms)
         self.on_commit: list[Callable[[], None]] = []
         self.is_away = False
@@ -87,6 +93,9 @@ class Meta(World):
 
     epochs: EpochBooks
     fetching: Fetching
+    approvals: Approvals
+    asked: list[tuple[bytes, str]]
+    """Who was asked to approve, and what they said: nothing where they did."""
     replica: Replica
     silent: set[bytes]
     """Meta nodes that do not answer this one."""
@@ -119,7 +128,9 @@ class Several:
         return leaves
 
     async def close(self, number: int = 1, without: Sequence[bytes] = ()) -> None:
-        await self.first.proposer.propose("close_epoch", message("CloseEpoch", epoch=number, without=sorted(without)))
+        made = message("CloseEpoch", epoch=number, without=sorted(without))
+        signatures = (await self.first.approve(made)).signatures[: (len(self.metas) - 1) // 3] if without else []
+        await self.first.proposer.propose("close_epoch", approved(made, signatures))
 
     async def report(self, number: int, **changes: Any) -> None:
         row = await self.first.row(tables.EPOCH, number)
@@ -154,14 +165,20 @@ def name(meta: Meta) -> str:
 
 
 @asynccontextmanager
-async def several(folder: Path, count: int = 2, *, follow: bool = True) -> AsyncIterator[Several]:
-    """Meta nodes on files in ``folder``, all there, with three resource nodes and a wallet that bought noz."""
+async def several(
+    folder: Path, count: int = 2, *, follow: bool = True, alone: Callable[[Several], Awaitable[None]] | None = None
+) -> AsyncIterator[Several]:
+    """Meta nodes on files in ``folder``, all there, with three resource nodes and a wallet that bought noz. ``alone``: the first one does that before the others
+    have its ledger, which they join by its export."""
     clock = Clock()
     order = Order(clock)
     metas: list[Meta] = []
+    before, export = NOT_KNOWN, b""
     for number in range(1, count + 1):
         home = folder / f"meta{number}"
         home.mkdir()
+        if export:
+            import_ledger(f"sqlite:///{home}/ledger.db", rules(CHAIN_ID), CHAIN_ID, io.BytesIO(export).read)
         replica = Replica(order, f"sqlite:///{home}/ledger.db")
         own: set[bytes] = set()
         silent: set[bytes] = set()
@@ -178,12 +195,23 @@ async def several(folder: Path, count: int = 2, *, follow: bool = True) -> Async
         made.replica, made.own, made.silent = replica, own, silent
         made.epochs = EpochBooks(replica, made.books, made.windows, clock)
         metas.append(made)
-    await metas[0].start(3, 10**12)
+        if number == 1 and alone is not None:
+            made.metas = 1
+            await made.start(3, 10**12)
+            await alone(Several(clock, metas))
+            await made.observe(*(message("ObservedEvent", meta=observed_meta(one)) for one in range(2, count + 1)))
+            made.metas = count
+            before, export = _exported(replica)
+    if alone is None:
+        await metas[0].start(3, 10**12)
     for one in metas[1:]:
         await one.start(0, 0)
     for one in metas:
         one.wire.handlers[asking.META_WINDOW] = partial(_window, EpochServing(one.epochs, one.books))
-        one.fetching = _fetching(one, metas)
+        one.fetching = _fetching(one, metas, before)
+        one.approvals = Approvals(one.replica, one.books, CHAIN_ID, one.me, one.fetching._fetch, partial(one.fetching.need, wait_s=0.2), clock)
+        one.asked = []
+        one.windows._approve = partial(_approve, one, metas)
         one.epochs.need = partial(one.fetching.need, wait_s=0.2)
         if follow:
             await asyncio.to_thread(one.epochs.follow, one.replica)
@@ -202,6 +230,24 @@ async def several(folder: Path, count: int = 2, *, follow: bool = True) -> Async
             await one.close()
 
 
+async def _approve(meta: Meta, metas: list[Meta], proposed: Any) -> Said:
+    """Each of the others that answers looks at it as a meta node does."""
+    found = []
+    bad: dict[bytes, Sequence[bytes]] = {}
+    for other in metas:
+        if other is meta or other.me in meta.silent:
+            continue
+        try:
+            await other.approvals.check_window(meta.me, proposed)
+        except BooksError as error:
+            meta.asked.append((other.me, str(error)))
+            bad[other.me] = getattr(error, "serials", ())
+        else:
+            meta.asked.append((other.me, ""))
+            found.append((other.me, sign_approval(approval_bytes(CHAIN_ID, meta.me, proposed), other.key)))
+    return Said(found, bad)
+
+
 async def _window(serving: EpochServing, stream: Any, connection: Any) -> None:
     """``meta.window`` for whoever asks."""
     await stream.send(await serving.window_page(b"", stream.head, b""))
@@ -216,7 +262,15 @@ def _has_duty(own: set[bytes], duty: bytes) -> bool:
     return duty.removeprefix(b"lease") in own
 
 
-def _fetching(meta: Meta, metas: list[Meta]) -> Fetching:
+def _exported(replica: Replica) -> tuple[Before, bytes]:
+    """(what the genesis tells, the export)."""
+    written = io.BytesIO()
+    with replica.snapshot() as view:
+        export_ledger(view, rules(CHAIN_ID).schema, written.write)
+        return Before(view.head.time_ms, frozenset(keepers_of(view))), written.getvalue()
+
+
+def _fetching(meta: Meta, metas: list[Meta], before: Before) -> Fetching:
     peers: dict[bytes, Peer] = {}
     for other in metas:
         if other is not meta:
@@ -232,7 +286,7 @@ def _fetching(meta: Meta, metas: list[Meta]) -> Fetching:
     def fetch(source: bytes, of: bytes, number: int) -> AsyncIterator[bytes]:
         return window_leaves(partial(ask, source), of, number)
 
-    return Fetching(meta.ledger, meta.books, CHAIN_ID, meta.me, fetch, lambda: list(peers), meta.clock)
+    return Fetching(meta.ledger, meta.books, CHAIN_ID, meta.me, fetch, lambda: list(peers), meta.clock, before=before)
 
 
 __all__ = ["Meta", "Order", "Replica", "Several", "data_of", "name", "owner", "several"]

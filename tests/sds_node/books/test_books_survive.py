@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import sqlite3
 import subprocess
@@ -88,6 +89,19 @@ async def test_an_old_copy_of_the_books_and_new_ones_repeat_no_serial(tmp_path: 
             shutil.copy(tmp_path / "books", tmp_path / "copy")
         clock.now_s += 2
     assert len(set(seen)) == len(seen)
+    assert seen == sorted(seen)
+
+
+async def test_a_long_run_draws_numbers_of_starts_that_no_other_start_has(tmp_path: Path) -> None:
+    clock = Clock()
+    seen = []
+    for _ in range(2):
+        with open_books(tmp_path / "books", clock) as books:
+            seen.append(books.boot)
+            for _ in range(2):
+                seen.append(await asyncio.wrap_future(books.another_boot()))
+                assert books.boot == seen[-1]
+    assert len(set(seen)) == 6
     assert seen == sorted(seen)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from chain.crypto import address as bech32
 from sds_node.client.session import Session, open_session
-from sds_node.client.transfer import Place, ShareToGet, get_share, put_share
+from sds_node.client.transfer import Place, ShareToGet, get_share, last_receipts, put_share
 from sds_node.documents import Lease as LeaseDocument
 from sds_node.documents import LeaseCertificate, signature_of, signed
 from sds_node.merkle import share_root
@@ -63,6 +63,7 @@ async def test_a_shares_way_in_and_out_pays_its_node(tmp_path: Path) -> None:
         into = bytearray(SIZE)
         await get_share(session, to_get, ShareToGet(share.segment_root, 0, 1, SIZE), [whole(SIZE)], memoryview(into))
         assert into == data
+        await last_receipts(session, 5.0)
         leaves = node.service._receipts.pending(int(made.clock()))
         assert await made.states(made.peer(1), *leaves) == [HELD, HELD]
         assert await made.windows.settle() == 2

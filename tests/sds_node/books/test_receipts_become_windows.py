@@ -36,6 +36,7 @@ from tests.sds_node.books.world import (
     wallet,
     world,
 )
+from tests.serials import own_serial
 
 pytestmark = pytest.mark.asyncio
 
@@ -314,7 +315,7 @@ async def test_who_takes_over_for_a_meta_node_that_is_gone_settles_its_ended_lea
         take = message("TakeLease", wallet=wallet(), session_pubkey=public(session_key()), fund=1, noz=5_000, seconds=600, grant=grant)
         lease = Lease((await second.propose("take_lease", take)).result, 1, 1, grant)
 
-        limit = made.limit(lease, 1, 1_000, meta_node=bech32.encode(meta_address(2), bech32.NODE), serial=meta_address(2)[:4] + b"\0" * 12)
+        limit = made.limit(lease, 1, 1_000, meta_node=bech32.encode(meta_address(2), bech32.NODE), serial=own_serial(meta_address(2), 1))
         leaf = leaf_of(made.evidence(lease, limit, signer=meta_key(2)))
         peer = made.peer(1)
         answer = (await made.hand_in(peer, leaf))[0]

@@ -68,12 +68,13 @@ async def test_with_several_meta_nodes_a_receipt_waits_until_a_move_allows_what_
         leaf = made.leaf(lease, 1, 1_000, action=REPAIR)
         assert await made.states(made.peer(1), leaf) == [HELD]
         assert await made.windows.settle() == 0
+        serial = made.serial()
         said = StoreAck(
-            chain_id=CHAIN_ID, node=format_address(address_of(public(node_key(4)))), serial=b"m" * 16, share_root=roots[0], size_bytes=1_000, stored_s=5
+            chain_id=CHAIN_ID, node=format_address(address_of(public(node_key(4)))), serial=serial, share_root=roots[0], size_bytes=1_000, stored_s=5
         )  # fmt: skip
         ack = signed(said, node_key(4))
         shown = {"share_root": roots[0], "segment_path": segment_path(roots, 0), "ack_body": ack.body, "ack_signature": ack.signature}
-        moved = message("MovedShare", segment=1, index=0, from_node=1, to_node=4, serial=b"m" * 16, **shown)
+        moved = message("MovedShare", segment=1, index=0, from_node=1, to_node=4, serial=serial, **shown)
         await made.proposer.propose("move", message("Move", shares=[moved]))
         assert await made.windows.settle() == 1
         assert await made.states(made.peer(1), leaf) == [SETTLED]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,13 @@ from modules.settlement.leaves import Leaf, leaf_bytes
 from sds_node import asking
 from sds_node.meta.books import fetching, file, serving
 from sds_node.meta.books.books import BooksDamaged, open_books
-from sds_node.meta.books.checking import NotThatWindow, rows_of, wanted_of
+from sds_node.meta.books.checking import NotThatWindow
 from sds_node.meta.books.fetching import window_leaves
-from sds_node.meta.books.judging import Judge
-from sds_node.meta.books.others import FIRST_ID, BadWindow, Others, OtherState
-from sds_node.meta.rules import tables
+from sds_node.meta.books.others import FIRST_ID, Others, OtherState
+from sds_node.meta.books.proposed import Proposed
 from sds_node.wire.errors import Refused
 from tests.sds_node.books.pair import Meta, Several, data_of, several
 from tests.sds_node.books.test_books_survive import row
-from tests.sds_node.books.test_releases_pay_kept_shares import HASH, put, releases, result, share_roots
 from tests.sds_node.books.world import CHAIN_ID, DAY_S, Clock, message, world
 
 pytestmark = pytest.mark.asyncio
@@ -154,8 +151,7 @@ async def test_a_serial_that_another_window_settled_makes_the_later_one_bad(tmp_
         found = await other(first, second, 2)
         assert found.state == OtherState.BAD
         assert f"is settled in window 1 of meta node {second.me.hex()}, too" in found.reason
-        await first.fetching.others.try_bad_again()
-        assert (await other(first, second, 2)).state == OtherState.MISSING
+        assert first.fetching.bad == 1
 
 
 async def test_a_window_that_took_other_noz_than_its_leaves_say_is_bad(tmp_path: Path) -> None:
@@ -169,45 +165,6 @@ async def test_a_window_that_took_other_noz_than_its_leaves_say_is_bad(tmp_path:
         assert await second.windows.settle() == 1
         await first.fetching.step()
         assert "took from leases is not what its leaves say" in (await other(first, second)).reason
-
-
-async def test_releases_leaves_are_those_of_the_ledgers_result(tmp_path: Path) -> None:
-    async with several(tmp_path) as made:
-        first, second = made.metas
-        await put(second, 1, 5_000_000, [1, 2, 3])
-        made.clock.now_s += 2 * DAY_S
-        await releases(second).release([result(1), result(2)], HASH, 2, HASH)
-        rows = await second.books.leaves_of_window(1)
-        raws = [one.leaf for one in sorted(rows, key=lambda one: (one.beneficiary, one.fund, one.traffic_class, one.id))]
-        wanted = await first.ledger.query(lambda view: wanted_of(view, second.me, 1))
-        assert wanted.is_whole
-        assert len(wanted.days) == len(raws) == 4
-        check = partial(rows_of, wanted=wanted, judge=Judge(), chain_id=CHAIN_ID, share_root=_root)
-        assert [one.id for one in check(raws)] == sorted([one.id for one in rows], key=lambda one: [row.id for row in check(raws)].index(one))
-        changed: list[tuple[str, str, Any]] = [
-            ("share_root", "names another share", b"x" * 32),
-            ("day", "did not pay", 9),
-            ("serial", "did not pay", b"\xff" * 16),
-        ]
-        for field, text, value in changed:
-            with pytest.raises(BadWindow, match=text):
-                check([*raws[:-1], _changed(raws[-1], field, value)])
-        with pytest.raises(NotThatWindow, match="the ledger moved"):
-            check(raws[1:])
-        with pytest.raises(BadWindow, match="in order"):
-            check(raws[::-1])
-        assert await first.fetching.step() == 1
-
-
-def _root(segment: tables.Segment, place: int) -> bytes:
-    return share_roots(segment.number, 3)[place]
-
-
-def _changed(raw: bytes, field: str, value: Any) -> bytes:
-    leaf = Leaf.FromString(raw)
-    setattr(leaf.release, field, value)
-    changed: bytes = leaf_bytes(leaf)
-    return changed
 
 
 async def test_windows_of_an_epoch_that_is_long_mature_are_not_looked_for(tmp_path: Path) -> None:
@@ -301,6 +258,30 @@ async def test_leaves_of_others_are_forgotten_with_their_epochs(tmp_path: Path) 
             pass
         assert [await other(first, second, number) is None for number in (1, 2, 3)] == [True, True, False]
         assert len(await first.books.leaves_of_window((await other(first, second, 3)).id)) == 1
+
+
+async def test_windows_that_do_not_hold_go_with_their_epochs_and_so_does_what_was_approved_of_them(tmp_path: Path) -> None:
+    async with several(tmp_path, 4) as made:
+        first, second, *_ = made.metas
+        for number in range(1, 4):
+            await made.earn(second, (1, 10 + number))
+            await first.fetching._discover()
+            row = await other(first, second, number)
+            if number < 3:
+                await Others(first.books).refuse(row, "the ledger has forgotten it")
+            assert await Proposed(first.books).count() == number
+            await made.close(number)
+            await data_of(second, number)
+            await made.report(number, maturity_epoch=number + 1)
+            made.clock.now_s += 601
+            assert await first.epochs.forget() == 0, "somebody may need them"
+        assert (await Others(first.books).bad())[0] == 2
+        await first.proposer.propose("tick", message("Tick"))
+        assert await first.epochs.forget() == 2
+        assert [await other(first, second, number) is None for number in (1, 2, 3)] == [True, True, False]
+        assert await Proposed(first.books).count() == 1, "that of the window that is not here yet"
+        assert await first.fetching.step() == 1
+        assert await Proposed(first.books).count() == 0
 
 
 async def test_one_meta_node_alone_looks_for_nothing(tmp_path: Path) -> None:

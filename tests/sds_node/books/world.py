@@ -28,9 +28,10 @@ from sds_node.meta.books.receipts import Receipts
 from sds_node.meta.books.windows import Windows
 from sds_node.meta.ledger.engine import Ledger
 from sds_node.meta.nodes.registry import Registry
-from sds_node.meta.operations import Proposer
+from sds_node.meta.operations import Proposer, Said
 from sds_node.meta.rules import tables
 from sds_node.meta.rules.apply import rules
+from sds_node.meta.rules.approvals import approval_bytes, sign_approval
 from sds_node.meta.rules.invariants import check
 from sds_node.meta.rules.wire import ORDER_DOMAIN, sign_observation
 from sds_node.p2p import address_of
@@ -40,6 +41,7 @@ from sds_node.transfers import TrafficEvidence
 from sds_node.wire.identity import Identity
 from sds_node.wire.node import Node, Server
 from sds_node.wire.peer import Direct, Peer
+from tests.serials import own_serial
 
 CHAIN_ID = "stratos-test-1"
 DAY_S = 86_400
@@ -138,7 +140,7 @@ class World:
         self.wire = Node(Identity(bytes(signing_key(b"meta%d" % number))), CHAIN_ID)
         self.registry = Registry(ledger, clock, hello_s=5, is_connected=lambda address: bool(self.wire.connections_of(address)))
         self.done: list[tuple[bytes, bytes, int]] = []
-        self.windows = Windows(ledger, self.proposer, books, self.me, clock, on_done=lambda *one: self.done.append(one))
+        self.windows = Windows(ledger, self.proposer, books, self.me, clock, on_done=lambda *one: self.done.append(one), approve=self.approve)
         self.receipts = Receipts(ledger, books, self.registry, CHAIN_ID, self.me, clock, **receipts)
         self.wire.handlers.update(self.receipts.handlers())
         self.server = Server(self.wire)
@@ -147,6 +149,12 @@ class World:
         self.nonces = itertools.count(1)
         self.port = 0
         self.callers: list[Node] = []
+
+    async def approve(self, message: Any) -> Said:
+        """Approvals of all others, whatever it is."""
+        body = approval_bytes(CHAIN_ID, self.me, message)
+        numbers = [number for number in range(1, self.metas + 1) if meta_address(number) != self.me]
+        return Said([(meta_address(number), sign_approval(body, meta_key(number))) for number in numbers])
 
     async def start(self, nodes: int, noz: int) -> None:
         await self.proposer.start()
@@ -213,7 +221,7 @@ class World:
 
     def serial(self, boot: int | None = None) -> bytes:
         boot = self.books.boot if boot is None else boot
-        return self.me[:4] + boot.to_bytes(4, "big") + next(self.serials).to_bytes(8, "big")
+        return own_serial(self.me, boot << 32 | next(self.serials))
 
     def limit(self, lease: Lease, node: int, noz: int, **changes: Any) -> Any:
         now_s = int(self.clock())

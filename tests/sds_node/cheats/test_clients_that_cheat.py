@@ -14,7 +14,7 @@ from sds_node import asking, transfers
 from sds_node.client import Storage, StorageError
 from sds_node.client.errors import LeaseGone
 from sds_node.client.files import StoredFile
-from sds_node.client.get import ShareToGet, get_share
+from sds_node.client.get import ShareToGet, get_share, last_receipts
 from sds_node.client.placing import GetWanted, NodeFailed, Place
 from sds_node.merkle import leaf_count, segment_root, share_root
 from sds_node.meta.rules.invariants import check
@@ -112,6 +112,7 @@ async def test_a_limit_moves_bytes_once_and_for_its_own_session(network: Storage
         buffer = bytearray(len(data))
         await get_share(storage._client.session, place, share, [Run(0, leaf_count(len(data)))], memoryview(buffer))
         assert bytes(buffer) == data
+        await last_receipts(storage._client.session, 5.0)
         count, code = await free_ride(storage, place, len(data))
         assert (count, code) == (0, transfers.LIMIT_USED)
         with pytest.raises(NodeFailed, match="was used already"):

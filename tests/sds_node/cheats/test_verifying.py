@@ -19,6 +19,7 @@ from sds_node.proofs import balance_leaf
 from sds_node.verifying import ROOTS, Batch, BatchBroken, Findings, overlap_finding, verify
 from tests.modules.settling import AUDIT, DATABASE, FINDER, OWNER, PAYER, A, B, Net, Tree, ledger_signer, meta, release_leaf, signed, traffic_leaf
 from tests.sds_node.cheats.support import framed
+from tests.serials import own_serial
 from tests.support import CHAIN_ID, text
 
 NODE, OTHER = meta(0), meta(1)
@@ -97,7 +98,11 @@ LIES: dict[str, tuple[str, Callable[[list[Any]], list[Any]]]] = {
     "more noz than bytes": ("bad_leaf", lambda found: ordered([*found, traffic_leaf(NODE, 9, 500, leaf={"noz": 501})])),
     "a meta node that has no keys": ("bad_leaf", lambda found: ordered([*found, traffic_leaf(meta(9), 9)])),
     "a release of a day that no term has": ("bad_leaf", lambda found: ordered([*found, release_leaf(4_000)])),
-    "one serial twice": ("double_entry", lambda found: ordered([*found, traffic_leaf(OTHER, 1, 500, B)])),
+    "one serial twice": ("double_entry", lambda found: ordered([*found, traffic_leaf(NODE, 1, 500, B)])),
+    "a serial of another meta node": (
+        "bad_leaf",
+        lambda found: ordered([*found, traffic_leaf(OTHER, 9, 500, limit={"serial": own_serial(bytes(20), 9)})]),
+    ),
     "one share's day twice": ("double_entry", lambda found: ordered([*found, release_leaf(3, 7, B)])),
     "the same leaf twice": ("double_entry", lambda found: [*found, found[-1]]),
     "neighbours that changed places": ("wrong_order", lambda found: [found[1], found[0], *found[2:]]),

@@ -24,6 +24,7 @@ from sds_node.meta.ledger.engine import Ledger
 from sds_node.meta.operations import Proposer
 from sds_node.meta.rules.apply import rules
 from sds_node.meta.rules.invariants import check
+from sds_node.meta.rules.tables import Node as NodeRow
 from sds_node.meta.rules.wire import sign_observation
 from sds_node.meta.users import Settings, Users
 from sds_node.meta.users.roots import ShareRoots, open_roots
@@ -44,6 +45,10 @@ BOUGHT_NOZ = 10**11
 META = nacl.signing.SigningKey(sha256(b"meta's p2p key").digest())
 LEDGER = nacl.signing.SigningKey(sha256(b"meta's ledger key").digest())
 META_ADDRESS = address_of(bytes(META.verify_key))
+SECOND = nacl.signing.SigningKey(sha256(b"second meta's p2p key").digest())
+SECOND_LEDGER = nacl.signing.SigningKey(sha256(b"second meta's ledger key").digest())
+SECOND_ADDRESS = address_of(bytes(SECOND.verify_key))
+LEDGER_KEYS = {META_ADDRESS: LEDGER, SECOND_ADDRESS: SECOND_LEDGER}
 PATIENCE = Patience(stall_s=20.0, straggler_s=1.0, hedge_s=3.0)
 
 
@@ -59,15 +64,16 @@ class Clock:
 
 
 class Chain:
-    """What nodes know of the value chain: one meta node."""
+    """What nodes know of the value chain: two meta nodes, of which one signs a lease."""
 
     chain_id = CHAIN_ID
 
     def ledger_key(self, meta_node: bytes) -> bytes | None:
-        return bytes(LEDGER.verify_key) if meta_node == META_ADDRESS else None
+        key = LEDGER_KEYS.get(meta_node)
+        return bytes(key.verify_key) if key is not None else None
 
     def active_meta_nodes(self) -> list[bytes]:
-        return [META_ADDRESS]
+        return list(LEDGER_KEYS)
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,9 @@ class Registry:
     def count(self) -> int:
         return len(self.candidates())
 
+    def prefix(self, row: NodeRow) -> bytes:
+        return row.prefix
+
 
 def _owner(number: int) -> bytes:
     return sha256(b"owner %d" % number).digest()[:20]
@@ -146,6 +155,9 @@ class Network:
     height: int = 100
     bought: int = 0
     boot: int = 1
+    second: MetaAddress | None = None
+    """Another meta node of the same ledger, where there is one."""
+    second_users: Users | None = None
 
     @property
     def nodes(self) -> list[Resource]:
@@ -161,7 +173,8 @@ class Network:
             )
         )  # fmt: skip
         made = message("Observe", observation=body)
-        made.signatures.add(meta_node=META_ADDRESS, signature=sign_observation(body, LEDGER))
+        for address, key in sorted(LEDGER_KEYS.items()) if self.second is not None else [(META_ADDRESS, LEDGER)]:
+            made.signatures.add(meta_node=address, signature=sign_observation(body, key))
         await self.proposer.propose("observe", made)
 
     async def buys(self, number: int, noz: int = BOUGHT_NOZ) -> None:
@@ -208,15 +221,18 @@ def _counted(network_changes: dict[str, Any], counts: dict[str, int], name: str,
 
 @asynccontextmanager
 async def network(
-    folder: Path, count: int = 6, *, wallets: int = 1, params: dict[str, Any] | None = None, is_live: bool = False
+    folder: Path, count: int = 6, *, wallets: int = 1, params: dict[str, Any] | None = None, is_live: bool = False, has_second: bool = False
 ) -> AsyncIterator[Network]:
-    """A network of ``count`` nodes; wallets 1 to ``wallets`` have bought ozone. The ledger's rows are checked at the end."""
+    """A network of ``count`` nodes; wallets 1 to ``wallets`` have bought ozone. ``has_second``: two meta nodes use one ledger and roots that both have. Its rows are checked at the end."""
     clock, nodes = Clock(is_live=is_live), []  # type: ignore[var-annotated]
     ledger = Ledger.open(f"sqlite:///{folder}/ledger.db", rules(CHAIN_ID), CHAIN_ID, now_ms=lambda: int(clock() * 1_000))
     proposer = Proposer(ledger, CHAIN_ID, META_ADDRESS, LEDGER, clock)
-    observed = message("ObservedMeta", address=META_ADDRESS, owner=_owner(0), ledger_key=bytes(LEDGER.verify_key), is_active=True)
+    observed = [
+        message("ObservedMeta", address=address, owner=_owner(0), ledger_key=bytes(key.verify_key), is_active=True)
+        for address, key in (sorted(LEDGER_KEYS.items()) if has_second else [(META_ADDRESS, LEDGER)])
+    ]
     await proposer.propose(
-        "found", message("Found", height=100, block_hash=bytes(32), metas=[observed], params=message("LedgerParams", **PARAMS | (params or {})))
+        "found", message("Found", height=100, block_hash=bytes(32), metas=observed, params=message("LedgerParams", **PARAMS | (params or {})))
     )
     registry, told, failures = Registry(nodes), [], []  # type: ignore[var-annotated]
 
@@ -241,7 +257,13 @@ async def network(
         folder, clock, ledger, proposer, roots, registry, users, server, MetaAddress(META_ADDRESS, host, port), counts, changes, told, failures
     )
     loops = asyncio.create_task(users.run())
+    second = Server(Node(Identity(bytes(SECOND)), CHAIN_ID))
     try:
+        if has_second:
+            other = Proposer(ledger, CHAIN_ID, SECOND_ADDRESS, SECOND_LEDGER, clock)
+            made.second_users = _users(other, registry, roots, clock, told, failures, 1, SECOND_LEDGER)
+            second.node.handlers.update(made.second_users.handlers())
+            made.second = MetaAddress(SECOND_ADDRESS, *await second.listen())
         for number in range(1, count + 1):
             nodes.append(await resource(folder / f"node{number}", clock, number))
         await made.observe(*(_observed(number, node) for number, node in enumerate(nodes, 1)))
@@ -255,13 +277,17 @@ async def network(
         for node in nodes:
             await node.close()
         await server.close()
+        await second.close()
         await users.close()
+        if made.second_users is not None:
+            await made.second_users.close()
         ledger.close()
         roots.close()
 
 
 def _users(
-    proposer: Proposer, registry: Registry, roots: ShareRoots, clock: Clock, told: list[Any], failures: list[int], boot: int
+    proposer: Proposer, registry: Registry, roots: ShareRoots, clock: Clock, told: list[Any], failures: list[int], boot: int,
+    key: nacl.signing.SigningKey = LEDGER,
 ) -> Users:  # fmt: skip
     async def tell(number: int, method: str, body: bytes) -> None:
         told.append((number, method, body))
@@ -270,7 +296,7 @@ def _users(
         return []
 
     return Users(
-        proposer, LEDGER, registry, roots, clock, boot=boot, cosign=nobody, tell=tell, report_failure=lambda number, _, __: failures.append(number),
+        proposer, key, registry, roots, clock, boot=boot, cosign=nobody, tell=tell, report_failure=lambda number, _, __: failures.append(number),
         settings=Settings(block_wait_s=0.0, poll_s=0.01),
     )  # fmt: skip
 

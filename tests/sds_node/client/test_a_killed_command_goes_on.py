@@ -39,7 +39,7 @@ async def test_a_put_that_was_killed_goes_on_when_it_is_run_again(tmp_path: Path
     address = home.add_wallet(StoredKey(Kind.WALLET, wallet_key(1).raw), "correct horse")
     (home.root / "password").write_text("correct horse")
     (home.root / "password").chmod(0o600)
-    source.write_bytes(os.urandom(40 * MIB))
+    source.write_bytes(os.urandom(62 * MIB))  # two large segments, which are not ready at the same moment
     async with network(tmp_path, 1, is_live=True) as net:
         home.save(UserSettings(Wallet(address), Chain(CHAIN_ID), Network((str(net.where),))))
         stuck = asyncio.Event()

@@ -93,6 +93,7 @@ async def test_two_gets_to_one_target_leave_a_whole_file(tmp_path: Path, is_publ
 
 
 @pytest.mark.asyncio
+@pytest.mark.usefixtures("one_segment_a_question")
 async def test_a_second_put_of_a_file_does_not_take_the_first_ones_lease(tmp_path: Path) -> None:
     source, state = tmp_path / "source", tmp_path / "state"
     source.write_bytes(content(22, 34 * MIB))

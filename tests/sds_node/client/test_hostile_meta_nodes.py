@@ -17,6 +17,7 @@ from sds_node.client.storage import Storage
 from sds_node.client.transfer import NotReadable, TransferFailed
 from sds_node.documents import Lease, LeaseCertificate, signed
 from tests.sds_node.client.network import LEDGER, Network, network
+from tests.serials import own_serial
 
 
 class _Tap:
@@ -87,6 +88,7 @@ def many(places: Any) -> None:
         limit_with(chain_id="other"),
         limit_with(serial=b"short"),
         limit_with(serial=b"\xff" * 16),
+        limit_with(serial=own_serial(b"m" * 20, 5)),
         twice,
         first_node_for_all,
         many,

@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 from sds_node.client.errors import BadName, NotFound, StorageError, WrongPassword
-from sds_node.client.sharing import local_name, parse_link
+from sds_node.client.names import local_name
+from sds_node.client.orders import send_order
+from sds_node.client.sharing import parse_link
+from sds_node.handles import new_share_link
 from tests.sds_node.client.network import network
+
+CID = "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG"
 
 
 @pytest.mark.asyncio
@@ -57,6 +62,32 @@ async def test_a_link_leads_to_the_version_it_was_made_for_and_ends_with_it(tmp_
         with pytest.raises(NotFound):
             await other.open_shared(link)
         assert (tmp_path / "first").read_bytes() == b"first"
+
+
+@pytest.mark.asyncio
+async def test_a_cid_that_two_wallets_have_is_listed_read_and_ended_by_each(tmp_path: Path) -> None:
+    async with network(tmp_path, 3, wallets=2) as net, net.storage() as owner, net.storage(2) as other:
+        for storage in (owner, other):
+            await storage.put(b"the same", "same", public=True)
+        own = {"share_id": CID, "link": CID}
+        text = new_share_link(bytes(16))
+        also = {"share_id": text, "link": text, "also": CID}
+        for storage, fields in ((owner, own), (other, also)):
+            row = (await storage.files.find("same")).row
+            await send_order(storage._client, share=fields | {"lookup_id": row.lookup_id})
+            assert [(one.link, one.share_id) async for one in storage.shares()] == [(f"sds://{CID}", fields["share_id"])]
+        assert (await other.open_shared(f"sds://{CID}")).owner == owner.wallet
+        await owner.unshare(f"sds://{CID}")
+        found = await owner.get_shared(CID, tmp_path / "got")
+        assert ((tmp_path / "got").read_bytes(), found.owner) == (b"the same", other.wallet)
+        assert (await owner.open_shared(text)).owner == other.wallet
+        await other.unshare(CID)
+        assert [one async for one in other.shares()] == []
+        for link in (CID, text):
+            with pytest.raises(NotFound):
+                await owner.open_shared(link)
+        with pytest.raises(NotFound):
+            await other.unshare(CID)
 
 
 def test_a_name_of_somebody_else_stays_in_its_folder() -> None:

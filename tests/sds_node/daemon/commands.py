@@ -27,8 +27,10 @@ ROOT = Path(__file__).parents[3]
 
 def password_file(folder: Path) -> str:
     path = folder / "password"
-    path.write_text(PASSWORD + "\n")
-    path.chmod(0o600)
+    # Once: a process that a test has started may be reading it.
+    if not path.exists():
+        path.touch(0o600)
+        path.write_text(PASSWORD + "\n")
     return str(path)
 
 

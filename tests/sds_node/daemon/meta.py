@@ -166,7 +166,8 @@ def issuer(node: ResourceNode, up_bytes_per_s: float | None = None) -> LeasedIss
     host, port = node.listening
     held = Resource(node._key, node.home.root, node.store, node.receipts, node.service, node.server, host, port, node._authority)
     made = LeasedIssuer(session, Node(session.identity, CHAIN_ID, rates=Rates(up_bytes_per_s)), [held])
-    made.changes = {"meta_node": bech32.encode(Identity(meta_seed(1)).address, bech32.NODE)}
+    made.giver = Identity(meta_seed(1)).address
+    made.changes = {"meta_node": bech32.encode(made.giver, bech32.NODE)}
     return made
 
 

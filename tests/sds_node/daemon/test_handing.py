@@ -81,7 +81,7 @@ def earn(receipts: ReceiptLog, *numbers: int) -> list[bytes]:
         futures.append(receipts.finish(bytes(made.serial), signed(final, SESSION)))
     for future in futures:
         future.result()
-    return [number.to_bytes(16, "big") for number in numbers]
+    return [bytes(limit(number).serial) for number in numbers]
 
 
 def hander(receipts: ReceiptLog, home: Path, *takers: Taker) -> Hander:

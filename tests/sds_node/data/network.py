@@ -29,7 +29,8 @@ from sds_node.wire.connection import Handler
 from sds_node.wire.identity import Identity
 from sds_node.wire.node import Node, Server
 from sds_node.wire.peer import Direct, Peer
-from tests.sds_node.documenting import BENEFICIARY, CHAIN_ID, NOW_S, PAYER, Chain, certificate, limit, meta_key
+from tests.sds_node.documenting import BENEFICIARY, CHAIN_ID, NOW_S, PAYER, Chain, certificate, limit, meta_address, meta_key
+from tests.serials import own_serial
 
 LIFE_S = 600
 STORE = shares.Settings(reserve_bytes=0)
@@ -122,6 +123,8 @@ class Issuer:
     spare: list[Resource] = field(default_factory=list)
     issued: int = 0
     changes: dict[str, Any] = field(default_factory=dict)
+    giver: bytes = field(default_factory=lambda: meta_address(1))
+    """The meta node whose serials these are."""
 
     def peer(self, node: Resource) -> Peer:
         return self.peers.setdefault(node.address, Peer(self.caller, node.address, [Direct(node.host, node.port)]))
@@ -129,7 +132,7 @@ class Issuer:
     def limit(self, node: bytes, action: int, max_bytes: int, max_noz: int, serial: bytes | None = None, **changes: Any) -> Any:
         """A SignedDocument of an order limit for the node with that address, that takes the next part of the lease."""
         fields: dict[str, Any] = {
-            "serial": serial if serial is not None else next(self.numbers).to_bytes(16, "big"),
+            "serial": serial if serial is not None else own_serial(self.giver, next(self.numbers)),
             "node": bech32.encode(node, bech32.NODE),
             "session_pubkey": self.session.public_key,
             "wallet": self.session.wallet,
@@ -160,7 +163,7 @@ class Issuer:
         return self.place(node, self.limit(node.address, 1, max_bytes, max_bytes, share_root=root, object_root=b"O" * 32, **changes))
 
     async def for_put(self, wanted: PutWanted) -> Sequence[Place]:
-        first = next(self.numbers).to_bytes(16, "big")
+        first = own_serial(self.giver, next(self.numbers))
         for _ in range(wanted.scheme.n - 1):
             next(self.numbers)
         return [self._put_place(wanted, index, self.nodes[index], serial_at(first, index)) for index in range(wanted.scheme.n)]

@@ -13,6 +13,7 @@ import pytest
 
 from modules.settlement import leaves
 from sds_node import transfers
+from sds_node.client import get as getting
 from sds_node.client.transfer import (
     GetWanted,
     NotReadable,
@@ -28,7 +29,7 @@ from sds_node.client.transfer import (
     put_object,
 )
 from sds_node.merkle import LEAF_BYTES
-from sds_node.schemes import FIVE_OF_TEN, ONE_COPY, THREE_REPLICAS, TWO_OF_FIVE, Scheme, share_bytes
+from sds_node.schemes import FIVE_OF_TEN, ONE_COPY, SEGMENT_BYTES, THREE_REPLICAS, TWO_OF_FIVE, Scheme, share_bytes
 from sds_node.wire.connection import Connection, Handler
 from sds_node.wire.stream import Stream
 from tests.sds_node.data.network import Network, content, network, pieces_of, to_get
@@ -326,3 +327,67 @@ def test_the_memory_of_a_put_and_a_get_does_not_grow_with_the_object(tmp_path: P
     child = subprocess.run([sys.executable, "-c", MEASURED, str(tmp_path), "5"], capture_output=True, text=True, check=True)
     few, many = (int(line) for line in child.stdout.split())
     assert many - few < 48 * 1024  # KiB; three segments more are 96 MiB, on either side
+
+
+def test_a_late_share_holds_up_what_follows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wants the order, as the hash of a public file does, has no more than two segments in memory."""
+
+    async def test(net: Network) -> None:
+        data = content(8, 3 * SEGMENT_BYTES)
+        stored = await put(net, ONE_COPY, data)
+        late, honest = asyncio.Event(), getting.get_share
+
+        async def get_share(session: Any, place: Any, share: Any, *rest: Any) -> bytes:
+            if share.segment_root == to_get(stored).segment_roots[0]:
+                await late.wait()
+            return await honest(session, place, share, *rest)
+
+        monkeypatch.setattr(getting, "get_share", get_share)
+        monkeypatch.setattr(getting._Progress, "came", lambda self, *_: (self.quarter.set(), self.half.set()))
+        reader = ObjectReader(net.session, net.issuer, to_get(stored), PATIENT)
+        found = bytearray(len(data))
+        told: set[int] = set()
+
+        async def read() -> None:
+            async for stretch in reader.stretches():
+                told.add(stretch.offset // SEGMENT_BYTES)
+                found[stretch.offset : stretch.offset + stretch.proved_bytes] = stretch.data[: stretch.proved_bytes]
+
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(1.0)
+        assert told <= {1}
+        late.set()
+        await reading
+        assert told == {0, 1, 2}
+        assert found == data
+
+    run(test, tmp_path, 1)
+
+
+class Scripted(ObjectReader):
+    """Two segments of 8 bytes: the second is there at once, the first when it may be."""
+
+    def __init__(self) -> None:
+        self._settings, self.may = PATIENT, asyncio.Event()
+
+    def _ranges(self, offset: int, length: int | None) -> list[tuple[int, int, int]]:
+        return [(0, 0, 8), (1, 0, 8)]
+
+    async def _in_turn(self, before: Any, progress: Any, segment: int, offset: int, length: int, tell: Any = None) -> list[memoryview]:
+        if segment == 0:
+            await self.may.wait()
+        for at in range(segment * 8, segment * 8 + 8, 2):
+            tell(getting.Stretch(at, memoryview(b"xx"), 2, 2))
+        return []
+
+
+def test_all_stretches_are_told_however_slow_their_reader_is() -> None:
+    async def read() -> list[int]:
+        reader, found = Scripted(), []
+        async for stretch in reader.stretches():
+            found.append(stretch.offset)
+            reader.may.set()
+            await asyncio.sleep(0.01)
+        return found
+
+    assert asyncio.run(read()) == [*range(8, 16, 2), *range(0, 8, 2)]

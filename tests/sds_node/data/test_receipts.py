@@ -26,13 +26,14 @@ from sds_node.resource.receipts import (
     UnknownSerial,
     open_receipts,
 )
-from tests.sds_node.documenting import BENEFICIARY, CHAIN_ID, NODE, NOW_S, SESSION, Chain, certificate, evidence, limit
+from tests.sds_node.documenting import BENEFICIARY, CHAIN_ID, NODE, NOW_S, SESSION, Chain, certificate, evidence, limit, meta_address
+from tests.serials import own_serial
 
 EXPIRED_S = NOW_S + 601
 
 
 def serial(number: int) -> bytes:
-    return number.to_bytes(16, "big")
+    return own_serial(meta_address(1), number)
 
 
 def receipt(number: int, acked: int, sequence: int = 1, *, is_final: bool = False) -> Any:
@@ -46,7 +47,7 @@ def accept(log: ReceiptLog, number: int, **changes: Any) -> None:
 
 
 def pending(log: ReceiptLog, now_s: int = NOW_S) -> list[int]:
-    return [int.from_bytes(leaves.identity(leaf) or b"") for leaf in log.pending(now_s)]
+    return [int.from_bytes((leaves.identity(leaf) or b"")[leaves.PREFIX_BYTES :]) for leaf in log.pending(now_s)]
 
 
 def test_a_final_receipt_is_ready_for_settlement_as_the_chain_judges_it(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from modules.settlement.documents import to_sign
 from modules.settlement.trees import leaf_hash
 from sds_node import transfers
 from sds_node.client.session import Receipts
-from sds_node.client.transfer import NodeFailed, NodeLied, Place, ShareToGet, ShareToPut, get_share, put_share
+from sds_node.client.transfer import NodeFailed, NodeLied, Place, ShareToGet, ShareToPut, get_share, last_receipts, put_share
 from sds_node.client.transfer import Settings as Patience
 from sds_node.documents import ShareManifest, SignedDocument, StoreAck, signed
 from sds_node.merkle import LEAF_BYTES, leaf_count, leaf_proved, segment_path, segment_root, share_root
@@ -69,6 +69,7 @@ async def fetched(issuer: Issuer, place: Place, data: bytes, *runs: Run) -> byte
     wanted = runs or (whole(len(data)),)
     into = memoryview(bytearray(runs_bytes(wanted, len(data))))
     await get_share(issuer.session, place, asked(data), wanted, into, None, QUICK)
+    await last_receipts(issuer.session, 5.0)
     return bytes(into)
 
 
@@ -105,6 +106,40 @@ def test_the_largest_share_passes_through_windows_many_times(tmp_path: Path) -> 
         root = await stored(net, data)
         assert await fetched(net.issuer, net.issuer.to_read(net.nodes[0], root, len(data)), data) == data
         assert_payable(net.nodes[0], 16 * MIB, 32 * MIB)
+
+    run(test, tmp_path)
+
+
+def test_a_node_that_gives_no_more_than_a_mebibyte_ahead_is_read(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data = content(26, 3 * MIB)
+        root = await stored(net, data)
+        assert await fetched(net.issuer, net.issuer.to_read(net.nodes[0], root, len(data)), data) == data
+
+    run(test, tmp_path, settings=Settings(threads=2, stream_window_bytes=MIB))
+
+
+def test_gets_that_are_not_confirmed_yet_do_not_fill_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(net: Network) -> None:
+        data, service = content(27, 50_000), net.nodes[0].service
+        root = await stored(net, data)
+        honest = service._finish
+
+        async def slow(*given: Any) -> None:
+            await asyncio.sleep(0.05)
+            await honest(*given)
+
+        monkeypatch.setattr(service, "_finish", slow)
+
+        async def caller() -> None:
+            for _ in range(4):
+                into = memoryview(bytearray(len(data)))
+                await get_share(net.session, net.issuer.to_read(net.nodes[0], root, len(data)), asked(data), [whole(len(data))], into)
+                assert into == data
+
+        await asyncio.gather(*(caller() for _ in range(64)))
+        await last_receipts(net.session, 20.0)
+        assert len(net.nodes[0].leaves(NOW_S)) == 1 + 4 * 64
 
     run(test, tmp_path)
 
@@ -210,10 +245,34 @@ def test_a_get_whose_connection_is_lost_goes_on_under_the_same_limit(tmp_path: P
         into = memoryview(bytearray(len(data)))
         place = net.issuer.to_read(net.nodes[0], root, len(data))
         await get_share(net.session, place, asked(data), [whole(len(data))], into, None, Patience(attempts=3))
+        await last_receipts(net.session, 5.0)
         assert broken
         assert bytes(into) == data
         assert_payable(net.nodes[0], len(data) // 2, len(data))
         assert await fetched(net.issuer, net.issuer.to_read(net.nodes[0], root, len(data)), data) == data
+
+    run(test, tmp_path, changes={1: change})
+
+
+def test_the_hashes_of_a_share_are_known_though_the_node_goes_after_its_last_receipt(tmp_path: Path) -> None:
+    def change(handlers: dict[str, Handler]) -> None:
+        honest = handlers[transfers.GET]
+
+        async def get(stream: Stream, connection: Connection) -> None:
+            await honest(stream, connection)  # the final receipt is here
+            connection.close("broken")
+
+        handlers[transfers.GET] = get
+
+    async def test(net: Network) -> None:
+        data = content(25, 2 * LEAF_BYTES)
+        root = await stored(net, data)
+        for node, runs in ((0, [Run(0, 1)]), (0, [Run(0, 2)])):
+            into = memoryview(bytearray(runs_bytes(runs, len(data))))
+            place = net.issuer.to_read(net.nodes[node], root, len(data))
+            hashes = await get_share(net.session, place, asked(data), runs, into, None, Patience(attempts=1))
+            await last_receipts(net.session, 5.0)
+            assert hashes == leaf_hash_of(data, 0) + leaf_hash_of(data, 1)
 
     run(test, tmp_path, changes={1: change})
 

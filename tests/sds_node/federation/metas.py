@@ -29,6 +29,7 @@ from sds_node.wire.connection import Handler
 from sds_node.wire.identity import Identity
 from sds_node.wire.node import Node, Server
 from tests.sds_node.rules.support import CHAIN_ID, HASH, PARAMS, START_MS, event, message, owner, packed, record, sold, wallet, wallet_key
+from tests.serials import first_serial
 
 SESSION = b"\x32" * 32
 
@@ -188,7 +189,7 @@ class Metas(list[Meta]):
             message(
                 "NewObject", counter=at + 1, root=sha256(b"object%d" % at).digest(), file_hash=HASH, size_bytes=1_000, data_shares=1,
                 total_shares=2, file=record(at + 1),
-                segments=[message("NewSegment", root=root, first_serial=sha256(b"serial%d" % at).digest()[:15] + b"\0", nodes=packed([1, 2]))],
+                segments=[message("NewSegment", root=root, first_serial=first_serial(address(1), b"serial%d" % at), nodes=packed([1, 2]))],
             )
             for at, root in enumerate(roots)
         ]  # fmt: skip

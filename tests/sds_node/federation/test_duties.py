@@ -39,7 +39,7 @@ from tests.sds_node.rules.support import CHAIN_ID
 pytestmark = pytest.mark.asyncio
 
 
-def nobody(duty: bytes) -> bool:
+def nobody(node: int) -> bool:
     return False
 
 
@@ -61,6 +61,24 @@ async def test_all_agree_and_each_has_about_as_much_to_do() -> None:
     assert min(holders.values()) > 60
 
 
+async def test_a_nodes_duties_pass_on_in_turns_so_that_no_meta_node_audits_the_same_ones_for_ever() -> None:
+    everybody, clock, week_s = [address(number) for number in range(1, 5)], Clock(), 7 * 86_400
+    each = [Duties(one, lambda: everybody).of_nodes(week_s, clock) for one in everybody]
+    nodes = range(1, 51)
+    weeks: list[list[int]] = []
+    for _ in range(40):
+        weeks.append([[has(node) for has in each].index(True) for node in nodes])
+        assert all([has(node) for has in each].count(True) == 1 for node in nodes)
+        clock.now_s += week_s
+    for node in zip(*weeks, strict=True):
+        assert set(node) == {0, 1, 2, 3}
+        assert max(Counter(node).values()) < 25
+    before = [[has(node) for has in each] for node in nodes]
+    clock.now_s += week_s / 2
+    after = [[has(node) for has in each] for node in nodes]
+    assert 5 < sum(left != right for left, right in zip(before, after, strict=True)) < 35, "each node's turn ends at a time of its own"
+
+
 async def test_with_one_that_is_gone_only_its_own_duties_move() -> None:
     everybody = [address(number) for number in range(1, 5)]
     before, after = Duties(everybody[0], lambda: everybody), Duties(everybody[0], lambda: everybody[:3])
@@ -75,7 +93,7 @@ async def test_with_one_that_is_gone_only_its_own_duties_move() -> None:
 async def test_who_is_alone_has_every_duty_whatever_it_knows_of_itself() -> None:
     alone = Duties(address(1), list)
     assert alone.has(LEASE + bytes(32))
-    assert alone.of(NODE)(bytes(20))
+    assert alone.of_nodes(60, Clock())(1)
     assert alone.height_place(7) == alone.tick_place() == 0
 
 
@@ -123,7 +141,7 @@ class Two:
         self.registries = [Registry(made.ledger, made.clock, hello_s=5) for _ in range(2)]
         self.statuses = [Statuses(one, made.proposer, made.clock, is_ours=self.is_ours(at)) for at, one in enumerate(self.registries)]
 
-    def is_ours(self, at: int) -> Callable[[bytes], bool]:
+    def is_ours(self, at: int) -> Callable[[int], bool]:
         return lambda node: self.holder == at
 
     async def hello(self, *, by: tuple[int, ...] = (0, 1), **changes: Any) -> None:

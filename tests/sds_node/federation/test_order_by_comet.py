@@ -227,6 +227,34 @@ async def test_cometbft_that_dies_alone_is_started_again(tmp_path: Path) -> None
         assert order.problem() == ""
 
 
+async def test_cometbft_that_the_machine_cannot_start_is_tried_again(tmp_path: Path) -> None:
+    async with federation(tmp_path, 1) as parties:
+        order = parties[0].order
+        await parties[0].propose("node_statuses", counted())
+        command, order._command = order._command, [str(tmp_path / "gone"), "start"]
+        pid = order.process_id
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: "cannot be started" in order.problem())
+        assert str(tmp_path / "gone") in order.problem()
+        order._command = command
+        assert (await parties[0].propose("node_statuses", counted())).is_applied
+        assert order.problem() == ""
+
+
+async def test_a_cometbft_that_cannot_be_executed_is_named_at_the_start(tmp_path: Path) -> None:
+    path, _ = await exported(tmp_path, 1, time.time)
+    party = await with_comet(tmp_path, path, 0, free_ports(2), time.time)
+    binary = tmp_path / "cometbft"
+    binary.write_text("no program")
+    party.order._binary = binary
+    try:
+        with pytest.raises(OrderError, match="may be executed"):
+            await party.order.start()
+    finally:
+        await party.close()
+
+
 async def test_an_order_that_cannot_go_on_says_why_and_ends(tmp_path: Path) -> None:
     path, _ = await exported(tmp_path, 1, time.time)
     base = free_ports(2)

@@ -17,7 +17,7 @@ from sds_node.cli.spd import cli
 from sds_node.meta.daemon.home import Home
 from sds_node.meta.federation.application import OrderError
 from sds_node.meta.federation.comet import CometHome
-from sds_node.meta.federation.genesis import READING, State, genesis_of, join, write_export
+from sds_node.meta.federation.genesis import READING, State, before_blocks, genesis_of, join, write_export
 from sds_node.meta.ledger.engine import Ledger, snapshot
 from sds_node.meta.ledger.errors import Damaged
 from sds_node.meta.ledger.transfer import name_of
@@ -65,7 +65,11 @@ def test_one_exports_and_all_join_with_the_same_genesis_sequence_and_app_hash(ho
     assert len(made) == 1
     document = json.loads(made.pop())
     assert document["chain_id"] == f"{CHAIN_ID}-meta"
-    assert document["app_state"] == {"export": exported["name"], "sequence": "2", "app_hash": exported["app_hash"]}
+    begins = document["app_state"]
+    assert (begins["export"], begins["sequence"], begins["app_hash"]) == (exported["name"], "2", exported["app_hash"])
+    assert begins["keepers"] == [keys_of(0).network_address], "two are active, and one has kept the ledger"
+    assert before_blocks(CometHome(homes[1].comet)) == (int(begins["time_ms"]), frozenset({keys_of(0).address}))
+    assert before_blocks(CometHome(tmp_path / "none")) == (0, frozenset())
     assert sorted(one["power"] for one in document["validators"]) == ["1", "1"]
     code, told = spd(homes[1], "join", str(file))
     assert (code, told["is_new"]) == (0, False)

@@ -188,6 +188,26 @@ async def test_each_caller_has_bounds_of_its_own(tmp_path: Path) -> None:
             await second.peers.ask(first.address, asking.META_HELLO, b"\xff\xff")
 
 
+async def test_who_asks_all_the_time_is_answered_so_often_and_the_others_all_the_same(tmp_path: Path) -> None:
+    async with metas(tmp_path, 3) as made:
+        first, second, third = made
+
+        async def costly(caller: bytes, head: bytes, body: bytes) -> bytes:
+            return body
+
+        first.wire.handlers["costly"] = first.peers.guarded(Bounds(2, 100, per_s=0.5, burst=3), costly)
+        await made.greeted()
+        for body in (b"one", b"two", b"three"):
+            assert await second.peers.ask(first.address, "costly", body=body) == body
+        with pytest.raises(wire_errors.Busy, match=r"0\.5 times a second: ask again in 2\.0 s"):
+            await second.peers.ask(first.address, "costly", body=b"four")
+        assert await third.peers.ask(first.address, "costly", body=b"its own") == b"its own"
+        first.monotonic.now_s += 2
+        assert await second.peers.ask(first.address, "costly", body=b"four") == b"four"
+        with pytest.raises(wire_errors.Busy):
+            await second.peers.ask(first.address, "costly", body=b"five")
+
+
 async def test_answers_come_as_they_are_given_and_nobody_waits_for_the_silent_one(tmp_path: Path) -> None:
     async with metas(tmp_path) as made:
         first = made[0]

@@ -111,13 +111,14 @@ class Memory:
         if self.files_of.get(ask.wallet, {}).pop(ask.subject, None) is None:
             raise NotFound("no such file")
 
-    async def share(self, ask: Ask, new: NewShare) -> None:
+    async def share(self, ask: Ask, new: NewShare) -> str:
         self._use(ask)
         held = self.files_of.get(ask.wallet, {}).get(ask.subject)
         if held is None:
             raise NotFound("no such file")
         made = ShareInfo(new.share_id, new.link, held.info, int(self.clock()), new.ends_s, bool(new.password))
         self.shares_of.setdefault(ask.wallet, {})[new.share_id] = made, new.password
+        return new.share_id
 
     async def stop_share(self, ask: Ask) -> None:
         self._use(ask)

@@ -41,7 +41,7 @@ def cid_of(number: int) -> str:
     return text
 
 
-CIDS = [cid_of(number) for number in range(5)]
+CIDS = [cid_of(number) for number in range(8)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -82,14 +82,104 @@ async def test_what_was_just_sent_is_shared_by_its_cid_and_read_by_another(netwo
     assert await here.downloaded(first, file_hash(data)) == data
 
 
-async def test_the_same_content_again_has_the_same_link_for_its_wallet_and_none_for_others(network: StorageNetwork, here: Site) -> None:
+async def listed(here: Site, key: PrivateKey, cid: str) -> list[str]:
+    """The ids of a wallet's shares that have a CID as their link."""
+    here.clock.now_s += 1
+    found = await here.call("user_requestListShare", page=0, **here.list_params(key))
+    return [one["shareid"] for one in found.get("fileinfo") or [] if one["sharelink"] == cid]
+
+
+async def stop(here: Site, share_id: str, key: PrivateKey, name: str) -> str:
+    here.clock.now_s += 1
+    signed = signature(key, f"{share_id}{wallet_of(name)}{here.time()}")
+    return str((await here.call("user_requestStopShare", shareid=share_id, req_time=here.time(), signature=signed))["return"])
+
+
+async def test_wallets_that_add_the_same_content_have_the_same_link_and_each_ends_its_own(network: StorageNetwork, here: Site) -> None:
     data = content(22, 50_000)
+    ids: dict[str, set[str]] = {"alice": set(), "bob": set()}
     for _ in range(2):
-        assert (await add(here, data, CIDS[1], ALICE))["return"] == "0"
-    # Bob's link would be dead as soon as Alice ends hers, so he is told that there is one.
-    answer = await add(here, data, CIDS[1], BOB)
-    assert (answer["return"], "already" in answer["detail"]) == ("-9", True)
-    assert await here.downloaded(await get(here, CIDS[1], BOB, "bob"), file_hash(data)) == data
+        for name, key in (("alice", ALICE), ("bob", BOB)):
+            answer = await add(here, data, CIDS[1], key)
+            assert (answer["return"], answer["sharelink"]) == ("0", CIDS[1])
+            ids[name].add(answer["shareid"])
+    # What is added again is no other share.
+    assert ids["alice"] == {CIDS[1]}
+    assert len(ids["bob"]) == 1
+    assert (await listed(here, ALICE, CIDS[1]), await listed(here, BOB, CIDS[1])) == ([*ids["alice"]], [*ids["bob"]])
+    assert await stop(here, CIDS[1], BOB, "bob") != "0"
+    assert await stop(here, CIDS[1], ALICE, "alice") == "0"
+    assert (await listed(here, ALICE, CIDS[1]), await listed(here, BOB, CIDS[1])) == ([], [*ids["bob"]])
+    for name, key in (("alice", ALICE), ("bob", BOB)):
+        assert await here.downloaded(await get(here, CIDS[1], key, name), file_hash(data)) == data
+    assert (await add(here, data, CIDS[1], ALICE))["shareid"] == CIDS[1]
+    for name, key in (("alice", ALICE), ("bob", BOB)):
+        assert await stop(here, next(iter(ids[name])), key, name) == "0"
+    assert (await get(here, CIDS[1], BOB, "bob"))["return"] == "-6"
+
+
+async def test_a_link_of_two_leads_to_the_file_that_is_not_deleted(network: StorageNetwork, here: Site) -> None:
+    data = content(26, 20_000)
+    for key in (ALICE, BOB):
+        assert (await add(here, data, CIDS[5], key))["return"] == "0"
+    here.clock.now_s += 1
+    assert (await here.call("user_requestDeleteFile", **here.file_params(file_hash(data), ALICE)))["return"] == "0"
+    for name, key in (("bob", BOB), ("alice", ALICE)):
+        assert await here.downloaded(await get(here, CIDS[5], key, name), file_hash(data)) == data
+    assert (await add(here, data, CIDS[5], ALICE))["return"] == "0"
+    here.clock.now_s += 1
+    assert (await here.call("user_requestDeleteFile", **here.file_params(file_hash(data), BOB)))["return"] == "0"
+    assert await here.downloaded(await get(here, CIDS[5], BOB, "bob"), file_hash(data)) == data
+
+
+async def test_wallets_that_share_by_one_cid_at_the_same_moment_both_have_it(network: StorageNetwork, here: Site) -> None:
+    data = content(27, 2_000)
+    wanted = file_hash(data)
+    for key in (ALICE, BOB):
+        here.clock.now_s += 1
+        assert (await here.send(data, "x", key))["return"] == "0"
+    here.clock.now_s += 1
+    backend: Any = here.gateway.backend
+    first, wait = backend._ordered, asyncio.Barrier(2)
+    tried: list[bool] = []
+
+    async def together(ask: Any, answer: Any, **kind: Any) -> Any:
+        tried.append(bool(kind["share"].also))
+        if not kind["share"].also:
+            await wait.wait()
+        return await first(ask, answer, **kind)
+
+    backend._ordered = together
+    try:
+        answers = await asyncio.gather(*(here.call("user_requestShare", ipfs_cid=CIDS[6], **here.file_params(wanted, key)) for key in (ALICE, BOB)))
+    finally:
+        backend._ordered = first
+    assert [(one["return"], one["sharelink"]) for one in answers] == [("0", CIDS[6])] * 2
+    assert sorted(tried) == [False, False, True]
+    assert len({one["shareid"] for one in answers}) == 2
+    assert (len(await listed(here, ALICE, CIDS[6])), len(await listed(here, BOB, CIDS[6]))) == (1, 1)
+
+
+async def test_a_link_that_its_wallet_ended_in_between_is_taken(network: StorageNetwork, here: Site) -> None:
+    data = content(28, 2_000)
+    assert (await add(here, data, CIDS[7], ALICE))["return"] == "0"
+    here.clock.now_s += 1
+    assert (await here.send(data, "x", BOB))["return"] == "0"
+    here.clock.now_s += 1
+    backend: Any = here.gateway.backend
+    ordered, ended = backend._ordered, list[str]()
+
+    async def late(ask: Any, answer: Any, **kind: Any) -> Any:
+        if "share" in kind and kind["share"].also:
+            ended.append(await stop(here, CIDS[7], ALICE, "alice"))
+        return await ordered(ask, answer, **kind)
+
+    backend._ordered = late
+    try:
+        answer = await here.call("user_requestShare", ipfs_cid=CIDS[7], **here.file_params(file_hash(data), BOB))
+    finally:
+        backend._ordered = ordered
+    assert (answer["return"], answer["shareid"], ended) == ("0", CIDS[7], ["0"])
 
 
 async def test_a_cid_that_leads_to_other_content_is_not_taken_over(network: StorageNetwork, here: Site) -> None:
@@ -106,7 +196,9 @@ async def test_a_link_with_a_password_is_no_answer_for_one_without(network: Stor
     assert (await here.send(data, "x", ALICE))["return"] == "0"
     here.clock.now_s += 1
     assert (await here.call("user_requestShare", ipfs_cid=CIDS[3], bool=True, **here.file_params(file_hash(data), ALICE)))["return"] == "0"
-    assert (await add(here, data, CIDS[3], ALICE))["return"] == "-9"
+    for key in (ALICE, BOB):
+        answer = await add(here, data, CIDS[3], key)
+        assert (answer["return"], "already" in answer["detail"]) == ("-9", True)
 
 
 async def test_a_share_does_not_wait_for_bytes_that_never_come(network: StorageNetwork, here: Site) -> None:

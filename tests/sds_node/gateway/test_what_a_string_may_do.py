@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -383,9 +384,8 @@ async def test_wallets_that_come_from_another_meta_node_delete_nothing_by_string
     """The other one may have seen the string as a poll."""
     meta, there, now_s = network.meta, [bytes(20)], [float(int(time.time()))]
     mine = ALICE.public_key.address
-    other = next(
-        bytes([number]) * 20 for number in range(1, 256) if responsible(mine, [bytes([number]) * 20, meta.keys.address]) != meta.keys.address
-    )
+    others = (number.to_bytes(20, "big") for number in itertools.count(1))
+    other = next(one for one in others if responsible(mine, [one, meta.keys.address]) == one)
     there[0] = other
     strings = Strings(meta.ledger, meta.keys.address, lambda: [one for one in there if any(one)], lambda: now_s[0], UsedStrings())
     wanted = file_hash(b"gone over")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sds_node.meta.federation.duties import NODE
+from sds_node.meta.federation.duties import TURN_DAYS, of_node
 from sds_node.p2p import address_of
 from sds_node.resource.store import State
 from sds_node.testing.network import RunningResource, StorageNetwork
@@ -59,7 +59,10 @@ def of_different_duties(network: StorageNetwork) -> list[RunningResource]:
     """Two nodes, of those with most shares, that are two meta nodes' duty: what is damaged at them has to come together all the same. Neither is the duty of
     the one that dies."""
     first: dict[bytes, RunningResource] = {}
+    meta, turn_s = network.meta, TURN_DAYS * network.meta.settings.times.audit_day_s
+    numbers = {row.address: number for number, row in meta.registry.rows().items()}
     for one in sorted(network.resources, key=lambda one: one.node.store.totals().count(*State) if one.node is not None else 0, reverse=True):
-        first.setdefault(network.meta.duties.first(NODE + address_of(bytes(one.key.verify_key))), one)
+        number = numbers[address_of(bytes(one.key.verify_key))]
+        first.setdefault(meta.duties.first(of_node(number, turn_s, network.clock())), one)
     first.pop(network.metas[METAS - 1].keys.address, None)
     return list(first.values())[:2]

@@ -163,6 +163,19 @@ async def test_another_host_counts_once_the_node_itself_answers_there(tmp_path: 
         await server.close()
 
 
+async def test_it_is_known_whether_a_node_named_its_host_itself(tmp_path: Path) -> None:
+    async with meta(tmp_path) as one:
+        for said, is_named in (
+            ({"endpoint": ":9000"}, False),
+            ({"endpoint": "127.1.0.1:9000"}, True),
+            ({"endpoint": "", "wants_relay": True}, False),
+        ):
+            await one.hello(1, **said)
+            seen = one.registry.seen_of(1)
+            assert seen is not None
+            assert (seen.is_named, seen.endpoint) == (is_named, "" if "wants_relay" in said else "127.1.0.1:9000")
+
+
 async def test_an_endpoint_that_is_somebody_elses_is_never_told(tmp_path: Path) -> None:
     async with meta(tmp_path) as one:
         victim = Server(Node(Identity(bytes(node_key(2))), CHAIN_ID))
@@ -247,6 +260,21 @@ async def test_several_wallets_have_a_node_tried_and_only_a_failed_try_takes_it_
         assert tried == [1, 1]
         assert not one.registry.candidates()
         assert "several users" in one.registry.why_not(1)
+        for answers, count in ((False, 3), (True, 4)):
+            await one.hello(1)
+            assert len(tried) == count - 1, "a hello alone is no reason to try it each second"
+            one.world.clock.now_s += 61
+            has_answered = answers
+            await one.hello(1)
+            await asyncio.gather(*one.registry._tries)
+            assert len(tried) == count
+            assert bool(one.registry.candidates()) == answers, "back as soon as it answers"
+        one.world.clock.now_s += 61
+        await one.hello(1)
+        assert len(tried) == 4, "nobody complains any more"
+        has_answered = False
+        await complain(70, 71, 72)
+        assert not one.registry.candidates()
         one.world.clock.now_s += 301
         await one.hello(1)
         assert one.registry.candidates()

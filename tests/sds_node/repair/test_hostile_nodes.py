@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ from chain.codec.canonical import encode
 from modules.settlement.trees import leaf_hash
 from sds_node import transfers
 from sds_node.merkle import LEAF_BYTES, share_root
+from sds_node.meta.rebuild.lagging import LaggingError
 from sds_node.meta.repair import damage as damages
 from sds_node.meta.repair import transfer
 from sds_node.meta.repair.damage import DAMAGED_PAGES, SPARE_PAGES, Damage, WrongInventory
@@ -298,3 +300,20 @@ async def test_a_node_that_stalls_its_comparison_holds_up_no_other_question(queu
     await queue.set_compared(1, 0)
     await made.compare_due()
     assert (await queue.compared())[1] == NOW_S, "its next one is due in a week"
+
+
+@pytest.mark.parametrize("error", [LaggingError("given.db cannot be used (disk I/O error)"), sqlite3.OperationalError("database or disk is full")])
+async def test_a_disk_that_fails_what_else_is_compared_ends_nothing(queue: RepairQueue, error: Exception) -> None:
+    asked = []
+
+    async def also(number: int) -> None:
+        asked.append(number)
+        raise error
+
+    clock = Clock()
+    made = await damage_of(queue, Nodes(node_row(1)), Telling(lambda number, after: []), clock)
+    made.also = also
+    await queue.set_compared(1, 0)
+    await made.compare_due()
+    assert asked == [1]
+    assert (await queue.compared())[1] == clock.now_s

@@ -66,6 +66,14 @@ async def network(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sto
         yield one
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def clean_network(tmp_path: Path) -> AsyncIterator[StorageNetwork]:
+    """One that no other test used: what tests leave at nodes would be counted."""
+    async with StorageNetwork.started(tmp_path, nodes=NODES, wallets=("alice",)) as one:
+        await one.buy_ozone("alice", OZONE_WEI)
+        yield one
+
+
 async def busiest(network: StorageNetwork, of: Sequence[int], count: int) -> list[int]:
     """The nodes that hold most of some segments, so that these are in need when they are lost."""
     held = [node for number, nodes in (await holders(network)).items() if number in of for node in nodes]
@@ -213,12 +221,21 @@ def flip_a_byte(node: RunningResource, serial: bytes) -> None:
     path.write_bytes(raw)
 
 
-async def test_a_comparison_finds_what_a_node_lost_and_drops_what_nobody_knows(network: StorageNetwork) -> None:
-    await all_running(network)
+async def differences(network: StorageNetwork, node: int) -> tuple[int, int, int]:
+    """(missing, dropped, restored) copies of a node, as a comparison finds them."""
+    first = made(network, orphan_s=-60)
+    await first.start()
+    compared = await first.damage.compare(node)
+    await first.close()
+    return compared.missing, compared.dropped, compared.restored
+
+
+async def test_a_comparison_finds_what_a_node_lost_and_drops_what_nobody_knows(clean_network: StorageNetwork) -> None:
+    network = clean_network
     # Nine copies at eight nodes: one has two of them.
     stored = await new_segments(network, {f"compared {at}": content(40 + at, 30_000) for at in range(3)})
-    now = await holders(network)
     (holder,) = await busiest(network, stored, 1)
+    now = await holders(network)
     numbers = [number for number in stored if holder in now[number]][:2]
     node = (await by_number(network))[holder].node
     assert node is not None
@@ -235,11 +252,7 @@ async def test_a_comparison_finds_what_a_node_lost_and_drops_what_nobody_knows(n
     stray = node.store.begin(share_root(b"nobody's"), 8, bytes(16), b"kept")
     stray.write(b"nobody's")
     stray.finish()
-    first = made(network, orphan_s=-60)
-    await first.start()
-    compared = await first.damage.compare(holder)
-    await first.close()
-    assert (compared.missing, compared.dropped, compared.restored) == (1, 1, 1)
+    assert await differences(network, holder) == (1, 1, 1)
     async with running(network):
         await until(network, lambda: is_whole(network, {numbers[0]}, {holder}), "what was lost is at another node")
         await until(network, lambda: has_copies(network, set(numbers)), "nodes have exactly their copies")

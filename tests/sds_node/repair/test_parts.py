@@ -14,6 +14,7 @@ import pytest
 
 from chain.codec.canonical import encode
 from chain.crypto import address as bech32
+from modules.settlement.leaves import serial_prefix
 from sds_node.asking import MetaContact
 from sds_node.documents import REPAIR_LEASE_NOZ, Lease
 from sds_node.documents import Refused as DocumentRefused
@@ -427,8 +428,8 @@ async def test_nodes_take_the_limits_of_repair_and_no_two_have_a_noz_in_common()
         limit = await made.limit(row, contact, bytes([number]) * 32, 1_000, 500)
         taken = node.accept(limit.certificate, TrafficEvidence(order_limit=limit.document), NOW_S)
         assert (taken.from_noz, taken.to_noz, taken.action, taken.object_root) == (500 * number, 500 * number + 500, 3, row.id)
-        assert limit.serial[:8] == META[:4] + bytes([0, 0, 0, 3])
-        assert limit.serial[8] & 0x80
+        assert limit.serial[:12] == serial_prefix(META) + bytes([0, 0, 0, 3])
+        assert limit.serial[12] >= 0xF0
     assert node.leases == 1
     clock.now_s += 3_100
     await made.limit(row, contact, bytes(32), 1_000, 500)

@@ -19,14 +19,16 @@ from sds_node.meta.ledger.core import Core
 from sds_node.meta.ledger.log import Result
 from sds_node.meta.ledger.sql import open_store
 from sds_node.meta.rules.apply import rules
+from sds_node.meta.rules.approvals import approval_bytes, approvals_needed, approved, sign_approval
 from sds_node.meta.rules.asking import sequence_text
 from sds_node.meta.rules.invariants import check
 from sds_node.meta.rules.leases import lease_id
 from sds_node.meta.rules.releases import Settled, settled_of
-from sds_node.meta.rules.tables import FILE, META, OBJECT, SEGMENT, STATE, WALLET, Object, Segment, State, Wallet
+from sds_node.meta.rules.tables import FILE, META, OBJECT, SEGMENT, SENT, STATE, WALLET, Object, Segment, State, Wallet
 from sds_node.meta.rules.wire import ORDER_DOMAIN, sign_observation, sign_operation
 from sds_node.requests import Action, signed_text
 from sds_node.schemes import segment_count
+from tests.serials import first_serial
 
 CHAIN_ID = "stratos-test-1"
 DAY_MS = 86_400_000
@@ -115,13 +117,15 @@ def record(number: int, **changes: Any) -> Any:
     return message("FileRecord", **{"lookup_id": lookup(number), "name": b"name%d" % number, "wrapped_key": b"key"} | changes)
 
 
-def new_object(counter: int, size_bytes: int, nodes: list[int], k: int = 1, /, *, lookup_number: int | None = None, **changes: Any) -> Any:
+def new_object(
+    counter: int, size_bytes: int, nodes: list[int], k: int = 1, /, *, lookup_number: int | None = None, sender: int = 1, **changes: Any
+) -> Any:
     """An object with the same nodes for each segment; replicas unless told otherwise."""
     segments = [
         message(
             "NewSegment",
             root=sha256(b"segment%d" % at).digest(),
-            first_serial=sha256(b"serial%d %d" % (counter, at)).digest()[:15] + b"\0",
+            first_serial=first_serial(meta(sender), b"serial%d %d" % (counter, at)),
             nodes=packed(nodes),
         )
         for at in range(segment_count(size_bytes))
@@ -131,6 +135,11 @@ def new_object(counter: int, size_bytes: int, nodes: list[int], k: int = 1, /, *
         "total_shares": len(nodes), "segments": segments, "file": record(counter if lookup_number is None else lookup_number),
     }  # fmt: skip
     return message("NewObject", **fields | changes)
+
+
+def _put(table: Any, row: Any) -> bytes:
+    """A row that was written, as it is in the app hash."""
+    return bytes(table.id.to_bytes(2, "big") + b"\x01" + table.encode(row))
 
 
 class World:
@@ -161,7 +170,17 @@ class World:
 
     # --- sending ---
 
+    def approve(self, body: Any, sender: int, *by: int) -> Any:
+        """A Window or CloseEpoch with approvals of these meta nodes; by default of as many others as it needs."""
+        rows = {row.address: row.is_active for row in self.core.tables.scan(META, limit=100)}
+        others = [number for number in range(1, self.metas + 1) if number != sender and rows[meta(number)]]
+        signed = approval_bytes(CHAIN_ID, meta(sender), body)
+        chosen = by or others[: approvals_needed(self.core.tables)]
+        return approved(body, [(meta(number), sign_approval(signed, meta_key(number))) for number in chosen])
+
     def operation(self, kind: str, body: Any, sender: int = 1, **changes: Any) -> Any:
+        if (kind == "window" or (kind == "close_epoch" and body.without)) and not body.approvals:
+            body = self.approve(body, sender)
         nonce = self.nonces[sender] = self.nonces.get(sender, 0) + 1
         fields = {"chain_id": CHAIN_ID, "meta_node": meta(sender), "nonce": nonce, "until_s": self.time_ms // 1_000 + 600, kind: body}
         return message("Operation", **fields | changes)
@@ -181,9 +200,11 @@ class World:
         if result.code == 0:
             self.applied.append(raw)
         if result.code:
-            # A refused operation changes nothing, or uses its sender's nonce.
+            # A refused operation changes nothing, or counts its sender's bytes and may use its nonce.
             rows = self.core.tables.scan(META, limit=100)
-            changes = [b"", *(META.id.to_bytes(2, "big") + b"\x01" + META.encode(row) for row in rows)]
+            counted = [(row, self.core.tables.get(SENT, (row.address,))) for row in rows]
+            counts = [(_put(META, row), _put(SENT, sent)) for row, sent in counted if sent is not None]
+            changes = [b"", *(used + bytes_sent for used, bytes_sent in counts), *(bytes_sent for _, bytes_sent in counts)]
             assert result.app_hash in [sha256(self.last_hash + sha256(one).digest()).digest() for one in changes]
         elif self.is_checked:
             check(self.core.tables)
@@ -245,6 +266,8 @@ class World:
         fields: dict[str, Any] = {"wallet": wallet(number), "session_pubkey": SESSION, "fund": fund, "noz": noz, "seconds": 3_600}
         if not {"upload", "download", "download_shared"} & set(changes):
             fields["grant"] = grant or self.grant(number)
+        elif "upload" in changes:
+            fields["size_bytes"] = 10_000
         return message("TakeLease", **fields | changes)
 
     def lease(self, noz: int, number: int = 1, fund: int = 1, sender: int = 1) -> bytes:
@@ -295,7 +318,7 @@ class World:
             "Release", number=self.windows.get(sender, 0) + 1, answers_root=ZEROS, answers_count=1, batch_hash=ZEROS,
             results=[message("NodeResult", **{"last_segment": (1 << 48) - 1} | one) for one in results],
         )  # fmt: skip
-        self.settled = settled_of(self.ok("release", body, sender))
+        self.settled = settled_of(self.ok("release", body, sender)) or []
         self.windows[sender] = self.windows.get(sender, 0) + 1
         return len(self.settled)
 

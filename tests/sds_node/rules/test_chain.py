@@ -14,8 +14,8 @@ from chain.codec.canonical import encode
 from sds_node.meta.rules import observe, refusals
 from sds_node.meta.rules.apply import NONCE_WINDOW
 from sds_node.meta.rules.invariants import gap_noz, walk
-from sds_node.meta.rules.nodes import SILENT_S, is_eligible
-from sds_node.meta.rules.tables import BLOCK, META, NODE, Node
+from sds_node.meta.rules.nodes import CLOCKS_S, LONGEST_MAINTENANCE_S, SILENT_S, is_eligible
+from sds_node.meta.rules.tables import BLOCK, META, NODE, SENT, TOLD, Node
 from sds_node.meta.rules.wire import SignedOperation, sign_operation
 from tests.sds_node.rules.support import (
     CHAIN_ID,
@@ -289,6 +289,13 @@ def seen(number: int, **changes: Any) -> Any:
     return message("NodeSeen", **fields | changes)
 
 
+def test_nobody_puts_a_node_into_maintenance_for_longer_than_it_may_be(world: World) -> None:
+    most_ms = world.time_ms + (LONGEST_MAINTENANCE_S + CLOCKS_S) * 1_000
+    for until_s, wanted_ms in ((1 << 40, most_ms), (most_ms // 1_000 + 1, most_ms), (most_ms // 1_000 - 1, most_ms - 1_000), (0, 0)):
+        world.ok("node_statuses", message("NodeStatuses", nodes=[seen(1, maintenance_until_s=until_s)]))
+        assert node(world, 1).maintenance_until_ms == wanted_ms
+
+
 def test_a_node_is_eligible_while_it_is_active_heard_of_and_not_in_maintenance(world: World) -> None:
     assert not is_eligible(node(world, 1), world.time_ms)
     world.ok(
@@ -307,6 +314,86 @@ def test_a_score_stays_within_its_bounds(world: World) -> None:
         for score in scores:
             world.ok("node_statuses", message("NodeStatuses", nodes=[seen(1, score_change=change)]))
             assert node(world, 1).score == score
+
+
+def changed(number: int, change: int) -> Any:
+    return message("NodeStatuses", nodes=[seen(number, score_change=change)])
+
+
+def test_of_several_meta_nodes_one_takes_or_gives_a_node_so_much_a_day(make: Make) -> None:
+    world = make(metas=4)
+    for change, score in ((-700, 4_300), (-700, 4_000), (-1_000, 4_000), (200, 4_200), (200, 4_300), (1_000, 4_300), (-1, 4_300)):
+        assert world.ok("node_statuses", changed(1, change)) == b"", "what is beyond is cut off, and nothing is refused"
+        assert node(world, 1).score == score
+    world.ok("node_statuses", message("NodeStatuses", nodes=[seen(1, score_change=-9), seen(2, score_change=-9)]))
+    assert [node(world, number).score for number in (1, 2)] == [4_300, 4_991], "each node has a bound of its own"
+    assert node(world, 1).endpoint == "127.1.0.1:18081"
+    world.ok("node_statuses", changed(1, -1_000), sender=2)
+    assert node(world, 1).score == 3_300, "and so has each meta node"
+    told = world.core.tables.get(TOLD, (1, meta(1)))
+    assert told is not None
+    assert (told.day, told.lost, told.gained) == (world.time_ms // DAY_MS, 1_000, 300)
+
+
+def test_the_bound_of_a_score_is_anew_with_the_ledgers_next_day(make: Make) -> None:
+    world = make(metas=4)
+    world.ok("node_statuses", changed(1, -1_000))
+    world.wait(DAY_MS - 1)
+    world.ok("node_statuses", changed(1, -1_000))
+    assert node(world, 1).score == 4_000
+    world.wait(1)
+    world.ok("node_statuses", changed(1, -1_000))
+    assert node(world, 1).score == 3_000
+    assert len(world.core.tables.scan(TOLD, limit=9)) == 1, "a row is of its last day"
+
+
+def test_what_a_scores_own_bounds_leave_out_is_not_counted(make: Make) -> None:
+    world = make(metas=4)
+    for sender, day in ((sender, day) for day in range(2) for sender in (1, 2, 3)):
+        world.ok("node_statuses", changed(1, -1_000 if sender < 3 else -900), sender=sender)
+        if (sender, day) == (3, 0):
+            world.wait(DAY_MS)
+    assert node(world, 1).score == 0
+    told = world.core.tables.get(TOLD, (1, meta(3)))
+    assert told is not None
+    assert told.lost == 100
+
+
+def test_with_fewer_than_four_meta_nodes_one_alone_says_what_a_score_is(make: Make) -> None:
+    for metas in (1, 3):
+        world = make(metas=metas)
+        for score in (4_000, 3_000, 2_000):
+            world.ok("node_statuses", changed(1, -1_000))
+            assert node(world, 1).score == score
+        assert world.core.tables.scan(TOLD, limit=9) == []
+
+
+def test_the_bytes_of_each_sender_are_counted_by_day_whatever_became_of_them(make: Make) -> None:
+    world = make(metas=2)
+    raw = sign_operation(world.operation("node_statuses", changed(1, 1)), meta_key(1))
+
+    def sent(number: int) -> tuple[int, int]:
+        row = world.core.tables.get(SENT, (meta(number),))
+        assert row is not None
+        return row.day, row.size_bytes
+
+    day, before = sent(1)
+    assert world.submit(raw).code == 0
+    assert world.submit(raw).code == refusals.USED_NONCE
+    assert sent(1) == (day, before + 2 * len(raw)), "it is in the log twice, though it has used its nonce once"
+    world.refused(refusals.UNKNOWN_NODE, "node_statuses", changed(77, 1))
+    assert sent(1)[1] > before + 2 * len(raw)
+    late = sign_operation(world.operation("node_statuses", changed(1, 1), until_s=world.time_ms // 1_000 - 1), meta_key(1))
+    forged = sign_operation(world.operation("node_statuses", changed(1, 1)), meta_key(2))
+    before = sent(1)[1]
+    assert [world.submit(one).code for one in (late, forged)] == [refusals.OUT_OF_TIME, refusals.BAD_SIGNATURE]
+    assert sent(1) == (day, before + len(late)), "what it has not signed is not its own"
+    world.wait(DAY_MS)
+    world.ok("tick", message("Tick"), sender=2)
+    last = sent(1)
+    world.ok("node_statuses", changed(1, 1))
+    assert (last[0], sent(1)[0], sent(2)[0]) == (day, day + 1, day + 1)
+    assert sent(1)[1] < 2 * len(raw)
 
 
 def test_statuses_of_another_form_are_refused(world: World) -> None:

@@ -40,9 +40,11 @@ from tests.sds_node.rules.support import (
     sold,
     wallet,
 )
+from tests.serials import own_serial
 
 WalletDocument = message_class("stratos.settlement.v1.WalletDocument")
 STEPS = 500
+CIDS = ("QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG", "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi")
 NODES = 7
 
 
@@ -142,7 +144,8 @@ class Player:
             nodes += [0] * (n - len(nodes))
             if n == 5 and self.chosen.random() < 0.5:
                 nodes[self.chosen.randrange(5)] = 0
-            made = new_object(self.counter, size, nodes, k, lookup_number=self.chosen.randrange(12))
+            file = record(self.chosen.randrange(12), is_public=self.chosen.random() < 0.7)
+            made = new_object(self.counter, size, nodes, k, file=file)
             self.made[object_id(lease.id, self.counter)] = made
             if self.chosen.random() < 0.3:
                 made = type(made).FromString(made.SerializeToString())
@@ -214,7 +217,14 @@ class Player:
             index = self.chosen.randrange(len(nodes))
             to = self.chosen.choice([number for number in range(1, NODES + 1) if number not in nodes] or [1])
             shares.append(
-                message("MovedShare", segment=row.number, index=index, from_node=nodes[index], to_node=to, serial=self.chosen.randbytes(16))
+                message(
+                    "MovedShare",
+                    segment=row.number,
+                    index=index,
+                    from_node=nodes[index],
+                    to_node=to,
+                    serial=own_serial(meta(1), self.chosen.getrandbits(64)),
+                )
             )
         return self.world.apply("move", message("Move", shares=shares[: self.chosen.randrange(1, 4)]))
 
@@ -251,6 +261,16 @@ class Player:
         made = message("ShareFile", share_id=share_id, link=f"abcdef_{share_id}", lookup_id=row.lookup_id, expires_s=expires_s)
         return self.order(self.number_of(row.wallet), share=made)
 
+    def share_also(self) -> Any:
+        """By a CID, as its own link or beside it; others have it or not."""
+        row = self.one(FILE)
+        if row is None:
+            return None
+        cid, share_id = self.chosen.choice(CIDS), f"{self.chosen.randrange(16):016x}"
+        names = {"share_id": cid, "link": cid} if self.chosen.random() < 0.3 else {"share_id": share_id, "link": f"abcdef_{share_id}", "also": cid}
+        expires_s = self.chosen.choice((0, self.world.time_ms // 1_000 + 3 * 86_400))
+        return self.order(self.number_of(row.wallet), share=message("ShareFile", lookup_id=row.lookup_id, expires_s=expires_s, **names))
+
     def unshare(self) -> Any:
         row = self.one(SHARE)
         return None if row is None else self.order(self.number_of(row.wallet), unshare=message("UnshareFiles", share_ids=[row.share_id]))
@@ -275,7 +295,7 @@ class Player:
 
 STEPS_BY_NAME = (
     "sell", "grant", "change_node", "lease", "lease", "lease", "commit", "commit", "commit", "go_on", "go_on", "window", "window", "settle", "release", "release",
-    "status", "move", "move", "delete", "delete", "restore", "rename", "renew", "share", "share", "unshare", "close", "close", "report", "report", "void",
+    "status", "move", "move", "delete", "delete", "restore", "rename", "renew", "share", "share", "share_also", "share_also", "unshare", "close", "close", "report", "report", "void",
     "tick", "tick", "wait", "wait", "hostile",
 )  # fmt: skip
 
@@ -302,7 +322,7 @@ def test_whatever_comes_every_noz_is_in_one_place_and_lists_queue_and_counts_are
     """``World`` checks all invariants after each operation."""
     world, player = played(tmp_path, seed)
     applied = [name for name in {*STEPS_BY_NAME} if player.codes[name]]
-    assert len(applied) >= 20, player.codes  # of 24 kinds, not only refused
+    assert len(applied) >= 20, player.codes  # of 25 kinds, not only refused
     assert player.codes["hostile refused"]
     world.close()
 

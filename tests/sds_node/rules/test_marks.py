@@ -13,7 +13,7 @@ from sds_node.meta.rules import refusals
 from sds_node.meta.rules.apply import rules
 from sds_node.meta.rules.invariants import check, walk
 from sds_node.meta.rules.leases import SETTLE_S, TAKEOVER_S
-from sds_node.meta.rules.tables import EARNED, EPOCH_MARK, LEASE, META, SCHEMA, SCHEMA_1, TAKEN, WALLET
+from sds_node.meta.rules.tables import EARNED, EPOCH_MARK, LEASE, META, NODE, SCHEMA, SCHEMA_1, SCHEMA_2, SENT, TAKEN, TOLD, WALLET
 from tests.sds_node.rules import support
 from tests.sds_node.rules.support import CHAIN_ID, HOUR_MS, Make, World, event, message, meta, owner
 from tests.sds_node.rules.test_epochs import close, report
@@ -130,6 +130,7 @@ def test_a_ledger_of_version_one_is_opened_with_the_same_rows_and_counts_on(tmp_
     before = replace(rules(CHAIN_ID), schema=SCHEMA_1, schema_version=1, migrations={})
 
     monkeypatch.setattr("sds_node.meta.rules.epochs._mark", lambda tables, number: None)
+    monkeypatch.setattr("sds_node.meta.rules.apply._count_bytes", lambda tables, sender, size_bytes, time_ms: None)
     monkeypatch.setattr(support, "rules", lambda chain_id: before)
     world = two(tmp_path, is_checked=False, metas=1)
     lease = world.lease(100)
@@ -147,7 +148,7 @@ def test_a_ledger_of_version_one_is_opened_with_the_same_rows_and_counts_on(tmp_
     monkeypatch.undo()
     core = Core.open(open_store(f"sqlite:///{tmp_path}/ledger.db"), rules(CHAIN_ID), CHAIN_ID)
     assert [row for table in SCHEMA.tables for row in walk(core.tables, table)] == rows
-    assert (core.head.sequence, core.head.app_hash, core.head.schema_version) == (head.sequence, head.app_hash, 2)
+    assert (core.head.sequence, core.head.app_hash, core.head.schema_version) == (head.sequence, head.app_hash, 4)
     check(core.tables)
     world.core, world.last_hash = core, head.app_hash
     world.wait(EPOCH_MS)
@@ -162,3 +163,35 @@ def test_a_ledger_of_version_one_is_opened_with_the_same_rows_and_counts_on(tmp_
         meta_row = view.get(META, (meta(1),))
         assert meta_row is not None
         assert meta_row.windows == 6
+
+
+def test_a_ledger_of_version_two_is_opened_with_the_same_rows_and_bounds_from_then_on(tmp_path: Path, monkeypatch: Any) -> None:
+    before = replace(rules(CHAIN_ID), schema=SCHEMA_2, schema_version=2, migrations={})
+    down = message("NodeStatuses", nodes=[message("NodeSeen", node=1, score_change=-1_000)])
+    monkeypatch.setattr("sds_node.meta.rules.apply._count_bytes", lambda tables, sender, size_bytes, time_ms: None)
+    monkeypatch.setattr("sds_node.meta.rules.nodes.is_word_of_several", lambda view: False)
+    monkeypatch.setattr(support, "rules", lambda chain_id: before)
+    world = World(tmp_path, metas=4, is_checked=False)
+    for _ in range(3):
+        world.ok("node_statuses", down)
+    world.core.write()
+    world.core.commit()
+    head, rows = world.core.head, [row for table in SCHEMA_2.tables for row in walk(world.core.tables, table)]
+    world.core.close()
+    monkeypatch.undo()
+    core = Core.open(open_store(f"sqlite:///{tmp_path}/ledger.db"), rules(CHAIN_ID), CHAIN_ID)
+    assert [row for table in SCHEMA.tables for row in walk(core.tables, table)] == rows
+    assert (core.head.sequence, core.head.app_hash, core.head.schema_version) == (head.sequence, head.app_hash, 4)
+    world.core, world.last_hash = core, head.app_hash
+    core.begin(world.time_ms)
+    for _ in range(2):
+        world.ok("node_statuses", down)
+        row = core.tables.get(NODE, (1,))
+        assert row is not None
+        assert row.score == 1_000
+    assert [row.lost for row in walk(core.tables, TOLD)] == [1_000]
+    assert [row.meta_node for row in walk(core.tables, SENT)] == [meta(1)]
+    core.write()
+    core.commit()
+    core.close()
+    Core.open(open_store(f"sqlite:///{tmp_path}/ledger.db"), rules(CHAIN_ID), CHAIN_ID).close()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from sds_node.meta.rules import refusals
+from sds_node.meta.ledger.log import MAX_RESULT_BYTES
+from sds_node.meta.rules import refusals, releases
 from sds_node.meta.rules.invariants import check, walk
 from sds_node.meta.rules.leases import TAKEOVER_S
-from sds_node.meta.rules.releases import Settled
+from sds_node.meta.rules.places import FAILED_OF_NODE, failed_of
+from sds_node.meta.rules.releases import Settled, settled_of
 from sds_node.meta.rules.tables import EARNED, HELD, KEPT, LEASE, MOVED, SEGMENT
+from sds_node.meta.rules.wire import MAX_RELEASED_SHARES, MAX_RESULTS, MAX_SEGMENT
 from sds_node.requests import Action
 from sds_node.schemes import SEGMENT_BYTES, released_noz
-from tests.sds_node.rules.support import DAY_MS, HASH, HOUR_MS, Make, World, lookup, message, new_object, owner, packed, record
+from tests.sds_node.rules.support import DAY_MS, HASH, HOUR_MS, Make, World, lookup, message, meta, new_object, owner, packed, record
+from tests.serials import own_serial
 
 MIB = 1 << 20
 
@@ -90,6 +94,7 @@ def test_an_object_that_its_lease_never_completed_ends_with_it(world: World) -> 
 
 
 def test_nothing_is_stored_under_what_allows_to_read_alone(world: World) -> None:
+    world.put(world.lease(10**6), 1, 10_000, [1, 2, 3])
     requests = [
         world.lease_request(1_000, grant=world.grant(actions=[1])),
         world.lease_request(1_000, download=world.ask(Action.DOWNLOAD, HASH)),
@@ -97,9 +102,6 @@ def test_nothing_is_stored_under_what_allows_to_read_alone(world: World) -> None
     for request in requests:
         lease = world.ok("take_lease", request)
         world.refused(refusals.NOT_ASKED, "commit", message("Commit", lease_id=lease, objects=[new_object(1, 10, [1, 2, 3])]))
-    world.wait(1_000)
-    lease = world.ok("take_lease", world.lease_request(1_000, upload=world.ask(Action.UPLOAD, HASH)))
-    world.put(lease, 1, 10, [1, 2, 3])
 
 
 def changed_segment(**changes: object) -> object:
@@ -123,8 +125,11 @@ def changed_segment(**changes: object) -> object:
         (refusals.BAD_FORM, [changed_segment(root=b"short")]),
         (refusals.BAD_FORM, [changed_segment(nodes=packed([1, 2]))]),
         (refusals.BAD_FORM, [changed_segment(first_serial=b"short")]),
-        (refusals.BAD_FORM, [changed_segment(others=[message("OtherSerial", index=3, serial=bytes(16))])]),
-        (refusals.BAD_OBJECT, [changed_segment(first_serial=b"\xff" * 16)]),
+        (refusals.BAD_FORM, [changed_segment(others=[message("OtherSerial", index=3, serial=own_serial(meta(1), 1))])]),
+        (refusals.BAD_FORM, [changed_segment(first_serial=b"\xff" * 16)]),
+        (refusals.BAD_FORM, [changed_segment(first_serial=own_serial(meta(2), 1))]),
+        (refusals.BAD_FORM, [changed_segment(first_serial=own_serial(meta(1), (1 << 64) - 2))]),
+        (refusals.BAD_FORM, [changed_segment(others=[message("OtherSerial", index=1, serial=own_serial(meta(2), 1))])]),
         (refusals.BAD_OBJECT, [new_object(1, 100, [1, 2, 3], file_hash="no hash")]),
         (refusals.BAD_OBJECT, [new_object(1, 100, [1, 2, 3], data_shares=2)]),
         (refusals.BAD_OBJECT, [new_object(1, 100, [1, 2, 3], size_bytes=1 << 45, segments=[])]),
@@ -145,9 +150,9 @@ def test_objects_of_another_form_or_in_places_that_are_none_are_refused(world: W
 
 
 def test_a_serial_that_does_not_follow_the_first_is_kept_apart(world: World) -> None:
-    new = changed_segment(others=[message("OtherSerial", index=1, serial=b"m" * 16)])
+    new = changed_segment(others=[message("OtherSerial", index=1, serial=own_serial(meta(1), 7))])
     world.ok("commit", message("Commit", lease_id=world.lease(1_000), objects=[new]))
-    assert [tuple(row) for row in walk(world.core.tables, MOVED)] == [(1, 1, b"m" * 16)]
+    assert [tuple(row) for row in walk(world.core.tables, MOVED)] == [(1, 1, own_serial(meta(1), 7))]
 
 
 def test_a_nodes_list_goes_on_in_another_chunk_when_one_is_full(make: Make) -> None:
@@ -227,6 +232,10 @@ def test_a_window_of_another_meta_nodes_lease_waits_for_its_end(make: Make) -> N
 # --- releases ---------------------------------------------------------------------------------------------------------
 
 
+def days(one: Settled) -> tuple[int, int, int, int, bool]:
+    return one.segment, one.index, one.first_day, one.last_day, one.has_passed
+
+
 def test_a_passed_day_releases_its_part_of_the_escrow_to_the_nodes_beneficiary_once(world: World) -> None:
     row = world.put(world.lease(10**9), 1, 1_000_001, [1, 2, 3])
     escrow = row.escrow_noz // 3
@@ -242,7 +251,10 @@ def test_days_that_were_not_settled_are_released_with_the_next_answer(world: Wor
     escrow = row.escrow_noz // 3
     world.wait(5 * DAY_MS + HOUR_MS)
     world.release({"node": 2})
-    assert world.settled == [Settled(row.first_segment, 1, 1, 5, True)]
+    assert [days(one) for one in world.settled] == [(row.first_segment, 1, 1, 5, True)]
+    one = world.settled[0]
+    assert (one.node, one.beneficiary, one.fund, one.escrow_noz, one.term_days) == (2, owner(2), 1, escrow, 365)
+    assert one.root == world.segment(row.first_segment).root
     assert earned(world) == {owner(2): sum(released_noz(escrow, day) for day in range(1, 6))}
 
 
@@ -254,12 +266,73 @@ def test_a_failed_share_gives_its_days_to_the_objects_repair_fund_and_the_others
     assert world.object(lookup(1)).repair_noz == 500_000 * 10 // 365
     assert earned(world) == {owner(1): 1_000_000 * 10 // 365}
     assert good.repair_noz == 0
-    assert world.settled == [Settled(bad.first_segment, 0, 1, 10, False), Settled(good.first_segment, 0, 1, 10, True)]
+    assert [days(one) for one in world.settled] == [(bad.first_segment, 0, 1, 10, False), (good.first_segment, 0, 1, 10, True)]
+    assert not any(one.is_whole for one in world.settled)
     assert world.release({"node": 2, "has_failed": True}) == 2
+    assert all(one.is_whole and not one.has_passed for one in world.settled)
     assert world.object(lookup(2)).repair_noz == 1_000_000 * 10 // 365
     world.wait(2 * DAY_MS)
     assert world.release({"node": 1}) == 2
     assert {(one.first_day, one.last_day) for one in world.settled} == {(11, 12)}
+
+
+def test_of_days_that_waited_for_long_one_release_pays_so_many_and_the_next_the_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(releases, "MAX_RELEASED_DAYS", 15)
+    lease = world.lease(10**9)
+    one, two = (world.put(lease, counter, 1_000_001, [1, 2, 3]) for counter in (1, 2))
+    world.wait(10 * DAY_MS)
+    world.release({"node": 1}, {"node": 2, "has_failed": True})
+    numbers = one.first_segment, two.first_segment
+    assert [(days(each)[0], *days(each)[2:]) for each in world.settled] == [
+        (numbers[0], 1, 10, True), (numbers[1], 1, 5, True), (numbers[0], 1, 10, False), (numbers[1], 1, 10, False),
+    ]  # fmt: skip
+    world.release({"node": 1})
+    assert [(days(each)[0], *days(each)[2:]) for each in world.settled] == [(numbers[1], 6, 10, True)]
+    assert earned(world) == {owner(1): 2 * sum(released_noz(one.escrow_noz // 3, day) for day in range(1, 11))}
+
+
+def test_a_share_that_failed_by_name_is_noted_until_it_passes_is_elsewhere_or_gone(make: Make) -> None:
+    world = make(nodes=4)
+    lease = world.lease(10**9)
+    one, two, three = (world.put(lease, counter, 1_000_000, [1, 2, 3]).first_segment for counter in (1, 2, 3))
+    world.wait(DAY_MS)
+    world.release({"node": 1, "failed_segments": [one, two, three]}, {"node": 2, "has_failed": True})
+    assert failed_of(world.core.tables, 1) == {one: 0, two: 0, three: 0}
+    assert failed_of(world.core.tables, 2) == {}  # it was silent: nothing is said of any of its shares
+    world.release({"node": 1, "first_segment": one, "last_segment": one})
+    assert one in failed_of(world.core.tables, 1), "no day has passed, so nothing was settled"
+    world.wait(DAY_MS)
+    world.release({"node": 1, "first_segment": one, "last_segment": one})
+    assert failed_of(world.core.tables, 1) == {two: 0, three: 0}
+    world.ok("move", move(two, 0, 1, 4))
+    assert (failed_of(world.core.tables, 1), failed_of(world.core.tables, 4)) == ({three: 0}, {})
+    world.ok("wallet_order", world.order(delete=message("DeleteFiles", lookup_ids=[lookup(3)])))
+    world.wait(8 * DAY_MS)
+    world.tick()
+    assert failed_of(world.core.tables, 1) == {}
+    check(world.core.tables)
+
+
+def test_of_a_node_only_so_many_failed_shares_are_noted(world: World) -> None:
+    lease = world.lease(10**12)
+    per_object = 3
+    for counter in range(1, FAILED_OF_NODE // per_object + 3):
+        world.put(lease, counter, per_object * SEGMENT_BYTES, [1, 2, 3])
+    world.wait(DAY_MS)
+    numbers = [segment.number for segment in walk(world.core.tables, SEGMENT)]
+    assert len(numbers) > FAILED_OF_NODE
+    world.release({"node": 1, "failed_segments": numbers})
+    assert list(failed_of(world.core.tables, 1)) == numbers[:FAILED_OF_NODE]
+    check(world.core.tables)
+
+
+def test_the_largest_release_fits_a_result_and_older_ones_are_told_apart() -> None:
+    share = Settled(MAX_SEGMENT, 255, 1, 65_535, True, 1, owner(1), 2, (1 << 63) - 1, 65_535, bytes(range(32)))
+    most = 1 + MAX_RESULTS * 26 + MAX_RELEASED_SHARES * len(share.packed())
+    assert most <= MAX_RESULT_BYTES
+    assert settled_of(b"\x01" + (1).to_bytes(4, "big") + owner(1) + b"\x00\x01" + share.packed()) == [share]
+    assert settled_of(bytes(6) + b"\x00\x00\x01\x00\x02\x01") is None
+    assert settled_of(b"") == []
 
 
 def test_all_days_of_all_shares_release_the_whole_escrow(world: World) -> None:
@@ -292,7 +365,9 @@ def test_releases_of_unknown_nodes_and_segments_are_refused(world: World) -> Non
 
 
 def move(segment: int, index: int, there: int, to: int, /, **changes: object) -> object:
-    share = message("MovedShare", **{"segment": segment, "index": index, "from_node": there, "to_node": to, "serial": b"r" * 16} | changes)
+    share = message(
+        "MovedShare", **{"segment": segment, "index": index, "from_node": there, "to_node": to, "serial": own_serial(meta(1), 8)} | changes
+    )
     return message("Move", shares=[share])
 
 
@@ -302,7 +377,7 @@ def test_a_moved_share_is_at_the_other_node_under_its_serial_and_takes_the_rest_
     world.wait(100 * DAY_MS)
     world.ok("move", move(1, 1, 2, 4))
     assert world.segment(1).nodes == packed([1, 4, 3])
-    assert [tuple(one) for one in walk(world.core.tables, MOVED)] == [(1, 1, b"r" * 16)]
+    assert [tuple(one) for one in walk(world.core.tables, MOVED)] == [(1, 1, own_serial(meta(1), 8))]
     after = world.object(lookup(1))
     assert (after.repair_noz, after.escrow_noz) == (500_000 * 100 // 365, row.escrow_noz - 500_000 * 100 // 365)  # nobody proved those days
     world.wait(DAY_MS)
@@ -344,6 +419,7 @@ def test_a_repair_is_paid_by_receipts_out_of_the_objects_fund(world: World) -> N
         (refusals.UNKNOWN_SEGMENT, {"segment": (1 << 64) - 1}),
         (refusals.BAD_FORM, {"index": 3}),
         (refusals.BAD_FORM, {"serial": b""}),
+        (refusals.BAD_FORM, {"serial": own_serial(meta(2), 8)}),
         (refusals.WRONG_STATE, {"from_node": 2}),
         (refusals.UNKNOWN_NODE, {"to_node": 9}),
         (refusals.UNKNOWN_NODE, {"to_node": 0}),

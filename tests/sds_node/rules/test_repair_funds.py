@@ -16,7 +16,8 @@ from sds_node.meta.rules.moves import allowance_noz
 from sds_node.meta.rules.tables import ALLOWED, ENDOWED, Object
 from sds_node.p2p import address_of, format_address
 from sds_node.schemes import FIVE_OF_TEN, share_bytes
-from tests.sds_node.rules.support import CHAIN_ID, DAY_MS, Make, World, event, lookup, message, new_object, observed_node, owner, sold
+from tests.sds_node.rules.support import CHAIN_ID, DAY_MS, Make, World, event, lookup, message, meta, new_object, observed_node, owner, sold
+from tests.serials import own_serial
 
 WalletDocument = message_class("stratos.settlement.v1.WalletDocument")
 SIZE = 4 << 20
@@ -51,13 +52,14 @@ def stored(world: World, nodes: list[int] = TEN) -> Object:
     return world.object(lookup(1))
 
 
-def moved(row: Object, to_node: int, index: int = 9, from_node: int = 10, /, **changed: Any) -> Any:
+def moved(row: Object, to_node: int, index: int = 9, from_node: int = 10, /, *, sender: int = 1, **changed: Any) -> Any:
     """A share's move with its new node's acknowledgement."""
+    serial = own_serial(meta(sender), 1)
     size_bytes = share_bytes(FIVE_OF_TEN, row.size_bytes)
-    said = {"chain_id": CHAIN_ID, "node": format_address(address_of(public(to_node))), "serial": b"x" * 16, "share_root": ROOTS[index]}
+    said = {"chain_id": CHAIN_ID, "node": format_address(address_of(public(to_node))), "serial": serial, "share_root": ROOTS[index]}
     ack = signed(StoreAck(**{**said, "size_bytes": size_bytes, "stored_s": 5} | changed.pop("ack", {})), node_key(changed.pop("signer", to_node)))
     fields = {
-        "segment": row.first_segment, "index": index, "from_node": from_node, "to_node": to_node, "serial": b"x" * 16, "share_root": ROOTS[index],
+        "segment": row.first_segment, "index": index, "from_node": from_node, "to_node": to_node, "serial": serial, "share_root": ROOTS[index],
         "segment_path": segment_path(ROOTS, index), "ack_body": ack.body, "ack_signature": ack.signature,
     }  # fmt: skip
     return message("Move", shares=[message("MovedShare", **fields | changed)])
@@ -135,7 +137,8 @@ def test_from_four_meta_nodes_on_one_alone_takes_nothing_from_the_repair_funds(m
     fund_noz = world.state.repair_paid_noz
     reason = world.refused(refusals.NOT_ENOUGH, "window", taken(world, 1, 3), 3)
     assert "by the moves that were made" in reason
-    world.ok("move", moved(row, 11), 2)
+    world.refused(refusals.BAD_FORM, "move", moved(row, 11), 2)  # under a serial of the first one
+    world.ok("move", moved(row, 11, sender=2), 2)
     allowed = allowance_noz(row, share_bytes(FIVE_OF_TEN, row.size_bytes))
     world.refused(refusals.NOT_ENOUGH, "window", taken(world, allowed + 1, 3), 3)
     world.settle_window({}, [(owner(9), 1, 1, allowed)], [message("RepairDebit", fund=1, noz=allowed)], sender=3)
@@ -147,7 +150,10 @@ def test_with_fewer_meta_nodes_receipts_that_came_before_their_moves_are_paid(ma
     world = several(make, 3)
     row = stored(world)
     world.settle_window({}, [(owner(9), 1, 1, 500)], [message("RepairDebit", fund=1, noz=500)])
-    world.ok("move", message("Move", shares=[message("MovedShare", segment=row.first_segment, index=9, from_node=10, to_node=11, serial=b"x" * 16)]))
+    world.ok(
+        "move",
+        message("Move", shares=[message("MovedShare", segment=row.first_segment, index=9, from_node=10, to_node=11, serial=own_serial(meta(1), 1))]),
+    )
     allowed = world.core.tables.get(ALLOWED, (1,))
     assert allowed is not None
     assert allowed.noz == allowance_noz(row, share_bytes(FIVE_OF_TEN, row.size_bytes))
@@ -165,7 +171,7 @@ def test_with_fewer_meta_nodes_receipts_that_came_before_their_moves_are_paid(ma
         (refusals.BAD_SIGNATURE, {"ack_body": b"\xff" * 50}),
         (refusals.BAD_SIGNATURE, {"ack_signature": bytes(64)}),
         (refusals.BAD_SIGNATURE, {"signer": 12}),
-        (refusals.BAD_SIGNATURE, {"ack": {"serial": b"y" * 16}}),
+        (refusals.BAD_SIGNATURE, {"ack": {"serial": own_serial(meta(1), 2)}}),
         (refusals.BAD_SIGNATURE, {"ack": {"share_root": ROOTS[1]}}),
         (refusals.BAD_SIGNATURE, {"ack": {"size_bytes": 5}}),
         (refusals.BAD_SIGNATURE, {"ack": {"chain_id": "stratos-other-1"}}),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from chain.crypto import address as bech32
 from chain.crypto.keys import PrivateKey
+from modules.settlement.legacy import TASK_S
 from sds_node.meta.rules import refusals
 from sds_node.meta.rules.asking import sequence_text
 from sds_node.meta.rules.leases import MAX_OPEN_LEASES
 from sds_node.meta.rules.tables import LEASE, USED, WALLET
 from sds_node.meta.rules.wire import ORDER_DOMAIN
-from sds_node.requests import Action
-from tests.sds_node.rules.support import DAY_MS, HASH, HOUR_MS, OTHER_HASH, Make, World, granted, message, record, wallet, wallet_key
+from sds_node.requests import FRESH_S, Action
+from tests.sds_node.rules.support import DAY_MS, HASH, HOUR_MS, OTHER_HASH, PARAMS, Make, World, event, granted, message, record, wallet, wallet_key
 
 
 def test_a_lease_moves_noz_from_the_wallet_into_the_hands_of_the_meta_node(world: World) -> None:
@@ -146,6 +147,15 @@ def test_a_legacy_string_is_good_for_one_lease_while_it_is_fresh(world: World) -
     world.refused(refusals.NOT_FRESH, "take_lease", world.lease_request(10, upload=ahead))
 
 
+def test_a_lease_of_a_legacy_string_ends_while_its_order_limits_prove_themselves(world: World) -> None:
+    world.observe(event(params=message("LedgerParams", **PARAMS | {"longest_lease_s": 86_400})))
+    most_s = FRESH_S + TASK_S
+    for ago_s in (-300, 0, 300):
+        ask = world.ask(Action.UPLOAD, HASH, ago_s=ago_s)
+        world.refused(refusals.LEASE_TIME, "take_lease", world.lease_request(10, upload=ask, seconds=most_s - ago_s + 1))
+        world.ok("take_lease", world.lease_request(10, upload=ask, seconds=most_s - ago_s))
+
+
 def test_a_legacy_string_that_the_wallet_has_not_signed_is_refused(world: World) -> None:
     other = world.ask(Action.UPLOAD, HASH)
     other.subject = OTHER_HASH
@@ -164,6 +174,7 @@ def test_a_sequence_number_goes_on_by_one_and_the_63_before_it_are_taken_too(wor
     ask = world.ask(Action.UPLOAD, HASH)
     world.ok("take_lease", world.lease_request(10, upload=ask))
     world.ok("advance_sequence", message("AdvanceSequence", wallet=wallet(1), upload=ask))
+    world.put(world.lease(10**6), 1, 10_000, [1, 2, 3])
     assert world.wallet().sequence == 1
     # Only the current number moves it, so tasks that were begun with one number move it once.
     world.refused(refusals.WRONG_SEQUENCE, "advance_sequence", message("AdvanceSequence", wallet=wallet(1), upload=ask))

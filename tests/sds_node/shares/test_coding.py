@@ -101,17 +101,66 @@ def test_shares_are_those_of_the_formula_at_every_length(scheme: Scheme) -> None
         assert {len(one) for one in shares} == {schemes.share_bytes(scheme, length)}
 
 
-@pytest.mark.parametrize("scheme", [TWO_OF_FIVE, FIVE_OF_TEN, TEN_OF_THIRTY, THREE_REPLICAS], ids=lambda one: f"{one.k} of {one.n}")
-def test_columns_are_leaves_and_joined_they_are_the_shares(scheme: Scheme) -> None:
-    for length in lengths_of(scheme):
-        segment = content(length)
-        columns = list(coding.encode_columns(scheme, segment))
-        joined = [b"".join(column[index] for column in columns) for index in range(scheme.n)]
-        assert joined == [bytes(one) for one in coding.encode(scheme, segment)]
-        assert all(len({len(part) for part in column}) == 1 for column in columns)
-        assert all(len(column[0]) == merkle.LEAF_BYTES for column in columns[:-1])
-    with pytest.raises(coding.WrongLength):
-        next(coding.encode_columns(scheme, bytes(SEGMENT_BYTES + 1)))
+@pytest.mark.parametrize("scheme", CODED + OTHERS, ids=lambda one: f"{one.k} of {one.n}")
+@pytest.mark.parametrize("is_native", [True, False])
+def test_any_slices_of_the_added_shares_are_written_into_place_with_and_without_isa_l(
+    scheme: Scheme, is_native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_native:
+        monkeypatch.setattr(coding, "_isal", lambda: None)
+    coding._made.cache_clear()
+    assert (coding._made(scheme.k, scheme.n).tables is not None) == is_native
+    size = COLUMN_BYTES + 5 * 16
+    own = [memoryview(content(size, index)) for index in range(scheme.k)]
+    expected = oracle_encode(scheme.k, scheme.n, b"".join(own))[scheme.k :]
+    for cuts in ([0, size], [0, 16, 48, 64, 80, 1_024, 1_040, COLUMN_BYTES, size], [32, 96]):
+        made = [bytearray(b"\x55" * (size + 16)) for _ in expected]
+        for start, stop in itertools.pairwise(cuts):
+            coding.add_shares(scheme, own, [memoryview(one) for one in made], start, stop)
+        blank = b"\x55" * size
+        whole = [blank[: cuts[0]] + one[cuts[0] : cuts[-1]] + blank[cuts[-1] :] + blank[:16] for one in expected]
+        assert made == whole
+    monkeypatch.undo()
+    coding._made.cache_clear()
+
+
+def test_slices_that_do_not_fit_are_refused_before_anything_is_written() -> None:
+    def views(count: int, size: int = 64) -> list[memoryview]:
+        return [memoryview(bytearray(size)) for _ in range(count)]
+
+    for own, added, start, stop in (
+        (views(4), views(5), 0, 64),
+        (views(5), views(4), 0, 64),
+        (views(5), views(4) + views(1, 48), 0, 64),
+        (views(4) + views(1, 48), views(5), 0, 64),
+        (views(5), views(5), 0, 80),
+        (views(5), views(5), 32, 16),
+        (views(5), views(5), -16, 16),
+        (views(5), views(5), 0, 40),
+    ):
+        with pytest.raises(coding.WrongLength):
+            coding.add_shares(FIVE_OF_TEN, own, added, start, stop)
+    coding.add_shares(FIVE_OF_TEN, views(5), views(5), 16, 16)
+
+
+def test_an_isa_l_that_computes_other_shares_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(right, name)
+
+        def ec_encode_data(self, size: int, own: int, rows: int, tables: Any, data: Any, added: Any) -> None:
+            right.ec_encode_data(size, own, rows, tables, data, added)
+            if size > 64:
+                added[rows - 1][size - 1] ^= 1
+
+    right: Any = coding._isal()
+    assert right is not None
+    coding._made.cache_clear()
+    monkeypatch.setattr(coding, "_isal", Other)
+    segment = content(70_000)
+    assert [bytes(one) for one in coding.encode(FIVE_OF_TEN, segment)] == oracle_encode(5, 10, segment)
+    monkeypatch.undo()
+    coding._made.cache_clear()
 
 
 @pytest.mark.parametrize("scheme", CODED + OTHERS, ids=lambda one: f"{one.k} of {one.n}")
@@ -306,7 +355,7 @@ def test_schemes_that_pyeclib_has_not_are_refused_before_it_is_asked(k: int, n: 
     scheme = Scheme(k, n, k, k)
     for call in (
         lambda: coding.encode(scheme, b"x"),
-        lambda: next(coding.encode_columns(scheme, b"x")),
+        lambda: coding.add_shares(scheme, [], [], 0, 0),
         lambda: coding.decode(scheme, 1, []),
         lambda: coding.recreate(scheme, [], [0]),
         lambda: coding.decode_checked(scheme, 1, [], {}),

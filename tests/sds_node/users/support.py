@@ -25,6 +25,7 @@ from sds_node.meta.operations import Proposer
 from sds_node.meta.rules.apply import rules
 from sds_node.meta.rules.invariants import check
 from sds_node.meta.rules.tables import LEASE, WALLET
+from sds_node.meta.rules.tables import Node as NodeRow
 from sds_node.meta.rules.wire import ORDER_DOMAIN, sign_observation
 from sds_node.meta.users import Settings, Users
 from sds_node.meta.users.roots import ShareRoots, open_roots
@@ -80,6 +81,8 @@ class Nodes:
     free_bytes: int = 1 << 40
     away: set[int] = field(default_factory=set)
     changes: dict[int, dict[str, Any]] = field(default_factory=dict)
+    heard: dict[int, bytes] = field(default_factory=dict)
+    """Node → the network prefix that is heard here, whatever the ledger says."""
 
     def key(self, number: int) -> nacl.signing.SigningKey:
         return nacl.signing.SigningKey(sha256(b"resource %d" % number).digest())
@@ -104,6 +107,9 @@ class Nodes:
         endpoint = f"127.{number}.0.1:18081"
         key = bytes(self.key(number).verify_key)
         return Contact(number, self.address(number), key, self.owner(number), endpoint, None, number not in self.away)
+
+    def prefix(self, row: NodeRow) -> bytes:
+        return self.heard.get(row.number, row.prefix)
 
     def count(self) -> int:
         candidates = self.candidates()

@@ -14,14 +14,16 @@ from sds_node.hashes import file_hash
 from sds_node.merkle import segment_root
 from sds_node.meta.lateness import FREE_S
 from sds_node.meta.rules.refusals import UNKNOWN_FILE, USED_BEFORE
+from sds_node.meta.rules.shares import share_key
 from sds_node.wire.errors import Refused
-from tests.sds_node.rules.support import event, message
+from tests.sds_node.rules.support import event, message, record
 from tests.sds_node.users.support import Meta, User, lookup, meta_node, share_root_of
 from tests.sds_node.users.test_sessions import refused
 
 pytestmark = pytest.mark.asyncio
 MIB = 1 << 20
 SIZE = 2 * MIB
+CID = "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG"
 
 
 async def ready(meta: Meta, noz: int = 10**9) -> tuple[User, bytes]:
@@ -231,6 +233,45 @@ async def test_a_share_of_a_file_in_the_trash_opens_nothing(tmp_path: Path) -> N
         link = await shared(owner, 1)
         await owner.order(delete=message("DeleteFiles", lookup_ids=[lookup(1)]))
         await refused(asking.NOT_HELD, await meta.user(2), asking.SHARE_OPEN, asking.ShareOpenHead(link=link))
+
+
+async def test_a_cid_of_several_opens_the_first_that_can_be_read(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        reader, users = await meta.user(4), [await meta.user(number) for number in (1, 2, 3)]
+        public = {"is_public": True, "wrapped_key": b"", "name": b"n"}
+        for number in (2, 3):
+            await meta.buys(number, 10**9)
+        for user in users:
+            await user.keep(await user.lease(10**9), 1, SIZE, file=dict(public))
+        ends_s = int(meta.clock()) + 60
+        await users[0].order(share=message("ShareFile", share_id=CID, link=CID, lookup_id=lookup(1), expires_s=ends_s))
+        for user in users[1:]:
+            await shared(user, 1, wrapped_key=b"", also=CID)
+        rows = [(await user.ask(asking.SHARE_LIST, asking.ShareListHead(limit=10), asking.SharePage)).shares for user in users]
+        assert [[one.link for one in row] for row in rows] == [[CID]] * 3
+        ids = [row[0].share_id for row in rows]
+        # Behind the share whose own link it is come those that have it too, in the order of the hashes of their ids.
+        order = [0, *sorted((1, 2), key=lambda at: share_key(ids[at]))]
+
+        async def found() -> str:
+            share = (await opened(reader, link=f"sds://{CID}")).share
+            assert share.link == CID
+            return str(share.share_id)
+
+        assert await found() == ids[0]
+        hidden = message("RenameFile", lookup_id=lookup(1), file=record(1, lookup_id=lookup(1), is_public=False, name=b"n"))
+        shown = message("RenameFile", lookup_id=lookup(1), file=record(1, lookup_id=lookup(1), **public))
+        await users[0].order(rename=hidden)
+        assert await found() == ids[order[1]]
+        await users[0].order(rename=shown)
+        assert await found() == ids[0]
+        meta.clock.wait(60)  # no tick comes
+        assert await found() == ids[order[1]]
+        await users[order[1]].order(delete=message("DeleteFiles", lookup_ids=[lookup(1)]))
+        assert await found() == ids[order[2]]
+        assert (await opened(reader, share_id=ids[order[2]])).share.link == ids[order[2]]
+        await users[order[2]].order(unshare=message("UnshareFiles", share_ids=[ids[order[2]]]))
+        await refused(asking.NOT_HELD, reader, asking.SHARE_OPEN, asking.ShareOpenHead(link=CID))
 
 
 async def test_shares_are_listed_in_pages_for_their_owner_alone(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from modules.settlement.documents import LIMIT_DOMAIN, SessionGrant, signed_by_key
-from modules.settlement.leaves import faults_of_grant, faults_of_limit
+from modules.settlement.leaves import faults_of_grant, faults_of_limit, serial_prefix
 from sds_node import asking
 from sds_node.meta.lateness import FREE_S
 from sds_node.meta.rules.commit import object_id
@@ -101,7 +101,7 @@ async def test_each_share_gets_a_node_of_its_own_and_a_limit_that_the_chain_woul
             assert place.endpoint == f"127.{number}.0.1:18081"
             assert list(faults_of_limit(limit, CHAIN_ID)) == list(faults_of_grant(grant, limit, CHAIN_ID)) == []
             assert signed_by_key(LIMIT_DOMAIN, place.order_limit.body, bytes(meta_key(1).verify_key), place.order_limit.signature)
-            assert limit.serial[:8] == meta(1)[:4] + (1).to_bytes(4, "big")
+            assert limit.serial[:12] == serial_prefix(meta(1)) + (1).to_bytes(4, "big")
             assert (limit.object_root, limit.action, limit.fund) == (object_id(lease_id, 7), 2, 1)
             assert limit.share_root == share_root_of(7, 1 - place.ask, place.index)
             assert limit.max_noz == limit.max_bytes // 2

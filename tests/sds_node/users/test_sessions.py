@@ -17,9 +17,10 @@ from sds_node.meta.rules.refusals import NOT_ASKED, NOT_ENOUGH, NOT_FRESH
 from sds_node.meta.users import sessions as module
 from sds_node.meta.users.sessions import Sessions
 from sds_node.p2p import address_of
+from sds_node.schemes import THREE_REPLICAS
 from sds_node.wire.errors import BadRequest, Busy, Refused
 from tests.sds_node.rules.support import CHAIN_ID, message, wallet, wallet_key
-from tests.sds_node.users.support import Clock, Meta, User, meta_node
+from tests.sds_node.users.support import Clock, Meta, User, lookup, meta_node, stored_object
 
 pytestmark = pytest.mark.asyncio
 
@@ -228,6 +229,72 @@ async def test_leases_and_orders_of_a_wallet_are_bounded_over_its_sessions(tmp_p
             await users[1].order()
         meta.clock.wait(1)
         await users[1].lease(10)
+
+
+async def test_what_a_wallet_fills_of_the_log_for_nothing_is_bounded_for_each_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits of empty files cost no noz; nor do leases and orders."""
+    monkeypatch.setattr(module, "MOST_LOGGED_BYTES", 64 << 10)
+    async with meta_node(tmp_path) as meta:
+        await meta.buys(2)
+        user, other = await meta.user(), await meta.user(2)
+        theirs = await other.lease()
+        before = meta.ledger.head.sequence
+        lease_id = await user.lease(10**9)
+        again = await meta.user()  # another session of the same wallet
+        of_again = await again.lease(10**6)
+
+        def empty(counter: int, lease_id: bytes = lease_id) -> Any:
+            record = {"name": b"n" * 1_280, "wrapped_key": b"k" * 512}
+            files = [stored_object(counter + at, 0, THREE_REPLICAS, [], file=record | {"lookup_id": lookup(counter + at)}) for at in range(15)]
+            return asking.CommitAsk(lease_id=lease_id, objects=files)
+
+        stored = await user.store(lease_id, 1_000, 20_000)
+        for counter in (1, 21):
+            assert len(await user.commit(empty(counter))) == 15
+        for one, its_lease in ((user, lease_id), (again, of_again)):
+            text = await refused(asking.TRY_ANOTHER, one, asking.OBJECT_COMMIT, None, empty(41, its_lease))
+            assert "65536" in text
+            meta.clock.wait(1)
+        await user.order(delete=message("DeleteFiles", lookup_ids=[lookup(1)]))
+
+        async def rename_on() -> None:  # free, too
+            for _ in range(20):
+                await user.order(rename=message("RenameFile", lookup_id=lookup(2), file=empty(2).objects[0].file))
+
+        with pytest.raises(Refused, match="under a lease of another meta node"):
+            await rename_on()
+        in_log = await logged_bytes(meta, before)
+        assert (64 << 10) - 4_096 < in_log <= 64 << 10
+        assert len(await other.commit(empty(1, theirs))) == 15, "others have room of their own"
+        assert (await user.commit(stored.ask()))[0].is_complete, "what pays for itself does not count"
+        meta.clock.wait(86_400)
+        later = await meta.user()
+        assert len(await later.commit(empty(1, await later.lease(10**6)))) == 15
+
+
+async def logged_bytes(meta: Meta, before: int) -> int:
+    """Of all operations after one."""
+    entries = await meta.ledger.query(lambda view: view.entries(before, 10_000))
+    return sum(len(one.operation) for one in entries)
+
+
+async def test_what_a_wallet_has_in_the_log_of_a_day_is_remembered_when_its_account_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_LOOSE", 2)
+    clock = Clock()
+    sessions = Sessions(CHAIN_ID, clock)
+    much = sessions.account(bytes(20))
+    for _ in range(3):
+        with much.logged.counting(1 << 20, clock()):
+            pass
+    for number in range(1, 6):  # wallets cost nothing
+        sessions.account(bytes([number]) * 20)
+    anew = sessions.account(bytes(20))
+    assert anew is not much
+    assert anew.logged.size_bytes > 3 << 20
+    clock.wait(86_400)
+    with anew.logged.counting(100, clock()):
+        pass
+    assert anew.logged.size_bytes < 1_000
 
 
 async def test_a_wallet_that_the_ledger_does_not_know_leaves_nothing_in_its_log(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 
 import pytest
 
@@ -469,3 +470,79 @@ async def test_a_head_of_64_kib_passes_and_one_byte_more_does_not() -> None:
         assert len(await two.peer.ask("echo", bytes(64 << 10))) == 64 << 10
         with pytest.raises(ValueError, match="at most 65536"):
             await two.peer.call("echo", bytes((64 << 10) + 1))
+
+
+# --- into the reader's own memory -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(**SMALL)])
+async def test_what_comes_is_written_where_the_reader_says_and_is_the_same(limits: Limits) -> None:
+    data = random.Random(1).randbytes(2_000_003)
+    async with pair(limits=limits, caller_limits=limits) as two, await two.peer.call("echo") as stream:
+
+        async def write() -> None:
+            made = random.Random(2)
+            at = 0
+            while at < len(data):
+                size = made.choice([1, 700, 20_000, 300_000])
+                await stream.send(data[at : at + size])
+                at += size
+            stream.end()
+
+        writing = asyncio.create_task(write())
+        made, got = random.Random(3), bytearray()
+        while len(got) < len(data):
+            if made.random() < 0.3:
+                got += await stream.receive(made.choice([1, 5_000, 1 << 20]))
+                continue
+            memory = memoryview(bytearray(min(made.choice([1, 3_000, 400_000]), len(data) - len(got))))
+            stream.place(memory)
+            at = 0
+            while at < len(memory) and made.random() < 0.98:
+                chunk = await stream.receive(made.choice([10, 100_000, 1 << 20]))
+                assert chunk.obj is memory.obj
+                assert chunk == memory[at : at + len(chunk)]
+                at += len(chunk)
+            got += memory[:at]
+            if made.random() < 0.5:
+                stream.place(memoryview(b""))
+        await writing
+        await stream.result()
+    assert bytes(got) == data
+
+
+async def test_nothing_is_written_into_memory_that_was_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    displaced = 0
+    honest = Connection.displaced
+
+    def counted(self: Connection, stream: Stream) -> None:
+        nonlocal displaced
+        was = self._payload
+        honest(self, stream)
+        displaced += was is not self._payload
+
+    monkeypatch.setattr(Connection, "displaced", counted)
+    data = b"\x01" * (6 << 20)
+    async with pair() as two:
+        for number in range(12):
+            stream = await two.peer.call("echo")
+            writing = asyncio.create_task(stream.send(data))
+            memory = bytearray(4 << 20)
+            with memoryview(memory) as view:
+                stream.place(view)
+                for _ in range(1 + number % 4):
+                    (await stream.receive(100_000)).release()
+                if number % 2:
+                    stream.cancel()
+                else:
+                    stream.place(memoryview(b""))
+            memory[:] = bytes(len(memory))
+            for _ in range(3 if number % 2 else 0):
+                await two.peer.ask("echo", b"", b"x" * 100_000)
+            if number % 2 == 0:
+                while len(await stream.receive()) < 100_000:
+                    pass
+                stream.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+            assert not any(memory)
+    assert displaced

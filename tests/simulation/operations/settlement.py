@@ -108,9 +108,9 @@ def renew_keys(choose: random.Random, world: World) -> Any:
 
 def leaf_of(choose: random.Random, world: World, node: Node, noz: int) -> Any:
     """A good leaf, or at times one that pays a noz too many."""
-    beneficiary, number = world.someone().text, choose.getrandbits(100)
+    beneficiary, number = world.someone().text, choose.getrandbits(64)
     if choose.random() < 0.2:
-        return release_leaf(choose.randint(1, 365), noz, beneficiary, copy=number)
+        return release_leaf(choose.randint(1, 365), noz, beneficiary, copy=number & (1 << 40) - 1)
     noz = min(noz, 10**15)
     changes: dict[str, Any] = {"leaf": {"noz": noz + 1}} if choose.random() < 0.1 else {}
     chain = {"chain_id": world.driver.chain_id}
