@@ -43,14 +43,14 @@ SIDE_BY_SIDE := $(addprefix tests/,abci api app codec crypto economics modules s
 
 test: setup ## every test that needs no long build, about 20 minutes on 2 cores
 	$(BIN)/python -m chain.comet
-	$(BIN)/python -m pytest -m "not interop" -n 2 --dist loadfile $(PYTEST_ARGS) --ignore=tests/sds_node/processes $(SIDE_BY_SIDE)
-	$(BIN)/python -m pytest -m "not interop" $(PYTEST_ARGS) $(addprefix --ignore=,$(SIDE_BY_SIDE)) tests
-	$(BIN)/python -m pytest -m "not interop" $(PYTEST_ARGS) tests/sds_node/processes
+	$(BIN)/python -m tools.run_tests -m "not interop" -n 2 --dist loadfile $(PYTEST_ARGS) --ignore=tests/sds_node/processes $(SIDE_BY_SIDE)
+	$(BIN)/python -m tools.run_tests -m "not interop" $(PYTEST_ARGS) $(addprefix --ignore=,$(SIDE_BY_SIDE)) tests
+	$(BIN)/python -m tools.run_tests -m "not interop" $(PYTEST_ARGS) tests/sds_node/processes
 
 test-interop: setup ## the real clients and peers: simd, CosmJS, cosmpy, curl
 	$(BIN)/python -m chain.comet
 	$(BIN)/python -m tests.interop.peers
-	$(BIN)/python -m pytest -m interop $(PYTEST_ARGS)
+	$(BIN)/python -m tools.run_tests -m interop $(PYTEST_ARGS)
 
 check: setup ## ruff, mypy strict, determinism, imports, docs, compiled descriptors
 	$(BIN)/ruff check .
