@@ -17,6 +17,7 @@ from sds_node.resource.daemon import metrics
 from sds_node.resource.daemon.home import Home
 from tests.sds_node.daemon.commands import NOWHERE, init, password_file, ppd, told
 
+STOS = 10**18
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "sds.json").read_text())["key_files"]
 
 
@@ -155,6 +156,33 @@ def test_the_unit_runs_this_home(tmp_path: Path) -> None:
     assert f"start --home '{home}'" in unit
     assert "LoadCredential=password:/etc/ppd/password" in unit
     assert "User=stratos" in unit
+
+
+def test_no_more_is_withdrawn_than_has_matured_and_the_refusal_says_how_much_that_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    wallet = init(home)["wallet"]
+    soonest = {"reward_epoch": 7, "maturity_epoch": 9, "amount_wei": str(STOS // 4), "not_before_s": 1_790_000_000}
+    chain = {"wallet": wallet, "mature_wei": str(3 * STOS // 2), "immature_wei": str(STOS), "upcoming": [soonest, soonest], "slashing_debt_wei": "0"}
+    sent: list[int] = []
+    monkeypatch.setattr("sds_node.cli.node_chain.with_chain", lambda *_: chain)
+    monkeypatch.setattr("sds_node.cli.node_chain.send", lambda _, __, messages: sent.append(int(messages[0].amount[0].amount)) or {"height": 5})
+    for amount in ("2stos", "1500000001gwei"):
+        code, _, err = ppd(home, "withdraw", amount)
+        assert code == 1
+        assert f"at most 1.5 STOS, which is what has matured for {wallet} (1 STOS maturing, 0.25 STOS of it not before " in err
+    assert "2026-09-21 14:13:20 UTC), got 2 STOS: withdraw less" in ppd(home, "withdraw", "2stos")[2]
+    soonest["not_before_s"] = 0
+    assert "0.25 STOS of it with epoch 9" in ppd(home, "withdraw", "2stos")[2]
+    chain["upcoming"], chain["immature_wei"] = [], "0"
+    assert "(nothing is maturing)" in ppd(home, "withdraw", "2stos")[2]
+    assert sent == []
+    assert told(home, "withdraw", "1stos")["amount_wei"] == str(STOS)
+    assert told(home, "withdraw")["amount_wei"] == str(3 * STOS // 2)
+    assert sent == [STOS, 3 * STOS // 2]
+    chain["mature_wei"] = "0"
+    for arguments in (["withdraw"], ["withdraw", "1stos"]):
+        code, _, err = ppd(home, *arguments)
+        assert (code, f"nothing has matured for {wallet} yet (nothing is maturing)" in err) == (1, True)
 
 
 KNOWN = list(cli.commands)

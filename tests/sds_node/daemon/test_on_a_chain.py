@@ -85,8 +85,9 @@ def test_a_node_is_registered_put_to_work_and_leaves(net: Chain, tmp_path: Path)
         assert running_now["chain_age_s"] is not None
         earned = told(home, "earnings")
         assert (earned["chain"]["mature_wei"], earned["network"]) == ("0", None)
-        code, _, err = ppd(home, "withdraw")
-        assert (code, "nothing has matured" in err) == (1, True)
+        for arguments in (["withdraw"], ["withdraw", "1stos"]):
+            code, _, err = ppd(home, *arguments)
+            assert (code, f"nothing has matured for {made['wallet']} yet (nothing is maturing)" in err) == (1, True)
 
         left = told(home, "exit", "--yes")
         assert left["shares_left"] == 0

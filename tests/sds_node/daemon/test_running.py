@@ -115,8 +115,13 @@ async def test_a_node_whose_beneficiary_changed_starts_anew_by_itself(tmp_path: 
 def test_a_closed_terminal_stops_a_node_as_it_should(tmp_path: Path) -> None:
     home = tmp_path / "home"
     init(home)
-    with started(home) as node:
-        assert node.end(signal.SIGHUP) == 0
+    # As from a terminal: tests that run under nohup would give the node their deaf ear.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with started(home) as node:
+            assert node.end(signal.SIGHUP) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert not (home / "running").exists()
     assert not Home(home).state().was_killed
 
