@@ -68,6 +68,8 @@ class Network:
     ) -> None:
         self.folder = Folder(folder, "network", COMMAND)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._tell: Callable[[str], None] = lambda _: None
+        self._at_work = 0
         self.chain: Localnet | None = None
         try:
             self.net = self.folder.load(lambda: self._first(ports, metas, nodes), reset, self._moved)
@@ -123,9 +125,10 @@ class Network:
 
     # --- making it --------------------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start everything; what is missing is made. Raises NetworkError."""
+    def start(self, tell: Callable[[str], None] | None = None) -> None:
+        """Start everything; what is missing is made. ``tell`` is given a line at each stage. Raises NetworkError."""
         assert self.chain is not None
+        self._tell = tell or self._tell
         taken = [port for port in range(self.net["ports"], self._first_port + 12) if not _is_free("127.0.0.1", port)]
         if taken:
             raise NetworkError(f"port {taken[0]} is taken: end what has it, or begin another network with --ports")
@@ -133,12 +136,16 @@ class Network:
         self._wait("the chain makes blocks", lambda: _height(self.chain_info["rpc"]) >= 1)
         told = {name: self.chain_info[name] for name in ("chain_id", "rpc", "grpc", "rest")}
         self.net.update({**told, "chain_home": self.chain_info["home"], "accounts": self.chain_info["accounts"]})
+        self._tell(f"the chain is up and makes blocks: {told['rpc']}")
         self._metas()
-        for number in range(1, len(self.net["owners"]) + 1):
+        nodes = len(self.net["owners"])
+        for number in range(1, nodes + 1):
             self._resource(number)
+            self._tell(f"resource nodes started: {number} of {nodes}")
         self._wait(f"{len(self.net['resource_nodes'])} resource nodes are at work", self._are_at_work)
         for name in USERS:
             self._user(name)
+        self._tell(f"users with ozone: {' and '.join(USERS)}")
         self.net["is_complete"] = True
         self.save()
 
@@ -150,6 +157,7 @@ class Network:
         for number in range(len(net["meta_nodes"]), self.size):
             net["meta_nodes"].append(self._meta(number))
             self.save()
+            self._tell(f"meta nodes made: {number + 1} of {self.size}")
         for number, one in enumerate(net["meta_nodes"]):
             home = self.folder.path / one["name"]
             # A chain that was made elsewhere, or whose folder was moved, keeps its keys where it is now.
@@ -159,8 +167,9 @@ class Network:
             self._federate()
         for one in net["meta_nodes"]:
             self._launch(one["name"], SPD, self.folder.path / one["name"])
-        for one in net["meta_nodes"]:
+        for number, one in enumerate(net["meta_nodes"], 1):
             self._wait(f"{one['name']} serves", lambda home=self.folder.path / one["name"]: self._status(SPD, home).get("is_ready", False))  # type: ignore[misc]
+            self._tell(f"meta nodes that serve: {number} of {self.size}")
 
     def _meta(self, number: int) -> dict[str, Any]:
         """The home of a meta node, and what network.json says of it."""
@@ -209,8 +218,9 @@ class Network:
             home = self.folder.path / metas[0]["name"]
             self._run(SPD, "ledger", "found", "--home", home)
             self._run(SPD, "ledger", "export", export, "--home", home)
-        for one in metas:
+        for number, one in enumerate(metas, 1):
             self._run(SPD, "ledger", "join", export, "--home", self.folder.path / one["name"])
+            self._tell(f"meta nodes that joined the ledger: {number} of {self.size}")
 
     def _set(self, home: Path, values: Mapping[str, Any]) -> None:
         self._run(SPD, "config", "set", *(part for pair in values.items() for part in pair), "--home", home)
@@ -265,8 +275,12 @@ class Network:
 
     def _are_at_work(self) -> bool:
         wanted = len(self.net["resource_nodes"])
-        found = [self._status(SPD, self.folder.path / one["name"]) for one in self.net["meta_nodes"]]
-        return all(one.get("eligible_nodes", 0) >= wanted for one in found)
+        # As many as the meta node knows that knows fewest.
+        found = min(self._status(SPD, self.folder.path / one["name"]).get("eligible_nodes", 0) for one in self.net["meta_nodes"])
+        if found != self._at_work:
+            self._at_work = found
+            self._tell(f"resource nodes at work: {found} of {wanted}")
+        return bool(found >= wanted)
 
     def _user(self, name: str) -> None:
         if any(one["name"] == name for one in self.net["users"]):
@@ -436,7 +450,7 @@ def main() -> int:
         return 1
     try:
         print("  starting a chain, meta nodes and resource nodes; a new network takes about a minute, a full one some minutes", flush=True)
-        network.start()
+        network.start(lambda text: print(f"  {text}", flush=True))
         _show(network)
 
         def step(is_stopping: bool) -> bool:

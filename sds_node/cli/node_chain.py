@@ -263,6 +263,34 @@ def earnings(ctx: click.Context, /, output: str, **_: Any) -> None:
     show(told, output, earnings_text(told) if output == "text" else None)
 
 
+def maturing_text(chain: dict[str, Any]) -> str:
+    """What will have matured when, for people; ``chain`` as ``on_chain`` gives it."""
+    if not int(chain["immature_wei"]):
+        return "nothing is maturing"
+    text = f"{stos_text(int(chain['immature_wei']))} maturing"
+    if not chain["upcoming"]:
+        return text
+    soonest = chain["upcoming"][0]
+    when = f"not before {time_text(soonest['not_before_s'])}" if soonest["not_before_s"] else f"with epoch {soonest['maturity_epoch']}"
+    return f"{text}, {stos_text(int(soonest['amount_wei']))} of it {when}"
+
+
+def withdrawal_wei(amount_wei: int | None, chain: dict[str, Any]) -> int:
+    """How much is withdrawn, wei: all that has matured where ``amount_wei`` is None. Raises ClickException for more than that, and where
+    nothing has."""
+    mature_wei, wallet = int(chain["mature_wei"]), chain["wallet"]
+    if not mature_wei:
+        raise click.ClickException(f"nothing has matured for {wallet} yet ({maturing_text(chain)}): see `ppd earnings`")
+    if amount_wei is None:
+        return mature_wei
+    if amount_wei > mature_wei:
+        raise click.ClickException(
+            f"expected at most {stos_text(mature_wei)}, which is what has matured for {wallet} ({maturing_text(chain)}), got {stos_text(amount_wei)}: "
+            "withdraw less, or all that has matured by naming no amount"
+        )
+    return amount_wei
+
+
 @click.command()
 @click.argument("amount", required=False)
 @click.option("--to", "target", default="", metavar="ST1…", help="The account that it goes to (default: the wallet itself).")
@@ -282,12 +310,12 @@ def withdraw(ctx: click.Context, /, amount: str | None, target: str, password_fi
     if target:
         bech32.decode(target)
 
-    async def mature(chain: ValueChain) -> int:
-        return (await views.rewards(chain, bech32.decode(config.keys.wallet))).mature_wei
+    wanted_wei = parse_amount("AMOUNT", amount) if amount else None
 
-    amount_wei = parse_amount("AMOUNT", amount) if amount else with_chain(config, mature)
-    if amount_wei == 0:
-        raise click.ClickException(f"nothing has matured for {config.keys.wallet} yet: see `ppd earnings`")
+    async def asked(chain: ValueChain) -> dict[str, Any]:
+        return await on_chain(chain, config.keys.wallet)
+
+    amount_wei = withdrawal_wei(wanted_wei, with_chain(config, asked))
     message = withdrawal(amount_wei, config.keys.wallet, target or config.keys.wallet)
     sent = send(config, owner_key(home, config, password_file), [message])
     show({"amount_wei": str(amount_wei), **sent}, output, f"{stos_text(amount_wei)} withdrawn in block {sent['height']}")

@@ -327,13 +327,23 @@ def unshare(ctx: click.Context, links: Sequence[str], as_json: bool, password_fi
 # --- ozone -------------------------------------------------------------------------------------------------------------------------------
 
 
+def _leased_text(found: Balance) -> str:
+    """What leases hold, and what becomes of it, in words."""
+    if not found.open_leases:
+        return str(found.leased_noz)
+    return f"{found.leased_noz} (held for transfers; what they do not use comes back when their leases are settled, within about an hour)"
+
+
 @click.command()
 @user_command
 def balance(ctx: click.Context, as_json: bool, password_file: str | None, **_: Any) -> None:
-    """Show the wallet's ozone on the storage network, and how many files and links it has."""
+    """Show the wallet's ozone on the storage network, and how many files and links it has.
+
+    What open leases hold for transfers is in leased_noz, not in paid_noz or promo_noz; what is not used of it comes back when they are settled.
+    """
     found: Balance = with_storage(ctx, password_file, lambda storage: storage.balance())
-    told(asdict(found), as_json=as_json)
-    if not found.paid_noz and not found.promo_noz:
+    told(asdict(found), as_json=as_json, text=aligned(asdict(found) | {"leased_noz": _leased_text(found)}))
+    if not found.paid_noz and not found.promo_noz and not found.leased_noz:
         warn(["the wallet has no ozone: buy some with `ppd prepay 1stos`"])
 
 

@@ -95,6 +95,8 @@ class Progress:
     def __init__(self, label: str, *, is_shown: bool = True) -> None:
         self._label, self._is_shown = label[:40], is_shown and sys.stderr.isatty()
         self._begun_s, self._drawn_s = time.monotonic(), 0.0
+        self._had_bytes = 0
+        """Were there before: they tell nothing of the speed."""
 
     def __call__(self, done: int, total: int) -> None:
         """So many bytes of all are done."""
@@ -103,7 +105,7 @@ class Progress:
             return
         self._drawn_s = now_s
         part = done / total if total else 1.0
-        speed = done / max(now_s - self._begun_s, 0.001)
+        speed = (done - self._had_bytes) / max(now_s - self._begun_s, 0.001)
         bar = "#" * int(part * _BAR)
         line = f"{self._label}  [{bar:<{_BAR}}] {part:4.0%}  {output.size_text(done)} of {output.size_text(total)}, {output.size_text(int(speed))}/s"
         click.echo(f"\r\x1b[K{line}", nl=False, err=True)

@@ -196,6 +196,22 @@ def _put_folder(ctx: click.Context, folder: Path, name: str | None, public: bool
 # --- get ---------------------------------------------------------------------------------------------------------------------------------
 
 
+class Fetching(Progress):
+    """The bar of a get. Before it a line on stderr, on a terminal or not, says how much of the file an interrupted get left, if it goes on with that."""
+
+    def __init__(self, label: str, *, is_shown: bool = True) -> None:
+        super().__init__(label, is_shown=is_shown)
+        self._is_told = not is_shown
+
+    def __call__(self, done: int, total: int) -> None:
+        """So many bytes of all are there. The first call comes before any was fetched."""
+        if not self._is_told:
+            self._is_told, self._had_bytes = True, done
+            if done:
+                remark(f"an interrupted get goes on: {size_text(done)} of {size_text(total)} are there already")
+        super().__call__(done, total)
+
+
 @click.command()
 @click.argument("name")
 @click.argument("target", required=False, type=click.Path(allow_dash=True))
@@ -227,7 +243,7 @@ def get(
     if recursive:
         _get_folder(ctx, name, target, no_replace, as_json, password_file)
         return
-    progress = Progress(name, is_shown=not as_json)
+    progress = Fetching(name, is_shown=not as_json)
 
     async def work(storage: Storage) -> tuple[Entry, Path]:
         entry = await storage.stat(name)
@@ -292,7 +308,7 @@ def get_shared(
     \b
     ppd get-shared 'sds://0123456789abcdef_0123456789_abcdef#…' holiday.jpg
     """
-    progress = Progress("shared file", is_shown=not as_json)
+    progress = Fetching("shared file", is_shown=not as_json)
 
     async def work(storage: Storage) -> dict[str, Any]:
         try:

@@ -74,7 +74,8 @@ class Downloads:
         return ObjectReader(self._session(), GetIssuer(self._places, file.object_id), await self._files.to_get(file), self._settings)
 
     async def to_path(self, file: StoredFile, key: bytes | None, target: Path, progress: Progress | None = None, *, replace: bool = True) -> None:
-        """Content to a file, synced, whole or not at all. A part of it that an earlier call left is not fetched again.
+        """Content to a file, synced, whole or not at all. A part of it that an earlier call left is not fetched again: the
+        first call of ``progress``, before anything is fetched, tells how many bytes that is.
 
         Raises StorageError (also for a target that is there already, unless ``replace``, and while another call fetches it), TransferFailed.
         """
@@ -102,6 +103,8 @@ class Downloads:
         if not done:
             await asyncio.to_thread(_unnoted, note)
         out.truncate(done)
+        if progress is not None:
+            progress(done, file.size_bytes)
         length = file.size_bytes - done
         content = _Scattered(file, key, done, length)
         if done and key is None:

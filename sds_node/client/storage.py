@@ -68,7 +68,11 @@ _SECRET_INFO: Final = b"stratos/link-secret/v1"
 
 @dataclass(frozen=True)
 class Balance:
-    """A wallet in the ledger, at a height of the value chain: its noz (bought, granted) and what it has."""
+    """A wallet in the ledger, at a height of the value chain: its noz (bought, granted) and what it has.
+
+    ``leased_noz`` are what its ``open_leases`` hold, in neither of the two: what is not used of them comes back when they are settled. A meta node of an
+    earlier version tells 0.
+    """
 
     wallet: str
     paid_noz: int
@@ -77,6 +81,7 @@ class Balance:
     trash: int
     shares: int
     open_leases: int
+    leased_noz: int
     height: int
 
 
@@ -188,7 +193,7 @@ class Storage:
 
     async def get(self, name: str, target: Path, *, progress: Progress | None = None, replace: bool = True) -> Entry:
         """A file by path, ``sdm://`` handle, file hash or object id → a file here, whole or not at all. An interrupted call goes on when it is
-        made again. Raises StorageError, TransferFailed.
+        made again; ``progress`` is first told what is there. Raises StorageError, TransferFailed.
         """
         file = await self.files.find(name)
         await self._downloads.to_path(file, self._key(file), target, progress, replace=replace)
@@ -447,7 +452,8 @@ class Storage:
     async def balance(self) -> Balance:
         """The wallet in the ledger. Raises MetaUnreachable."""
         row = await self._client.ask(asking.WALLET_INFO, None, asking.WalletRow)
-        return Balance(self.wallet, amount(row.paid_noz), amount(row.promo_noz), row.files, row.trash, row.shares, row.open_leases, row.height)
+        paid_noz, promo_noz, leased_noz = amount(row.paid_noz), amount(row.promo_noz), amount(row.leased_noz)
+        return Balance(self.wallet, paid_noz, promo_noz, row.files, row.trash, row.shares, row.open_leases, leased_noz, row.height)
 
     async def health(self, name: str) -> Health:
         """How safe a file is: healthy shares, and the chance to lose it within a year. Raises NotFound."""

@@ -26,9 +26,10 @@ from sds_node.meta.operations import LedgerRefused, Proposer
 from sds_node.meta.rules.asking import MAX_ORDER_BYTES
 from sds_node.meta.rules.call import state_of
 from sds_node.meta.rules.files import SAME_HASH
+from sds_node.meta.rules.leases import MAX_OPEN_LEASES
 from sds_node.meta.rules.places import nodes_of
 from sds_node.meta.rules.refusals import USED_BEFORE
-from sds_node.meta.rules.tables import ACTIVE, FILE, NODE, OBJECT, SEGMENT, TRASH, TRASHED, WALLET, File, Object, Segment, Wallet
+from sds_node.meta.rules.tables import ACTIVE, FILE, LEASE, NODE, OBJECT, SEGMENT, TRASH, TRASHED, WALLET, File, Object, Segment, Wallet
 from sds_node.meta.rules.wire import ORDER_DOMAIN, WalletOrder
 from sds_node.meta.users.access import READ_IN, file_of, readable
 from sds_node.meta.users.asked import need, page_limit, refuse, sized
@@ -177,10 +178,12 @@ class Files:
 def wallet_row(view: ReadView, address: bytes) -> Any:
     """The WalletRow of a wallet; one that nothing is known of is empty."""
     row = view.get(WALLET, (address,)) or Wallet(address, 0, 0, 0, 0, 0, 0, 0, True)
+    # Most wallets have no lease most of the time.
+    leases = view.scan(LEASE, (address,), index="by_wallet", limit=MAX_OPEN_LEASES) if row.open_leases else ()
     return asking.WalletRow(
         wallet=bech32.encode(address), paid_noz=str(row.paid_noz), promo_noz=str(row.promo_noz), sequence=row.sequence, files=row.files,
         trash=row.trash, shares=row.shares, open_leases=row.open_leases, is_legacy_allowed=row.is_legacy_allowed, height=state_of(view).height,
-        time_ms=view.head.time_ms,
+        time_ms=view.head.time_ms, leased_noz=str(sum(one.noz for one in leases)),
     )  # fmt: skip
 
 

@@ -17,11 +17,13 @@ from click.testing import CliRunner, Result
 from sds_node.cli.output import Commands
 from sds_node.cli.ppd import cli
 from sds_node.cli.user import add_user_commands
+from sds_node.cli.user_content import Fetching
 from sds_node.client.home import UserHome
 from sds_node.keystore import Kind, StoredKey
 from tests.sds_node.client.network import Network, network, wallet_key
 from tests.sds_node.rules.support import CHAIN_ID
 
+MIB = 1 << 20
 PASSWORD = "correct horse"
 Run = Callable[..., Any]
 
@@ -91,6 +93,64 @@ async def test_a_file_goes_in_is_listed_fetched_shared_removed_and_restored(tmp_
         balance = await told(tmp_path, "balance")
         assert balance["files"] == 3
         assert balance["paid_noz"] > 0
+
+
+@pytest.mark.asyncio
+async def test_the_balance_tells_how_much_ozone_leases_hold(tmp_path: Path) -> None:
+    async with network(tmp_path, 3, is_live=True) as net:
+        await user(tmp_path, net)
+        before = await told(tmp_path, "balance")
+        assert (before["open_leases"], before["leased_noz"]) == (0, 0)
+        assert "leased_noz   0\n" in (await run(tmp_path, "balance")).stdout
+        # No receipt is shown to this network's meta node, so the lease stays open.
+        stored = await told(tmp_path, "put", "-", "f", given=b"x" * 1_000)
+        after = await told(tmp_path, "balance")
+        assert after["open_leases"] == 1
+        # The escrow is with the file; what the receipts are for is the lease's still.
+        gone_noz = before["paid_noz"] - after["paid_noz"]
+        assert gone_noz - stored["charged_noz"] <= after["leased_noz"] < gone_noz
+        shown = (await run(tmp_path, "balance")).stdout
+        assert f"leased_noz   {after['leased_noz']} (held for transfers; what they do not use comes back when their leases are settled" in shown
+
+
+class Stopped(Exception):
+    """Of a get, by a test."""
+
+
+@pytest.mark.asyncio
+async def test_a_get_that_goes_on_says_how_much_is_there(tmp_path: Path) -> None:
+    data, target = bytes(40 * MIB), tmp_path / "out"
+
+    def stop(done: int, _: int) -> None:
+        # Once 8 MiB without a hole are noted to be there, which are written in no order.
+        if list(tmp_path.glob(".*.note")) or done == len(data):
+            raise Stopped
+
+    async with network(tmp_path, 1, is_live=True) as net:
+        await user(tmp_path, net)
+        async with net.storage() as storage:
+            await storage.put(data, "big")
+            with pytest.raises(Stopped):
+                await storage.get("big", target, progress=stop)
+        quiet = await run(tmp_path, "get", "big", str(tmp_path / "another"))
+        assert "goes on" not in quiet.stderr
+        done = await run(tmp_path, "get", "big", str(target))
+        assert "an interrupted get goes on: " in done.stderr
+        assert " MiB of 40.0 MiB are there already\n" in done.stderr
+        assert target.read_bytes() == data
+
+
+def test_what_was_there_is_told_once_before_the_bar_and_never_beside_json(capsys: pytest.CaptureFixture[str]) -> None:
+    for first, is_shown, says in (
+        (0, True, ""),
+        (3 * MIB, True, "an interrupted get goes on: 3.0 MiB of 5.0 MiB are there already\n"),
+        (3 * MIB, False, ""),
+    ):
+        progress = Fetching("f", is_shown=is_shown)
+        for done in (first, 4 * MIB, 5 * MIB):
+            progress(done, 5 * MIB)
+        progress.end()
+        assert capsys.readouterr() == ("", says)
 
 
 @pytest.mark.asyncio

@@ -137,12 +137,17 @@ async def test_an_interrupted_get_goes_on_where_it_was(tmp_path: Path) -> None:
                 await storage.get("big", target, progress=stop)
             assert not target.exists()
             net.counts.clear()
+            (note,) = folder.glob(".*.note")
+            there = json.loads(note.read_bytes())["bytes"]
             begun = list[int]()
             await storage.get("big", target, progress=lambda done, _, begun=begun: begun.append(done))  # type: ignore[misc]
-            assert begun[0] > 32 * MIB
+            assert begun[0] == there > 32 * MIB
             assert net.counts.get(asking.PLACE_GET, 0) <= 2  # of three segments
             assert target.read_bytes() == data
             assert [one.name for one in folder.iterdir() if ".part" in one.name or ".note" in one.name] == []
+            fresh = list[int]()
+            await storage.get("big", folder / "again", progress=lambda done, _, fresh=fresh: fresh.append(done))  # type: ignore[misc]
+            assert fresh[0] == 0
 
 
 def part_of(folder: Path, size_bytes: int) -> bool:

@@ -464,7 +464,15 @@ async def test_folders_and_private_files_of_the_same_wallet_do_not_break_its_lis
     async with network.storage("carol") as storage:
         await storage.mkdir("folder")
         await storage.put(b"nothing", "folder/secret")
-        size_bytes = (await storage.files.find("folder/secret")).stored_bytes
+        secret = await storage.files.find("folder/secret")
+    size_bytes, wanted = secret.stored_bytes, secret.row.object.file_hash
     listed = await here.call("user_requestList", page=0, **here.list_params(CAROL))
     assert (listed["return"], listed["totalnumber"]) == ("0", 1)
-    assert [one["filesize"] for one in listed["fileinfo"]] == [size_bytes]
+    assert [(one["filehash"], one["filesize"]) for one in listed["fileinfo"]] == [(wanted, size_bytes)]
+    # Clients read as many bytes as the list says, and compare them with the hash that it says: of what is stored, which is what a gateway can give.
+    here.clock.now_s += 1
+    text = signature(CAROL, f"{wanted}{wallet_of('carol')}{await here.sequence(CAROL)}{here.time()}")
+    packet = await here.call("user_requestDownload", filehandle=f"sdm://{wallet_of('carol')}/{wanted}", req_time=here.time(), signature=text)
+    assert packet["filesize"] == size_bytes
+    read = await here.downloaded(packet, wanted)
+    assert (len(read), file_hash(read)) == (size_bytes, wanted)

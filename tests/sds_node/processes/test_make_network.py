@@ -88,6 +88,17 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
             made.stop()
 
 
+def test_each_stage_of_the_start_is_told(network: Made) -> None:
+    told = network.told()
+    stages = (
+        "starting a chain", "the chain is up", "meta nodes made: 1 of 1", "meta nodes that serve: 1 of 1", "resource nodes started: 1 of 4",
+        "resource nodes started: 4 of 4", "resource nodes at work: 4 of 4", "users with ozone: alice and bob", "try:",
+    )  # fmt: skip
+    found = [told.find(f"  {one}") for one in stages]
+    assert -1 not in found, told
+    assert found == sorted(found), told
+
+
 def test_what_one_wallet_stores_another_one_reads_and_a_killed_node_does_not_matter(network: Made, tmp_path: Path) -> None:
     data = random.Random(1).randbytes(5_000_000)
     (tmp_path / "video.bin").write_bytes(data)

@@ -60,6 +60,22 @@ async def test_a_lease_is_what_the_ledger_moved_out_of_the_wallet(tmp_path: Path
 
 
 @pytest.mark.asyncio
+async def test_a_wallet_is_told_what_its_leases_hold(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as node:
+        user, other = await node.user(), await node.user(2)
+        await node.buys(2)
+        first = await user.lease(5_000)
+        await user.lease(700)
+        await other.lease(90)
+        row = await user.ask(asking.WALLET_INFO, None, asking.WalletRow)
+        assert (row.open_leases, row.leased_noz, row.paid_noz) == (2, "5700", str(10**12 - 5_700))
+        await user.end(first)
+        assert await node.users.lending.settle_due() == 1
+        row = await user.ask(asking.WALLET_INFO, None, asking.WalletRow)
+        assert (row.open_leases, row.leased_noz, row.paid_noz) == (1, "700", str(10**12 - 700))
+
+
+@pytest.mark.asyncio
 async def test_others_sign_until_there_are_enough(tmp_path: Path) -> None:
     async def cosign(body: bytes) -> list[tuple[bytes, bytes]]:
         lease = Lease.FromString(body)
