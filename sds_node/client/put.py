@@ -26,6 +26,7 @@ from sds_node.merkle import Buffer, LeafHasher, object_root, segment_path, segme
 from sds_node.schemes import Scheme, segment_count, segment_size, share_bytes
 from sds_node.transfers import RECEIPT_BYTES, head_bytes, receive_record, record
 from sds_node.wire.errors import ConnectionFailed, Refused
+from sds_node.wire.stream import Stream
 
 log = structlog.get_logger("client")
 
@@ -49,7 +50,8 @@ class ShareToPut:
 async def put_share(session: Session, place: Place, share: ShareToPut, data: Buffer, settings: Settings | None = None) -> Any:
     """Send a share to a node → its StoreAck (SignedDocument), checked. The final receipt goes with the bytes.
 
-    ``data`` may not change until it returns. When only the answer was lost, now or by an earlier call, it is asked for once more. Raises NodeFailed, NodeLied.
+    ``data`` may not change until it returns. When only the answer was lost, now or by an earlier call, it is asked for once more; when the node has not all of
+    the share then, it is sent once more. Raises NodeFailed, NodeLied.
     """
     stall_s = (settings or Settings()).stall_s
     view = memoryview(data).cast("B")
@@ -75,34 +77,55 @@ async def put_share(session: Session, place: Place, share: ShareToPut, data: Buf
         segment_root=share.segment_root,
         segment_path=share.segment_path,
     )
-    is_sent = False
     with of_node(place):
         receipts = Receipts(session, place.order_limit, share.share_root)
         final = record(receipts.whole(len(view)).SerializeToString())
-        try:
-            async with asyncio.timeout(stall_s):
-                stream = await place.peer.call(transfers.PUT, head_bytes(head))
-            async with stream:
-                for at in range(0, len(view), RECEIPT_BYTES):
-                    async with asyncio.timeout(stall_s):
-                        await stream.send(view[at : at + RECEIPT_BYTES])
-                await stream.send(final)
-                stream.end()
-                is_sent = True
-                async with asyncio.timeout(stall_s):
-                    answer = await receive_record(stream, transfers.MAX_ACK_BYTES)
-                    await stream.result()
-        except (ConnectionFailed, Refused) as error:
-            # The answer was lost now, or when an earlier put of the same was interrupted: the limit is used, and the share may be there.
-            if not (is_sent if isinstance(error, ConnectionFailed) else error.code == transfers.LIMIT_USED):
-                raise
-            head.again = True
-            async with asyncio.timeout(stall_s), await place.peer.call(transfers.PUT, head_bytes(head), ended=True) as stream:
-                answer = await receive_record(stream, transfers.MAX_ACK_BYTES)
-                await stream.result()
+        answer = await _sent(place, head, view, final, stall_s, is_last=False)
+        if answer is None:
+            # The connection was lost before the node had all of it: it takes the share once more under the same limit.
+            answer = await _sent(place, head, view, final, stall_s, is_last=True)
         ack = transfers.parsed(SignedDocument, answer or b"")
         check_ack(ack, ChainOnly(session.chain_id), place.node_key, serial=bytes(limit.serial), share_root=share.share_root, size_bytes=len(view))
         return ack
+
+
+async def _sent(place: Place, head: Any, view: memoryview, final: bytes, stall_s: float, *, is_last: bool) -> bytes | None:
+    """Send a share and its final receipt → the node's answer. None, unless ``is_last``, when the answer was lost and the share is not there."""
+    is_sent = False
+    try:
+        async with asyncio.timeout(stall_s):
+            stream = await place.peer.call(transfers.PUT, head_bytes(head))
+        async with stream:
+            for at in range(0, len(view), RECEIPT_BYTES):
+                async with asyncio.timeout(stall_s):
+                    await stream.send(view[at : at + RECEIPT_BYTES])
+            await stream.send(final)
+            stream.end()
+            is_sent = True
+            return await _answer(stream, stall_s)
+    except (ConnectionFailed, Refused) as error:
+        # The answer was lost now, or when an earlier put of the same was interrupted: the limit is used, and the share may be there.
+        if not (is_sent if isinstance(error, ConnectionFailed) else error.code == transfers.LIMIT_USED):
+            raise
+    asked = transfers.PutHead()
+    asked.CopyFrom(head)
+    asked.again = True
+    try:
+        async with asyncio.timeout(stall_s):
+            stream = await place.peer.call(transfers.PUT, head_bytes(asked), ended=True)
+        async with stream:
+            return await _answer(stream, stall_s)
+    except Refused as error:
+        if is_last or error.code != transfers.SHARE_MISSING:
+            raise
+        return None
+
+
+async def _answer(stream: Stream, stall_s: float) -> bytes:
+    async with asyncio.timeout(stall_s):
+        answer = await receive_record(stream, transfers.MAX_ACK_BYTES)
+        await stream.result()
+        return answer or b""
 
 
 # --- a whole object in -----------------------------------------------------------------------------------------------------------------
@@ -288,35 +311,54 @@ async def _put_segment(
     acknowledged: dict[int, tuple[Place, Any]] = {}
     failures: dict[int, str] = {}
 
-    async def store(index: int, place: Place | None) -> None:
+    tried: list[set[bytes]] = [{place.peer.address} for place in places]
+    asking = [asyncio.Lock() for _ in places]
+    hedged: set[int] = set()
+
+    async def another(index: int) -> Place | None:
+        """A place that no sender of the share has had. One asks at a time: the meta node gives two who ask for the same one limit, which moves one share."""
+        async with asking[index]:
+            place = await issuer.another(wanted, index, tried[index] | _in_use(places, acknowledged))
+            if place is not None:
+                tried[index].add(place.peer.address)
+            return place
+
+    async def store(index: int, place: Place | None, *, is_hedge: bool = False) -> None:
         share = ShareToPut(object_id, segment, length, index, scheme, roots[index], root, segment_path(roots, index))
-        tried: set[bytes] = set()
-        for _ in range(patience.attempts):
-            assert place is not None
-            tried.add(place.peer.address)
+        for left in reversed(range(patience.attempts)):
+            if place is None:
+                return
             try:
                 ack = await put_share(session, place, share, shares[index], patience)
-                if index not in acknowledged:
-                    acknowledged[index] = place, ack
-                failures.pop(index, None)
-                return
             except NodeFailed as error:
                 if index not in acknowledged:
                     failures[index] = str(error)
-            if len(tried) == patience.attempts or (place := await issuer.another(wanted, index, tried | _in_use(places, acknowledged))) is None:
+            else:
+                acknowledged.setdefault(index, (place, ack))
+                failures.pop(index, None)
                 return
+            # A share that is on its way elsewhere, too, needs no third place: that one is asked for when the second fails.
+            if not left or index in acknowledged or (index in hedged and not is_hedge):
+                return
+            place = await another(index)
 
     async def elsewhere(index: int) -> None:
         try:
-            place = await issuer.another(wanted, index, _in_use(places, acknowledged))
-        except Exception as error:  # its first node may still do it
-            log.info("a slow share has no other place", segment=segment, index=index, why=str(error))
-            return
-        if place is not None:
-            await store(index, place)
+            try:
+                place = await another(index)
+            except Exception as error:
+                if firsts[index].done():
+                    raise
+                # Its first node may still do it.
+                log.info("a slow share has no other place", segment=segment, index=index, why=str(error))
+                return
+            await store(index, place, is_hedge=True)
+        finally:
+            hedged.discard(index)
 
     loop = asyncio.get_running_loop()
-    tasks = {asyncio.create_task(store(index, places[index])): index for index in range(scheme.n)}
+    firsts = [asyncio.create_task(store(index, places[index])) for index in range(scheme.n)]
+    tasks = {task: index for index, task in enumerate(firsts)}
     slow: set[int] = set()
     try:
         waiting, begun, last = set(tasks), loop.time(), loop.time()
@@ -330,8 +372,10 @@ async def _put_segment(
                 last = loop.time()
                 continue
             late = sorted({tasks[task] for task in waiting} - slow - acknowledged.keys())
-            for index in late[: scheme.confirmed_at - len(acknowledged) - len(slow - acknowledged.keys())]:
+            # Below 0 when a slow share that was not sent elsewhere has come after all.
+            for index in late[: max(0, scheme.confirmed_at - len(acknowledged) - len(slow - acknowledged.keys()))]:
                 slow.add(index)
+                hedged.add(index)
                 task = asyncio.create_task(elsewhere(index))
                 tasks[task] = index
                 waiting.add(task)

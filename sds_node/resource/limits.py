@@ -73,7 +73,8 @@ class Limits:
     def accept(self, certificate: Any, evidence: Any, now_s: int, *, is_put: bool | None = None) -> Any:
         """The OrderLimit of a TrafficEvidence (whose receipt is not looked at) under a LeaseCertificate; from now on its range is taken.
 
-        ``is_put`` says what a limit for repair is used for; None: what its action says. The same limit again is refused, as nothing is moved twice under one serial. Raises Overlap, and Refused with the reason.
+        ``is_put`` says what a limit for repair is used for; None: what its action says. The same limit again is refused: whether a
+        transfer goes on under it, its caller decides. Raises Overlap, and Refused with the reason.
         """
         self.expire(now_s)
         limit = self._judged(evidence)

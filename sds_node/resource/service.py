@@ -1,8 +1,9 @@
 """What a resource node does for others over the wire: it takes shares, serves them against receipts, proves them to meta nodes, and tells what it has.
 
     stranger ─ TLS: he is the session key ─► limit taken once, on disk ─► transfer ─► final receipt on disk ─► acknowledged
-                                                  │               └── no final receipt: frozen until the limit expires or it is handed in; three
-                                                  │                   are too many for a new limit, three that expired close the session
+                                                  │               ├── no final receipt: frozen until the limit expires or it is handed in; three
+                                                  │               │   are too many for a new limit, three that expired close the session
+                                                  │               └── a put that is cut off: nothing is kept and nothing owed, and it may begin again
                                                   └── two limits of one range: kept as a fraud proof
 
     final receipts that leave more unpaid than a reader who ends early loses count as ones that did not come
@@ -75,6 +76,9 @@ UNPAID_PART: Final = 4
 PIECE_LEAVES: Final = transfers.RECEIPT_BYTES // LEAF_BYTES
 ANSWER_S: Final = 60.0
 """In so long a meta node must have taken the answer to its challenge."""
+PUT_TRIES: Final = 16
+"""As often a put may begin under one limit. Bytes that end before their share pay nothing, so a session has a node take for nothing at most so many times what
+its limits are for, and its lease holds the noz of each until it expires."""
 MAX_CHUNKS: Final = 64
 """Received pieces that wait to be written together."""
 
@@ -167,11 +171,13 @@ class _Transfer:
     """The last Receipt."""
     is_final: bool = False
     is_due: bool = False
-    """Bytes were moved, so a final receipt is owed."""
+    """A get's bytes were moved, or all of a put's that was not cut off, so a final receipt is owed."""
     is_blameless: bool = False
     """It failed by a fault of this node."""
     is_counted: bool = False
     """It is among its wallet's."""
+    is_again: bool = False
+    """A put that goes on: an earlier one under its limit ended before all of the share, or its receipt, was here."""
 
     @property
     def serial(self) -> bytes:
@@ -214,6 +220,7 @@ class Service:
         self._manifests = Objects(store.home)
         self._objects = ObjectService(authority, store, self._manifests, self._pool)
         self._is_stopping = False
+        self._tries: OrderedDict[bytes, int] = OrderedDict()  # serial of a put that was begun again → how often
         self._frozen: dict[bytes, _Frozen] = {}
         self._thaws: list[tuple[int, bytes]] = []
         self._audits: Counter[bytes] = Counter()
@@ -307,20 +314,44 @@ class Service:
 
     async def _take_share(self, stream: Stream, transfer: _Transfer, manifest: Any, kept: bytes) -> None:
         with self._blaming_the_disk(transfer):
-            arguments = bytes(manifest.share_root), manifest.size_bytes, transfer.serial, kept
-            writer = await self._in_pool(self._store.begin, *arguments, undo=shares.Writer.abort)
-            transfer.is_due = True
+            root, serial = bytes(manifest.share_root), transfer.serial
+            if transfer.is_again:
+                await self._in_pool(self._remove_unpaid, root, serial)
+            writer = await self._in_pool(self._store.begin, root, manifest.size_bytes, serial, kept, undo=shares.Writer.abort)
             try:
                 await self._take_bytes(stream, writer, manifest.size_bytes)
-                given = await self._next_receipt(stream, self.settings.receipt_s)
+                transfer.is_due = True
+                try:
+                    given = await self._next_receipt(stream, self.settings.receipt_s)
+                except (asyncio.CancelledError, wire_errors.CallCancelled, wire_errors.ConnectionFailed):
+                    # Cut off by its session, as one of more shares than it needs; the receipt may lie here unread.
+                    transfer.is_due = False
+                    raise
                 receipt = check_receipt(given, transfer.limit, None)
                 if not receipt.is_final or receipt.bytes_acked != manifest.size_bytes or receipt.chunks_digest != manifest.share_root:
                     raise WrongReceipt(f"expected the final receipt of {manifest.size_bytes} bytes with the share's root as digest")
-                await self._in_pool(writer.finish)
-                await self._finish(transfer, given, receipt)
+                keeping = asyncio.ensure_future(self._keep(transfer, writer, given, receipt))
+                try:
+                    await asyncio.shield(keeping)
+                finally:
+                    # Cut off from now on, however often, it is kept all the same, and paid.
+                    while not keeping.done():
+                        with contextlib.suppress(asyncio.CancelledError):
+                            await asyncio.wait({keeping})
             finally:
                 # Cancelled once more it is done all the same.
                 await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, writer.abort))
+
+    async def _keep(self, transfer: _Transfer, writer: shares.Writer, given: Any, receipt: Any) -> None:
+        with self._blaming_the_disk(transfer):
+            await self._in_pool(writer.finish)
+            await self._finish(transfer, given, receipt)
+
+    def _remove_unpaid(self, root: bytes, serial: bytes) -> None:
+        """A copy that was kept when this node was killed, before its receipt was on the disk: nobody was told of it."""
+        for copy in self._store.copies(root):
+            if copy.serial == serial:
+                self._store.purge_if([copy], shares.State.PENDING)
 
     async def _take_bytes(self, stream: Stream, writer: shares.Writer, size_bytes: int) -> None:
         """What comes is written, up to a MiB at a time, while the next is received; at most two MiB are in memory."""
@@ -528,7 +559,10 @@ class Service:
 
     @contextlib.asynccontextmanager
     async def _admitted(self, connection: Connection, head: Any, action: int) -> AsyncIterator[_Transfer]:
-        """Take the order limit of a head, or go on with one that broke; what is left of it at the end is frozen and counted."""
+        """Take the order limit of a head, or go on with one that broke; what is left of it at the end is frozen and counted.
+
+        A get goes on with its last receipt. A put that has no final receipt here begins again: what came of it before is gone, and nothing was paid.
+        """
         actions = (action, REPAIR)
         self._thaw()
         given = opened(OrderLimit, head.evidence.order_limit.body)
@@ -543,18 +577,18 @@ class Service:
             if len(self._active) >= self.settings.transfers_most or (session is not None and session.open >= self.settings.transfers_of_session):
                 raise wire_errors.Busy(f"{len(self._active)} transfers are under way here: end some first, or ask another node")
             self._refuse_many(given.wallet)
-        if is_resumed:
-            await self._end_before(serial)
+        if is_resumed or given.action == WRITES:
+            await self._end_before(serial, session_key)
         if serial in self._active:
             raise wire_errors.Refused(transfers.LIMIT_USED, f"a transfer under serial {serial.hex()} is under way")
         session = self._sessions.get(session_key)
+        limit, is_again = given, False
         if not is_resumed:
             self._refuse_closed(session_key)
-            self._refuse_owing(session)
-            limit = self._accepted(head, is_put=action == WRITES)
-        else:
-            limit = given
-        transfer = _Transfer(limit, Moved(bytes(limit.share_root)), _grant_expires_s(head.evidence, limit), asyncio.current_task())
+            if session is None or serial not in session.missing:  # else what is owed comes now
+                self._refuse_owing(session)
+            limit, is_again = self._accepted(head, given, is_put=action == WRITES)
+        transfer = _Transfer(limit, Moved(bytes(limit.share_root)), _grant_expires_s(head.evidence, limit), asyncio.current_task(), is_again=is_again)
         session = self._sessions.setdefault(session_key, _Session())
         session.open += 1
         self._active[serial] = transfer
@@ -566,6 +600,9 @@ class Service:
                         # Only now it is known to be that wallet's.
                         self._refuse_many(limit.wallet)
                         self._count(transfer)
+                elif is_again:
+                    self._count(transfer)
+                    await self._begin_again(transfer, head.evidence)
                 else:
                     self._count(transfer)
                     await asyncio.shield(asyncio.wrap_future(self._receipts.accept(head.certificate, head.evidence, limit)))
@@ -594,10 +631,10 @@ class Service:
         self._wallet(transfer.limit.wallet).open += 1
         transfer.is_counted = True
 
-    async def _end_before(self, serial: bytes) -> None:
-        """The session goes on with a serial on another connection: what still waits on the one that it has lost ends now."""
+    async def _end_before(self, serial: bytes, session_key: bytes) -> None:
+        """The session goes on with a serial on another connection: what still waits on the one that it has lost ends now. Another session's does not."""
         before = self._active.get(serial)
-        if before is None or before.task is None:
+        if before is None or before.task is None or before.session != session_key:
             return
         before.task.cancel()
         try:
@@ -627,15 +664,18 @@ class Service:
                 f"{len(session.missing)} final receipts of this session are due here: send them in, as the receipt of a get without runs",
             )
 
-    def _accepted(self, head: Any, *, is_put: bool) -> Any:
+    def _accepted(self, head: Any, given: Any, *, is_put: bool) -> tuple[Any, bool]:
+        """The OrderLimit of a head, judged, and whether it is that of a put that was taken before."""
         try:
-            return self.limits.accept(head.certificate, head.evidence, self._now_s(), is_put=is_put)
+            return self.limits.accept(head.certificate, head.evidence, self._now_s(), is_put=is_put), False
         except Overlap as overlap:
             self._receipts.keep_proof(overlap.first, overlap.second)
             log.warning("a meta node used a lease twice", meta_node=opened(OrderLimit, overlap.first.body).meta_node)
             raise
         except Refused as error:
             if "was used already" in str(error):
+                if given.action == WRITES:
+                    return given, True
                 raise wire_errors.Refused(transfers.LIMIT_USED, str(error)) from None
             raise
 
@@ -663,6 +703,19 @@ class Service:
         transfer.is_due = True
         self._sessions[transfer.session].missing.discard(transfer.serial)
 
+    async def _begin_again(self, transfer: _Transfer, evidence: Any) -> None:
+        """A put comes once more under its limit. Refuses one whose final receipt is here, and what came too often."""
+        entry = await self._entry(transfer.serial)
+        if entry is None or entry.progress is not Progress.OPEN or entry.evidence.order_limit.body != evidence.order_limit.body:
+            raise wire_errors.Refused(transfers.LIMIT_USED, f"order limit {transfer.serial.hex()} was used already")
+        tries = self._tries.pop(transfer.serial, 1) + 1
+        if len(self._tries) >= MAX_FROZEN:
+            self._tries.popitem(last=False)
+        self._tries[transfer.serial] = tries
+        if tries > PUT_TRIES:
+            raise wire_errors.Refused(transfers.LIMIT_USED, f"order limit {transfer.serial.hex()} was used {PUT_TRIES} times: ask for another one")
+        transfer.grant_expires_s = entry.grant_expires_s
+
     def _left(self, transfer: _Transfer, session: _Session) -> None:
         """A transfer is over: what no receipt covers stays ahead until the limit expires, and a missing final receipt is counted."""
         serial, key = transfer.serial, transfer.session
@@ -680,6 +733,8 @@ class Service:
             heappush(self._thaws, (int(transfer.limit.expires_s), serial))
         if is_missing:
             session.missing.add(serial)
+        elif transfer.is_final:
+            session.missing.discard(serial)
         if len(self._frozen) > MAX_FROZEN:
             self._thaw_one()
         self._tidy(key, transfer.limit.wallet)

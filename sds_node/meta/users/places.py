@@ -262,7 +262,8 @@ class Places:
         share = reserved_of(size, held.escrow_ratio_e18)
         slot = (ask.counter, ask.segment, index)
         self._book.check(held, [share.receipt_noz], 0 if slot in held.reserved else share.escrow_noz, is_read=False)
-        serial = self._serials(1)
+        # At the same place of a row of its own: serials of a segment that were given one by one could stand within the row of the others.
+        serial = self._serials(there.scheme.n) + index
         segment.share_roots = roots
         segment.replaced += 1
         if slot in held.reserved:

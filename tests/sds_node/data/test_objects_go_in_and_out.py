@@ -6,7 +6,9 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +16,10 @@ import pytest
 from modules.settlement import leaves
 from sds_node import transfers
 from sds_node.client import get as getting
+from sds_node.client import put as putting
 from sds_node.client.transfer import (
     GetWanted,
+    NodeFailed,
     NotReadable,
     NotStored,
     ObjectReader,
@@ -28,8 +32,8 @@ from sds_node.client.transfer import (
     WrongSource,
     put_object,
 )
-from sds_node.merkle import LEAF_BYTES
-from sds_node.schemes import FIVE_OF_TEN, ONE_COPY, SEGMENT_BYTES, THREE_REPLICAS, TWO_OF_FIVE, Scheme, share_bytes
+from sds_node.merkle import LEAF_BYTES, share_root
+from sds_node.schemes import FIVE_OF_TEN, ONE_COPY, SEGMENT_BYTES, TEN_OF_THIRTY, THREE_REPLICAS, TWO_OF_FIVE, Scheme, share_bytes
 from sds_node.wire.connection import Connection, Handler
 from sds_node.wire.stream import Stream
 from tests.sds_node.data.network import Network, content, network, pieces_of, to_get
@@ -289,6 +293,197 @@ def test_what_the_issuer_raises_reaches_the_caller(tmp_path: Path) -> None:
             [piece async for piece in reader.read()]
 
     run(test, tmp_path, 1)
+
+
+# --- who is sent what, by nodes that do as they are told -------------------------------------------------------------------------------
+
+
+class Script:
+    """An issuer as the meta node is: whoever asks for another place gets the share's present one while he does not name it as tried. ``send`` is what a put
+    to a node does; ``sent`` are (share, node) in order, a first node being (0, index), another one (1, number)."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, send: Callable[[int, bytes, Any], Awaitable[None]]) -> None:
+        self.sent: list[tuple[int, bytes]] = []
+        self.asked: list[int] = []
+        self.now: dict[int, bytes] = {}
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+        async def put_share(session: Any, place: Any, share: Any, data: Any, settings: Any = None) -> str:
+            self.sent.append((share.index, place.peer.address))
+            await send(share.index, place.peer.address, data)
+            return "acknowledged"
+
+        monkeypatch.setattr(putting, "put_share", put_share)
+
+    async def for_put(self, wanted: PutWanted) -> Sequence[Any]:
+        self.now = {index: bytes([0, index]) for index in range(wanted.scheme.n)}
+        return [self._place(index) for index in range(wanted.scheme.n)]
+
+    async def another(self, wanted: PutWanted, index: int, tried: Collection[bytes]) -> Any:
+        self.asked.append(index)
+        await self.may_answer.wait()
+        if self.now[index] in tried:
+            self.now[index] = bytes([1, len(self.asked)])
+        return self._place(index)
+
+    def _place(self, index: int) -> Any:
+        return SimpleNamespace(peer=SimpleNamespace(address=self.now[index]))
+
+    async def for_get(self, wanted: GetWanted) -> Place | None:
+        return None
+
+    async def put(self, scheme: Scheme, data: bytes, settings: Settings) -> StoredObject:
+        async with asyncio.timeout(60):
+            return await put_object(None, self, scheme, b"o" * 32, len(data), pieces_of(data, MIB), settings)  # type: ignore[arg-type]
+
+
+async def turns(count: int = 200) -> None:
+    """Whatever is ready runs."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+HEDGING = Settings(stall_s=100.0, straggler_s=0.0, hedge_s=0.01)
+
+
+def test_no_more_shares_are_sent_to_a_second_node_than_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        hedges, last, rest = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        rounds, wait = 0, asyncio.wait
+
+        async def counted(*given: Any, **named: Any) -> Any:
+            nonlocal rounds
+            found = await wait(*given, **named)
+            rounds += not found[0]
+            return found
+
+        async def send(index: int, node: bytes, _: Any) -> None:
+            if len(script.asked) == 5:
+                hedges.set()
+            if node[0] == 1 or 20 <= index < 29:
+                await rest.wait()
+            elif index == 29:
+                await last.wait()
+
+        script = Script(monkeypatch, send)
+        monkeypatch.setattr(asyncio, "wait", counted)
+        putting_it = asyncio.create_task(script.put(TEN_OF_THIRTY, content(40, 16_000), HEDGING))
+        await hedges.wait()
+        last.set()  # slow, not hedged, and there after all: four are missing now, and five are on their way
+        await turns()
+        before = rounds
+        async with asyncio.timeout(60):
+            while rounds < before + 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        assert script.asked == [20, 21, 22, 23, 24]
+        rest.set()
+        await putting_it
+
+    asyncio.run(asyncio.wait_for(test(), 120))
+
+
+@pytest.mark.parametrize("is_hedge_failing", [False, True])
+def test_a_share_that_is_on_its_way_to_a_second_node_goes_to_a_third_only_when_that_one_fails(
+    monkeypatch: pytest.MonkeyPatch, is_hedge_failing: bool
+) -> None:
+    async def test() -> None:
+        hedged, first, second = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        async def send(index: int, node: bytes, _: Any) -> None:
+            if index == 0 and node[0] == 0:
+                await first.wait()
+                raise NodeFailed(node, "is full")
+            if index == 0 and node[1] == 1:
+                hedged.set()
+                await second.wait()
+                if is_hedge_failing:
+                    raise NodeFailed(node, "is full, too")
+
+        script = Script(monkeypatch, send)
+        putting_it = asyncio.create_task(script.put(THREE_REPLICAS, b"data", HEDGING))
+        await hedged.wait()
+        first.set()
+        await turns()
+        assert [node for index, node in script.sent if index == 0] == [b"\0\0", b"\1\1"]
+        second.set()
+        stored = await putting_it
+        wanted = [b"\0\0", b"\1\1", b"\1\2"] if is_hedge_failing else [b"\0\0", b"\1\1"]
+        assert [node for index, node in script.sent if index == 0] == wanted
+        assert stored.segments[0].acknowledged[0][0].peer.address == wanted[-1]
+
+    asyncio.run(asyncio.wait_for(test(), 120))
+
+
+def test_a_share_whose_first_node_fails_while_a_second_is_asked_for_goes_to_none_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        rest = asyncio.Event()
+
+        async def send(index: int, node: bytes, _: Any) -> None:
+            if index == 0 and node[0] == 0:
+                raise NodeFailed(node, "is full")
+            if index == 0:
+                await rest.wait()
+
+        script = Script(monkeypatch, send)
+        script.may_answer.clear()
+        rounds, wait = 0, asyncio.wait
+
+        async def counted(*given: Any, **named: Any) -> Any:
+            nonlocal rounds
+            found = await wait(*given, **named)
+            rounds += not found[0]
+            return found
+
+        monkeypatch.setattr(asyncio, "wait", counted)
+        putting_it = asyncio.create_task(script.put(THREE_REPLICAS, b"data", HEDGING))
+        async with asyncio.timeout(60):
+            while not rounds:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        await turns()
+        script.may_answer.set()
+        await turns()
+        rest.set()
+        await putting_it
+        assert len({*script.sent}) == len(script.sent)
+
+    asyncio.run(asyncio.wait_for(test(), 120))
+
+
+def test_what_is_being_sent_is_not_overwritten_by_the_next_segment(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        kept = list[bool]()
+
+        async def send(index: int, node: bytes, data: memoryview) -> None:
+            if index:
+                return
+            before = bytes(data[:MIB])
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await turns()  # the socket lets go of it a moment later
+                kept.append(before == data[:MIB])
+
+        script = Script(monkeypatch, send)
+        await script.put(TWO_OF_FIVE, content(41, SEGMENT_BYTES + 5 * MIB), replace(PATIENT, straggler_s=0.0, segments_at_once=1))
+        assert kept == [True, True]
+
+    asyncio.run(asyncio.wait_for(test(), 120))
+
+
+def test_behind_the_last_segment_are_zeros_though_its_memory_was_used_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        async def send(index: int, node: bytes, _: Any) -> None:
+            pass
+
+        tail = content(42, 100_001)
+        stored = await Script(monkeypatch, send).put(TWO_OF_FIVE, b"\xff" * SEGMENT_BYTES + tail, replace(PATIENT, segments_at_once=1))
+        size = share_bytes(TWO_OF_FIVE, len(tail))
+        padded = tail.ljust(2 * size, b"\0")
+        assert len(padded) > len(tail)
+        assert stored.segments[1].share_roots[:2] == (share_root(padded[:size]), share_root(padded[size:]))
+
+    asyncio.run(asyncio.wait_for(test(), 120))
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -23,12 +25,15 @@ from sds_node.client.transfer import NodeFailed, NodeLied, Place, ShareToGet, Sh
 from sds_node.client.transfer import Settings as Patience
 from sds_node.documents import ShareManifest, SignedDocument, StoreAck, signed
 from sds_node.merkle import LEAF_BYTES, leaf_count, leaf_proved, segment_path, segment_root, share_root
+from sds_node.resource import service as module
+from sds_node.resource.receipts import ReceiptsUnusable
 from sds_node.resource.service import Settings
 from sds_node.resource.store.layout import path_in
+from sds_node.resource.store.shares import Writer
 from sds_node.schemes import TWO_OF_FIVE
 from sds_node.transfers import Run, head_bytes, receive_record, record, runs_bytes, whole
 from sds_node.wire.connection import Connection, Handler
-from sds_node.wire.errors import Busy, CallCancelled, WireError
+from sds_node.wire.errors import Busy, CallCancelled, InternalFailure, WireError
 from sds_node.wire.stream import Stream
 from tests.sds_node.data.network import LIFE_S, Issuer, Network, Resource, content, lone, network, node_key, raw_receipt, resource
 from tests.sds_node.documenting import CHAIN_ID, NOW_S, Chain
@@ -447,7 +452,19 @@ async def raw_put(
     issuer: Issuer, place: Place, data: bytes, receipt: bytes | None, announced: bytes | None = None, *, ended: bool = True, **manifest: Any
 ) -> None:
     """A put by hand: any bytes, any receipt. Raises what the node answers with."""
-    share = lone(announced if announced is not None else data)
+    async with await begun(issuer, place, announced if announced is not None else data, **manifest) as stream:
+        await stream.send(data)
+        if receipt is not None:
+            await stream.send(receipt)
+        if ended:
+            stream.end()
+        assert await receive_record(stream, transfers.MAX_ACK_BYTES)
+        await stream.result()
+
+
+async def begun(issuer: Issuer, place: Place, announced: bytes, **manifest: Any) -> Stream:
+    """A put of which nothing but the head has gone out."""
+    share = lone(announced)
     session, limit = issuer.session, place.limit
     fields = {
         "chain_id": CHAIN_ID,
@@ -463,14 +480,25 @@ async def raw_put(
     document = signed(ShareManifest(**fields | manifest), session.key)
     head = transfers.PutHead(certificate=place.certificate, evidence=session.evidence(place.order_limit), segment_root=share.segment_root)
     head.manifest.body, head.manifest.signature, head.manifest.session_pubkey = document.body, document.signature, session.public_key
-    async with await place.peer.call(transfers.PUT, head_bytes(head)) as stream:
-        await stream.send(data)
-        if receipt is not None:
-            await stream.send(receipt)
-        if ended:
-            stream.end()
-        assert await receive_record(stream, transfers.MAX_ACK_BYTES)
-        await stream.result()
+    return await place.peer.call(transfers.PUT, head_bytes(head))
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Wait for what a node does by itself."""
+    async with asyncio.timeout(60):
+        while not is_so():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+async def cut(issuer: Issuer, place: Place, node: Resource, data: bytes, sent: int) -> None:
+    """A put that its client gives up after so many bytes, which the node has taken."""
+    serial = bytes(place.limit.serial)
+    async with await begun(issuer, place, data) as stream:
+        await stream.send(data[:sent])
+        await until(lambda: serial in node.service._active and bool(node.store.writers()))
+        if sent == len(data):
+            await until(lambda: serial in node.service._active and node.service._active[serial].is_due)
+    await until(lambda: serial not in node.service._active)
 
 
 async def refusal(call: Awaitable[Any]) -> int:
@@ -570,6 +598,145 @@ def test_a_put_that_its_limit_or_manifest_does_not_cover_is_refused_before_a_byt
         assert node.store.writers() == []
 
     run(test, tmp_path)
+
+
+@pytest.mark.parametrize("sent", [0, 30_000, 50_000])
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_put_that_was_cut_is_done_under_its_limit_and_paid_once(tmp_path: Path, sent: int, is_restarted: bool) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(30, 50_000), net.nodes[0]
+        place = net.issuer.for_share(node, share_root(data), len(data))
+        await cut(net.issuer, place, node, data, sent)
+        assert node.store.writers() == []
+        assert not node.store.has(share_root(data))
+        if is_restarted:
+            await node.close()
+            net.nodes[0] = node = await resource(node.home, net.clock, 1, port=node.port)
+        for _ in range(2):  # the second time it is acknowledged again
+            await put_share(net.session, place, lone(data), data, QUICK)
+            assert node.store.read(share_root(data)) == data
+            assert_payable(node, 25_000)
+            assert_payable(node, 25_000, now_s=NOW_S + LIFE_S)
+
+    run(test, tmp_path)
+
+
+def test_a_put_that_was_cut_begins_again_neither_after_its_limit_nor_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PUT_TRIES", 3)
+
+    async def test(net: Network) -> None:
+        data, node = content(31, 50_000), net.nodes[0]
+        late, often = (net.issuer.for_share(node, share_root(data), len(data)) for _ in range(2))
+        await cut(net.issuer, late, node, data, 30_000)
+        for _ in range(3):
+            await cut(net.issuer, often, node, data, 30_000)
+        receipt = raw_receipt(net.session, often, bytes_acked=len(data), chunks_digest=share_root(data))
+        assert await refusal(raw_put(net.issuer, often, data, receipt)) == transfers.LIMIT_USED
+        net.clock.now_s += LIFE_S
+        receipt = raw_receipt(net.session, late, bytes_acked=len(data), chunks_digest=share_root(data))
+        assert await refusal(raw_put(net.issuer, late, data, receipt)) == transfers.LIMIT_REFUSED
+        assert not node.store.has(share_root(data))
+
+    run(test, tmp_path)
+
+
+def test_a_put_on_another_connection_ends_the_one_before_and_no_stranger_does(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(32, 50_000), net.nodes[0]
+        place, thief = net.issuer.for_share(node, share_root(data), len(data)), net.another_session()
+        async with await begun(net.issuer, place, data) as first:
+            await first.send(data[:30_000])
+            await until(lambda: bool(node.store.writers()))
+            # The same serial in a limit that the thief has written himself.
+            forged = thief.limit(node.address, 2, len(data), 25_000, bytes(place.limit.serial), share_root=share_root(data), object_root=b"o" * 32)
+            forged.signature = bytes(64)
+            stolen = Place(thief.peer(node), place.node_key, forged, place.certificate)
+            assert await refusal(raw_put(thief, stolen, data, None)) == transfers.LIMIT_USED
+            assert not first.over
+            await put_share(net.session, place, lone(data), data, QUICK)
+            with pytest.raises(CallCancelled):
+                await receive_record(first, transfers.MAX_ACK_BYTES)
+        assert_payable(node, 25_000)
+
+    run(test, tmp_path)
+
+
+def test_a_share_whose_receipt_is_here_is_kept_and_paid_though_its_client_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(33, 50_000), net.nodes[0]
+        place = net.issuer.for_share(node, share_root(data), len(data))
+        go, begins, finish = threading.Event(), threading.Event(), Writer.finish
+
+        def slow(writer: Writer) -> Any:
+            begins.set()
+            assert go.wait(60)
+            return finish(writer)
+
+        monkeypatch.setattr(Writer, "finish", slow)
+        try:
+            async with await begun(net.issuer, place, data) as stream:
+                await stream.send(data + raw_receipt(net.session, place, bytes_acked=len(data), chunks_digest=share_root(data)))
+                assert await asyncio.to_thread(begins.wait, 60)
+                task = node.service._active[bytes(place.limit.serial)].task
+                assert task is not None
+            await until(lambda: task.cancelling() > 0)
+            task.cancel()  # once more: the session is back on another connection
+        finally:
+            go.set()
+        await until(lambda: not node.service._active)
+        assert node.store.read(share_root(data)) == data
+        assert_payable(node, 25_000)
+        assert not node.service._sessions
+
+    run(test, tmp_path)
+
+
+def test_a_copy_that_was_kept_before_its_receipt_is_stored_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(34, 50_000), net.nodes[0]
+        place = net.issuer.for_share(node, share_root(data), len(data))
+        failing: Future[None] = Future()
+        failing.set_exception(ReceiptsUnusable("the disk refuses"))
+        with monkeypatch.context() as patch:
+            patch.setattr(node.receipts, "finish", lambda *_: failing)
+            assert await code_of(put_share(net.session, place, lone(data), data, QUICK)) == InternalFailure.code
+        assert node.store.has(share_root(data), bytes(place.limit.serial))
+        await put_share(net.session, place, lone(data), data, QUICK)
+        assert node.store.read(share_root(data)) == data
+        assert_payable(node, 25_000)
+
+    run(test, tmp_path)
+
+
+def test_a_share_that_was_sent_and_did_not_arrive_is_sent_once_more(tmp_path: Path) -> None:
+    calls: list[bool] = []
+
+    def change(handlers: dict[str, Handler]) -> None:
+        honest = handlers[transfers.PUT]
+
+        async def put(stream: Stream, connection: Connection) -> None:
+            calls.append(transfers.PutHead.FromString(stream.head).again)
+            if len(calls) == 1:
+                receive = stream.receive
+
+                async def lost(most_bytes: int = MIB) -> memoryview:
+                    await asyncio.sleep(0)
+                    await until(lambda: stream.in_ended)
+                    connection.close("broken")
+                    return await receive(most_bytes)
+
+                stream.receive = lost  # type: ignore[method-assign]
+            await honest(stream, connection)
+
+        handlers[transfers.PUT] = put
+
+    async def test(net: Network) -> None:
+        data = content(35, 50_000)
+        assert net.nodes[0].store.has(await stored(net, data))
+        assert calls == [False, True, False]
+        assert_payable(net.nodes[0], 25_000)
+
+    run(test, tmp_path, changes={1: change})
 
 
 def test_a_limit_for_another_node_or_a_grant_that_the_wallet_did_not_sign_is_refused(tmp_path: Path) -> None:
@@ -741,6 +908,42 @@ def test_final_receipts_that_are_missing_keep_a_session_out_and_close_it_when_th
         assert await asyncio.to_thread(node.receipts.closed_sessions, NOW_S) == [(liar.session.public_key, NOW_S + 3_600)]
         # Others are served as before.
         assert await fetched(net.issuer, net.issuer.to_read(node, root, 1_000, **times), data) == data
+
+    run(test, tmp_path)
+
+
+@pytest.mark.parametrize("sent", [0, 30_000, 50_000])
+def test_puts_that_their_client_cuts_owe_nothing(tmp_path: Path, sent: int) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(36, 50_000), net.nodes[0]
+        for _ in range(4):
+            await cut(net.issuer, net.issuer.for_share(node, share_root(data), len(data)), node, data, sent)
+        await stored(net, data)
+        net.clock.now_s += LIFE_S
+        times = {"created_s": NOW_S + LIFE_S, "expires_s": NOW_S + LIFE_S + 10}
+        place = net.issuer.to_read(node, share_root(data), len(data), **times)
+        assert await fetched(net.issuer, place, data) == data
+
+    run(test, tmp_path)
+
+
+def test_puts_without_their_final_receipt_are_owed_until_they_come_with_it(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node, places = content(37, 50_000), net.nodes[0], list[Place]()
+        for _ in range(3):
+            places.append(net.issuer.for_share(node, share_root(data), len(data)))
+            assert await refusal(raw_put(net.issuer, places[-1], data, None)) == transfers.RECEIPT_REFUSED
+        fresh = net.issuer.for_share(node, share_root(data), len(data))
+        assert await code_of(put_share(net.session, fresh, lone(data), data, QUICK)) == transfers.RECEIPTS_DUE
+        await cut(net.issuer, places[0], node, data, 30_000)  # that hands nothing in
+        assert await code_of(put_share(net.session, fresh, lone(data), data, QUICK)) == transfers.RECEIPTS_DUE
+        await put_share(net.session, places[0], lone(data), data, QUICK)
+        await put_share(net.session, fresh, lone(data), data, QUICK)
+        assert_payable(node, 25_000, 25_000)
+        # Of the three two are owed for good.
+        net.clock.now_s += LIFE_S
+        node.service._thaw()
+        assert [lapsed for lapsed, _ in node.service._lapsed.values()] == [2]
 
     run(test, tmp_path)
 

@@ -344,6 +344,22 @@ async def test_asked_again_after_that_all_shares_get_serials_in_a_row_at_the_nod
         assert await user.put_places(lease_id, ask) == again
 
 
+async def test_whatever_shares_got_other_places_the_object_is_committed(tmp_path: Path) -> None:
+    async with meta_node(tmp_path, 12) as meta:
+        user, lease_id = await ready(meta)
+        objects, serials = [], list[bytes]()
+        for counter, replaced in enumerate([(0, 2), (2, 0), (1, 2), (2, 1, 0), (0, 0, 2), (1, 1), (0, 1, 2, 2)], 1):
+            ask = put_ask(counter, 1_000, 0, THREE_REPLICAS)
+            places = await user.put_places(lease_id, ask)
+            for index in replaced:
+                (places[index],) = await user.another(lease_id, ask, index, [meta.nodes.address(meta.nodes.number_of(places[index].p2p_key))])
+            objects.append(stored_object(counter, 1_000, THREE_REPLICAS, [stored_segment(meta.nodes, ask, places)]))
+            serials += [limit_of(one).serial for one in places]
+        done = await user.commit(asking.CommitAsk(lease_id=lease_id, objects=objects))
+        assert [one.is_complete for one in done] == [True] * len(objects)
+        assert len({*serials}) == len(serials)
+
+
 async def test_owners_and_networks_that_a_session_bars_hold_nothing_of_it(tmp_path: Path) -> None:
     nodes = Nodes(7)
     async with meta_node(tmp_path, nodes=nodes) as meta:
