@@ -21,6 +21,7 @@ from hashlib import sha256
 from typing import Final
 
 from modules.settlement.trees import EMPTY_ROOT, HASH_BYTES, climb_plain, leaf_hash, plain_node
+from sds_node.fast import leaves
 from sds_node.fast.leaves import LEAF_BYTES as LEAF_BYTES
 from sds_node.fast.leaves import LEAF_PREFIX, whole_leaves
 
@@ -157,19 +158,21 @@ def share_root(share: Buffer) -> bytes:
     return root_of_hashes(share_hashes(share))
 
 
-def _split(hashes: bytes) -> list[bytes]:
-    """Joined leaf hashes of a share → a list of them. Raises MerkleError for a length that no share's hashes have."""
+def _check_hashes(hashes: bytes) -> None:
     if len(hashes) % HASH_BYTES or len(hashes) > MAX_LEAVES * HASH_BYTES:
         raise MerkleError(f"the hashes of a share's leaves are at most {MAX_LEAVES} times {HASH_BYTES} bytes, not {len(hashes)} bytes")
+
+
+def _split(hashes: bytes) -> list[bytes]:
+    """Joined leaf hashes of a share → a list of them. Raises MerkleError for a length that no share's hashes have."""
+    _check_hashes(hashes)
     return [hashes[at : at + HASH_BYTES] for at in range(0, len(hashes), HASH_BYTES)]
 
 
 def root_of_hashes(hashes: bytes) -> bytes:
     """Hashes of a share's leaves, joined → its root. Raises MerkleError when their length is none that a share's hashes have."""
-    tree = Tree()
-    for one in _split(hashes):
-        tree.push(one)
-    return tree.root()
+    _check_hashes(hashes)
+    return leaves.root(hashes) if hashes else EMPTY_ROOT
 
 
 def share_path(hashes: bytes, index: int) -> list[bytes]:

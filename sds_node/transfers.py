@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
@@ -21,7 +20,8 @@ from chain.codec.registry import message_class
 from modules.settlement.documents import Receipt
 from modules.settlement.leaves import HASH_BYTES, SERIAL_BYTES, faults_of_receipt
 from sds_node.documents import PACKAGE, Refused, check_signed
-from sds_node.merkle import LEAF_BYTES, MAX_LEAVES, leaf_count
+from sds_node.fast.leaves import digests
+from sds_node.merkle import LEAF_BYTES, MAX_LEAVES, Buffer, leaf_count
 from sds_node.wire import errors as wire_errors
 from sds_node.wire.frames import MAX_HEAD_BYTES
 from sds_node.wire.stream import Stream
@@ -179,13 +179,6 @@ def runs_bytes(runs: Iterable[Run], size_bytes: int) -> int:
 # --- receipts ------------------------------------------------------------------------------------------------------------------------
 
 
-def next_digest(digest: bytes, index: int, leaf_hash: bytes) -> bytes:
-    """The digest of a receipt after one more leaf: SHA-256(digest ‖ leaf's number, 8 bytes big-endian ‖ its hash). It begins as the share's root,
-    so a put's, in which no leaf comes back, is that root.
-    """
-    return sha256(digest + index.to_bytes(8, "big") + leaf_hash).digest()
-
-
 class Moved:
     """What was moved under one serial, leaf by leaf: what a receipt may say. Both ends keep one.
 
@@ -199,11 +192,18 @@ class Moved:
         self.digest = self.acked_digest = digest
         self.marks: deque[tuple[int, bytes]] = deque()
 
-    def leaf(self, index: int, size_bytes: int, leaf_hash: bytes) -> None:
-        """One more leaf was moved."""
-        self.bytes += size_bytes
-        self.digest = next_digest(self.digest, index, leaf_hash)
-        self.marks.append((self.bytes, self.digest))
+    def leaves(self, first: int, hashes: Buffer, size_bytes: int) -> None:
+        """More leaves were moved, whose numbers begin with ``first``: their hashes, joined, and their bytes in all. Each but the last one is whole.
+
+        The digest, which begins as the share's root, becomes SHA-256(digest ‖ leaf's number, 8 bytes big-endian ‖ its hash) with each leaf; so a put's, in
+        which no leaf comes back, is that root.
+        """
+        if not size_bytes:
+            return
+        begin, self.bytes = self.bytes, self.bytes + size_bytes
+        found = digests(self.digest, first, hashes)
+        self.marks.extend(zip([*range(begin + LEAF_BYTES, self.bytes, LEAF_BYTES), self.bytes], found, strict=True))
+        self.digest = found[-1]
 
     def acknowledge(self, bytes_acked: int, digest: bytes) -> int:
         """A receipt covers what came up to there → how many bytes more than the one before. Raises WrongReceipt unless that is the end of a leaf
@@ -212,12 +212,16 @@ class Moved:
         if not self.acked_bytes <= bytes_acked <= self.bytes:
             raise WrongReceipt(f"expected a receipt of {self.acked_bytes} to {self.bytes} bytes, got one of {bytes_acked}")
         found = self.acked_digest if bytes_acked == self.acked_bytes else None
-        if found is None:
+        if bytes_acked == self.bytes:
+            found = self.digest
+        elif found is None:
             found = next((mark for end, mark in self.marks if end == bytes_acked), None)
         if found is None:
             raise WrongReceipt(f"expected a receipt that ends with a leaf, got one of {bytes_acked} bytes")
         if found != digest:
             raise WrongReceipt(f"expected the digest {found.hex()} after {bytes_acked} bytes, got {digest.hex()[:64]}")
+        if bytes_acked == self.bytes:
+            self.marks.clear()
         while self.marks and self.marks[0][0] <= bytes_acked:
             self.marks.popleft()
         more, self.acked_bytes, self.acked_digest = bytes_acked - self.acked_bytes, bytes_acked, digest

@@ -22,7 +22,7 @@ from sds_node.client.session import Receipts, Session
 from sds_node.coding import NotEnoughShares, Slice, locate, recreate
 from sds_node.documents import Refused
 from sds_node.memory import room
-from sds_node.merkle import LEAF_BYTES, LeafCheck, MerkleError, leaf_size, object_root, segment_root, share_proved
+from sds_node.merkle import LEAF_BYTES, LeafCheck, MerkleError, object_root, segment_root, share_proved
 from sds_node.schemes import SEGMENT_BYTES, Scheme, segment_count, segment_size, share_bytes
 from sds_node.threads import INLINE_BYTES, aside
 from sds_node.transfers import RECEIPT_BYTES, Run, head_bytes, receive_record, record, runs_bytes
@@ -251,9 +251,10 @@ class _Run:
     def _count(self) -> None:
         """Count the leaves that were proved, and tell of them."""
         proved = self._first + -(-self._check.proved_bytes // LEAF_BYTES)
-        for index in range(self._leaf, proved):
-            self._receipts.moved.leaf(index, leaf_size(self._size_bytes, index), self._hashes[index * _HASH_BYTES : (index + 1) * _HASH_BYTES])
-        self._leaf = proved
+        if proved > self._leaf:
+            start, stop = Run(self._leaf, proved - self._leaf).bounds(self._size_bytes)
+            self._receipts.moved.leaves(self._leaf, self._hashes[self._leaf * _HASH_BYTES : proved * _HASH_BYTES], stop - start)
+            self._leaf = proved
         if self._came is not None:
             self._came(self._receipts.moved.bytes)
 

@@ -1,4 +1,4 @@
-/* Hashes of a share's leaves: SHA-256(0x00 ‖ 16 KiB), two leaves at a time.
+/* Hashes of a share's leaves: SHA-256(0x00 ‖ 16 KiB), two leaves at a time; the tree over them, and the digests of receipts.
  *
  *     leaf a ─┐
  *             ├─► rounds of both in turn: one waits for its last instruction while the other's begins
@@ -13,6 +13,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #define LEAF 16384
 #define BLOCK 64
+#define HASH 32
 /* 0x00 and 63 bytes are the first block, 255 blocks follow, the last byte and the padding are the last one. */
 #define MIDDLE 255
 
@@ -34,6 +35,8 @@ typedef struct {
 } state;
 
 #define SHA __attribute__((target("sha,sse4.1,ssse3")))
+#define START {_mm_set_epi32(0x6a09e667, (int)0xbb67ae85, 0x510e527f, (int)0x9b05688c), \
+               _mm_set_epi32(0x3c6ef372, (int)0xa54ff53a, 0x1f83d9ab, 0x5be0cd19)}
 
 SHA static void two(state *left, state *right, const uint8_t *p, const uint8_t *q, size_t count) {
     const __m128i swap = _mm_set_epi64x(0x0c0d0e0f08090a0bLL, 0x0405060700010203LL);
@@ -74,9 +77,8 @@ SHA static void give(const state *s, uint8_t *out) {
 }
 
 SHA static void pair(const uint8_t *p, const uint8_t *q, uint8_t *left_out, uint8_t *right_out) {
-    const state start = {_mm_set_epi32(0x6a09e667, (int)0xbb67ae85, 0x510e527f, (int)0x9b05688c),
-                         _mm_set_epi32(0x3c6ef372, (int)0xa54ff53a, 0x1f83d9ab, 0x5be0cd19)};
-    state left = start, right = start;
+    state left = START;
+    state right = START;
     uint8_t first[2][BLOCK], last[2][BLOCK] = {{0}, {0}};
     const uint8_t *of[2] = {p, q};
     const uint64_t bits = (uint64_t)(LEAF + 1) * 8;
@@ -88,6 +90,22 @@ SHA static void pair(const uint8_t *p, const uint8_t *q, uint8_t *left_out, uint
     two(&left, &right, first[0], first[1], 1);
     two(&left, &right, p + BLOCK - 1, q + BLOCK - 1, MIDDLE);
     two(&left, &right, last[0], last[1], 1);
+    give(&left, left_out);
+    give(&right, right_out);
+}
+
+/* Two messages of ``size`` bytes, 56 to 119, at the beginning of buffers of two blocks → their hashes. */
+SHA static void short_pair(uint8_t *p, uint8_t *q, size_t size, uint8_t *left_out, uint8_t *right_out) {
+    state left = START;
+    state right = START;
+    uint8_t *of[2] = {p, q};
+    const uint64_t bits = (uint64_t)size * 8;
+    for (int i = 0; i < 2; i++) {
+        memset(of[i] + size, 0, 2 * BLOCK - size);
+        of[i][size] = 0x80;
+        for (int j = 0; j < 8; j++) of[i][2 * BLOCK - 1 - j] = (uint8_t)(bits >> 8 * j);
+    }
+    two(&left, &right, p, q, 2);
     give(&left, left_out);
     give(&right, right_out);
 }
@@ -104,7 +122,40 @@ EXPORT void leaves_hash(const uint8_t *data, size_t count, uint8_t *out) {
     for (; count > 1; count -= 2, data += 2 * LEAF, out += 64) pair(data, data + LEAF, out, out + 32);
     if (count) pair(data, data, out, unused);
 }
+static void children(uint8_t *node, const uint8_t *both) { node[0] = 1, memcpy(node + 1, both, 2 * HASH); }
+
+/* The root over ``count`` hashes, at least 1: of each level two nodes at a time. The hashes are written over. */
+EXPORT void leaves_root(uint8_t *level, size_t count, uint8_t *out) {
+    uint8_t p[2 * BLOCK], q[2 * BLOCK], unused[HASH];
+    while (count > 1) {
+        size_t pairs = count / 2;
+        for (size_t i = 0; i < pairs; i += 2) {
+            const int is_alone = i + 1 == pairs;
+            children(p, level + 2 * i * HASH);
+            children(q, level + 2 * (is_alone ? i : i + 1) * HASH);
+            short_pair(p, q, 1 + 2 * HASH, level + i * HASH, is_alone ? unused : level + (i + 1) * HASH);
+        }
+        if (count & 1) memmove(level + pairs * HASH, level + (count - 1) * HASH, HASH); /* alone on its level: it goes up as it is */
+        count = pairs + (count & 1);
+    }
+    memcpy(out, level, HASH);
+}
+
+/* The digests of a receipt after each of ``count`` more leaves, whose numbers begin with ``first`` → ``out``, 32 bytes for each. */
+EXPORT void leaves_digests(const uint8_t *digest, uint64_t first, const uint8_t *hashes, size_t count, uint8_t *out) {
+    uint8_t p[2 * BLOCK], q[2 * BLOCK] = {0}, unused[HASH];
+    for (; count; count--, first++, hashes += HASH, digest = out, out += HASH) {
+        memcpy(p, digest, HASH);
+        for (int j = 0; j < 8; j++) p[HASH + 7 - j] = (uint8_t)(first >> 8 * j);
+        memcpy(p + HASH + 8, hashes, HASH);
+        short_pair(p, q, 2 * HASH + 8, out, unused);
+    }
+}
 #else
 EXPORT int leaves_ready(void) { return 0; }
+EXPORT void leaves_root(uint8_t *level, size_t count, uint8_t *out) { (void)level, (void)count, (void)out; }
+EXPORT void leaves_digests(const uint8_t *digest, uint64_t first, const uint8_t *hashes, size_t count, uint8_t *out) {
+    (void)digest, (void)first, (void)hashes, (void)count, (void)out;
+}
 EXPORT void leaves_hash(const uint8_t *data, size_t count, uint8_t *out) { (void)data, (void)count, (void)out; }
 #endif

@@ -40,7 +40,7 @@ from modules.settlement.leaves import HASH_BYTES, REPAIR, SERIAL_BYTES
 from modules.settlement.leaves import PUT as WRITES
 from sds_node import transfers
 from sds_node.documents import Authority, Refused, SignedDocument, StoreAck, check_manifest, opened, signed
-from sds_node.merkle import LEAF_BYTES, leaf_size, share_proved
+from sds_node.merkle import LEAF_BYTES, share_proved
 from sds_node.p2p import address_of
 from sds_node.resource import store as shares
 from sds_node.resource.limits import Limits, Overlap
@@ -475,10 +475,8 @@ class Service:
                 await self._room(transfer, len(data), receipts)
                 if receipts.done():
                     return  # it was final before everything was sent: the reader has enough
-                for index in range(this.first, this.first + this.leaves):
-                    leaf_hash = reader.leaf_hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES]
-                    transfer.is_due = True
-                    transfer.moved.leaf(index, leaf_size(reader.size_bytes, index), leaf_hash)
+                transfer.is_due = True
+                transfer.moved.leaves(this.first, reader.leaf_hashes[this.first * HASH_BYTES : (this.first + this.leaves) * HASH_BYTES], len(data))
                 self._wallet(transfer.limit.wallet).ahead_bytes += len(data)
                 try:
                     async with asyncio.timeout(self.settings.sent_s):

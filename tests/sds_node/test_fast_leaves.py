@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 
 from sds_node.fast import leaves
-from sds_node.merkle import LEAF_BYTES, LeafCheck, LeafHasher, WrongLeaf, leaf_count, root_of_hashes
+from sds_node.merkle import LEAF_BYTES, LeafCheck, LeafHasher, Tree, WrongLeaf, leaf_count, root_of_hashes
 
 CHOSEN = random.Random(7)
 
@@ -43,6 +43,27 @@ def test_each_end_of_a_leaf_counts(bit: int) -> None:
     after = leaves.whole_leaves(memoryview(data))
     assert after[:32] == before[:32]
     assert after[32:] == _one_by_one(bytes(data[LEAF_BYTES:])) != before[32:]
+
+
+@pytest.mark.parametrize("count", [*range(1, 34), 63, 64, 65, 409, 2_047, 2_048])
+def test_the_root_is_that_of_the_tree_that_takes_leaves_one_by_one(count: int) -> None:
+    hashes = CHOSEN.randbytes(32 * count)
+    tree = Tree()
+    for at in range(0, len(hashes), 32):
+        tree.push(hashes[at : at + 32])
+    assert leaves.root(hashes) == tree.root() == leaves.plain_root(hashes) == root_of_hashes(hashes)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 64])
+@pytest.mark.parametrize("first", [0, 1, 255, 256, (1 << 64) - 65])
+def test_digests_go_on_with_each_leaf_and_its_number(count: int, first: int) -> None:
+    begin, hashes = CHOSEN.randbytes(32), CHOSEN.randbytes(32 * count)
+    wanted, digest = [], begin
+    for number in range(count):
+        digest = sha256(digest + (first + number).to_bytes(8, "big") + hashes[32 * number : 32 * number + 32]).digest()
+        wanted.append(digest)
+    assert leaves.digests(begin, first, hashes) == wanted == leaves.plain_digests(begin, first, hashes)
+    assert leaves.digests(begin, first, bytearray(hashes)) == wanted
 
 
 def test_pieces_of_any_length_give_the_same_hashes() -> None:

@@ -21,7 +21,7 @@ from chain.codec.registry import message_class
 from modules.settlement.documents import Receipt
 from sds_node import transfers
 from sds_node.documents import Refused, ShareManifest, SignedDocument, SignedManifest, check_ack, signed
-from sds_node.merkle import LEAF_BYTES, Buffer, LeafCheck, MerkleError, leaf_size, segment_path
+from sds_node.merkle import LEAF_BYTES, Buffer, LeafCheck, MerkleError, segment_path
 from sds_node.meta.nodes.hello import BadEndpoint, endpoint_of
 from sds_node.meta.repair.health import Judged
 from sds_node.meta.repair.issuing import Limit
@@ -183,8 +183,7 @@ class Transfers:
                 check.update(chunk)
             finally:
                 proved = -(-check.proved_bytes // LEAF_BYTES)
-                for index in range(leaf, proved):
-                    receipts.moved.leaf(index, leaf_size(limit.size_bytes, index), hashes[index * _HASH_BYTES : (index + 1) * _HASH_BYTES])
+                receipts.moved.leaves(leaf, hashes[leaf * _HASH_BYTES : proved * _HASH_BYTES], check.proved_bytes - receipts.moved.bytes)
                 leaf = proved
             if receipts.moved.bytes - receipts.moved.acked_bytes >= RECEIPT_BYTES:
                 await stream.send(receipts.so_far())

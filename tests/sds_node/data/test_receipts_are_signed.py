@@ -54,9 +54,9 @@ def test_receipts_go_on_until_the_final_one_and_stay_within_the_limit() -> None:
     order = signed(limit(7, session_pubkey=session.public_key, max_bytes=2 * LEAF_BYTES), meta_key(1))
     receipts = Receipts(session, order, b"r" * 32)
     clock.now_s += 7 * 86_400  # this machine's clock is wrong; receipts stay within the limit's times
-    receipts.moved.leaf(0, LEAF_BYTES, b"h" * 32)
+    receipts.moved.leaves(0, b"h" * 32, LEAF_BYTES)
     first = check_receipt(receipts.so_far(), receipts.limit, None)
-    receipts.moved.leaf(1, LEAF_BYTES, b"i" * 32)
+    receipts.moved.leaves(1, b"i" * 32, LEAF_BYTES)
     second = check_receipt(receipts.so_far(is_final=True), receipts.limit, first)
     assert (first.bytes_acked, second.bytes_acked, second.is_final) == (LEAF_BYTES, 2 * LEAF_BYTES, True)
     with pytest.raises(SessionError, match="was signed already"):
@@ -91,7 +91,7 @@ def test_a_receipt_holds_at_the_ends_of_leaves_with_their_digest_and_nowhere_els
     ends = {0: b"r" * 32}
     for index, size in enumerate(sizes):
         for one in (ours, theirs):
-            one.leaf(index, size, bytes([index]) * 32)
+            one.leaves(index, bytes([index]) * 32, size)
         ends[ours.bytes] = ours.digest
     assert theirs.digest == ours.digest
     acked = 0

@@ -291,13 +291,13 @@ def test_a_session_goes_on_with_a_serial_while_its_old_stream_still_waits(tmp_pa
         receipts = Receipts(net.session, place.order_limit, root)
         got = await old.receive_exactly(2 * LEAF_BYTES)
         for index in range(2):
-            receipts.moved.leaf(index, LEAF_BYTES, leaf_hash_of(got, index))
+            receipts.moved.leaves(index, leaf_hash_of(got, index), LEAF_BYTES)
         head = transfers.GetHead(evidence=net.session.evidence(place.order_limit, receipts.so_far()))
         head.runs.add(first=2, leaves=1)
         new = await place.peer.call(transfers.GET, head_bytes(head))
         assert await receive_record(new, transfers.MAX_REPLY_BYTES)
         assert got + await new.receive_exactly(LEAF_BYTES) == data
-        receipts.moved.leaf(2, LEAF_BYTES, leaf_hash_of(data, 2))
+        receipts.moved.leaves(2, leaf_hash_of(data, 2), LEAF_BYTES)
         await new.send(record(receipts.so_far(is_final=True).SerializeToString()))
         await new.result()
         assert (await taken(old))[1] == CallCancelled.code
@@ -867,7 +867,7 @@ def test_a_wrong_receipt_ends_the_stream_and_the_last_good_one_is_paid(tmp_path:
         ledger = Receipts(net.session, place.order_limit, root)
         got = await stream.receive_exactly(3 * LEAF_BYTES)
         for index in range(3):
-            ledger.moved.leaf(index, LEAF_BYTES, leaf_hash_of(got, index))
+            ledger.moved.leaves(index, leaf_hash_of(got, index), LEAF_BYTES)
         good = ledger.so_far()
         await stream.send(record(good.SerializeToString()))
         fields = {"sequence": 2, "bytes_acked": 3 * LEAF_BYTES, "chunks_digest": ledger.moved.digest, "is_final": False}
@@ -898,7 +898,7 @@ def test_final_receipts_that_are_missing_keep_a_session_out_and_close_it_when_th
         assert await code_of(fetched(liar, liar.to_read(node, root, 1_000), data)) == transfers.RECEIPTS_DUE
         # One is handed in: the next limit is taken.
         late = Receipts(liar.session, places[0].order_limit, root)
-        late.moved.leaf(0, 1_000, leaf_hash_of(data, 0))
+        late.moved.leaves(0, leaf_hash_of(data, 0), 1_000)
         head = transfers.GetHead(evidence=liar.session.evidence(places[0].order_limit, late.so_far(is_final=True)))
         await places[0].peer.ask(transfers.GET, head_bytes(head))
         await without_receipt(liar, liar.to_read(node, root, 1_000))

@@ -184,7 +184,7 @@ def test_a_wallet_has_a_part_of_the_transfers_over_all_of_its_sessions(tmp_path:
         # A final receipt is taken all the same, and the limit that was refused is not used up.
         issuer, first, stream = streams[0]
         receipts = Receipts(issuer.session, first.order_limit, root)
-        receipts.moved.leaf(0, 1_000, leaf_hash_of(data, 0))
+        receipts.moved.leaves(0, leaf_hash_of(data, 0), 1_000)
         head = transfers.GetHead(evidence=issuer.session.evidence(first.order_limit, receipts.so_far(is_final=True)))
         await first.peer.ask(transfers.GET, head_bytes(head))
         assert (await taken(stream))[0] == 1_000
@@ -208,7 +208,7 @@ def test_a_get_that_is_acknowledged_a_leaf_at_a_time_ends(tmp_path: Path, size: 
         assert len(await stream.receive_exactly(MIB)) == MIB
         reading = asyncio.create_task(taken(stream))
         for index in range(size // LEAF_BYTES):
-            receipts.moved.leaf(index, LEAF_BYTES, leaf_hash_of(data, index))
+            receipts.moved.leaves(index, leaf_hash_of(data, index), LEAF_BYTES)
             try:
                 await stream.send(record(receipts.so_far().SerializeToString()))
             except WireError:
@@ -256,7 +256,7 @@ async def ended_early(issuer: Issuer, node: Resource, root: bytes, data: bytes, 
     await stream.receive_exactly(min(len(data), 4 * MIB))
     receipts = Receipts(issuer.session, place.order_limit, root)
     for index in range(leaves):
-        receipts.moved.leaf(index, LEAF_BYTES, leaf_hash_of(data, index))
+        receipts.moved.leaves(index, leaf_hash_of(data, index), LEAF_BYTES)
     await stream.send(record(receipts.so_far(is_final=True).SerializeToString()))
     return (await taken(stream))[1]
 
