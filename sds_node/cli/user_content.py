@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -23,6 +25,7 @@ from sds_node.cli.output import other_password, remark, size_text
 from sds_node.cli.user_common import EXPECTED, Progress, told, user_command, warn, with_storage
 from sds_node.client import Entry, PutResult, Storage, StorageError
 from sds_node.client.errors import WrongPassword
+from sds_node.client.sources import FileSource
 from sds_node.handles import SHARE_PREFIX
 
 AT_ONCE: Final = 64
@@ -47,6 +50,10 @@ class _Many:
         if len(self.results) < MAX_TOLD:
             self.results.append(result)
 
+    def fail(self, name: str, why: str) -> None:
+        # A name of bytes that are no text is shown as well as it can be, also as JSON.
+        self.failed.append({what: os.fsencode(text).decode(errors="replace") for what, text in (("name", name), ("error", why))})
+
     def as_json(self) -> dict[str, Any]:
         return {
             "files": self.files,
@@ -67,7 +74,7 @@ async def _each(work: AsyncIterator[tuple[str, Callable[[], Awaitable[dict[str, 
             many.add(await do())
             progress(many.size_bytes, many.size_bytes)
         except EXPECTED as error:
-            many.failed.append({"name": name, "error": str(error)})
+            many.fail(name, str(error))
         finally:
             room.release()
 
@@ -81,6 +88,7 @@ async def _each(work: AsyncIterator[tuple[str, Callable[[], Awaitable[dict[str, 
     finally:
         for task in running:
             task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
         progress.end()
     return many
 
@@ -97,16 +105,30 @@ def _finish(many: _Many, verb: str, *, as_json: bool) -> None:
 # --- put ---------------------------------------------------------------------------------------------------------------------------------
 
 
-def _walked(folder: Path) -> Iterator[Path]:
-    """Files below a folder; links are not followed, since they may lead anywhere."""
-    for root, folders, files in os.walk(folder, followlinks=False):
+def _walked(folder: Path) -> Iterator[Path | OSError]:
+    """Files below a folder, and what could not be read; links are not followed, since they may lead anywhere. What else is left out is told."""
+    unreadable = list[OSError]()
+    for root, folders, files in os.walk(folder, onerror=unreadable.append, followlinks=False):
+        yield from unreadable
+        unreadable.clear()
         folders.sort()
+        if not folders and not files:
+            remark(f"left out: {root} is empty")
+        for name in folders:
+            if (Path(root) / name).is_symlink():
+                remark(f"left out: {Path(root) / name} is a link to a folder")
         for name in sorted(files):
             path = Path(root) / name
-            if path.is_symlink() or not path.is_file():
-                remark(f"left out: {path} is not a plain file")
+            try:
+                is_plain = stat.S_ISREG(path.lstat().st_mode)
+            except OSError as error:
+                yield error
                 continue
-            yield path
+            if is_plain:
+                yield path
+            else:
+                remark(f"left out: {path} is not a plain file")
+    yield from unreadable
 
 
 @click.command()
@@ -145,19 +167,21 @@ def put(
 
 
 @contextlib.contextmanager
-def _standard_input() -> Iterator[Path]:
-    """A file with what comes on standard input: its length must be known before it is stored."""
+def _standard_input() -> Iterator[FileSource]:
+    """A file with what comes on standard input: its length must be known before it is stored. It goes with the command, so nothing goes on with it."""
     with tempfile.NamedTemporaryFile(prefix="ppd-put-") as spool:
         shutil.copyfileobj(sys.stdin.buffer, spool, 1 << 20)
         spool.flush()
-        yield Path(spool.name)
+        yield FileSource(Path(spool.name), is_lasting=False)
 
 
-def _put_one(ctx: click.Context, path: Path, name: str, public: bool, key: str | None, as_json: bool, password_file: str | None) -> None:
+def _put_one(
+    ctx: click.Context, source: Path | FileSource, name: str, public: bool, key: str | None, as_json: bool, password_file: str | None
+) -> None:
     progress = Progress(name, is_shown=not as_json)
 
     async def work(storage: Storage) -> tuple[PutResult, list[str]]:
-        result = await storage.put(path, name, public=public, idempotency_key=key, progress=progress)
+        result = await storage.put(source, name, public=public, idempotency_key=key, progress=progress)
         return result, [*([result.warning] if result.warning else []), *await storage.warnings(charged_noz=result.charged_noz)]
 
     try:
@@ -170,6 +194,10 @@ def _put_one(ctx: click.Context, path: Path, name: str, public: bool, key: str |
     warn(list(dict.fromkeys(warnings)))
 
 
+async def _unreadable(error: OSError) -> dict[str, Any]:
+    raise StorageError(f"it cannot be read ({error.strerror}): have it readable, or leave it out of the folder")
+
+
 def _put_folder(ctx: click.Context, folder: Path, name: str | None, public: bool, as_json: bool, password_file: str | None) -> None:
     own = folder.resolve().name
     base = f"{name}{own}" if name is not None and name.endswith("/") else name if name is not None else own
@@ -177,6 +205,9 @@ def _put_folder(ctx: click.Context, folder: Path, name: str | None, public: bool
     async def work(storage: Storage) -> _Many:
         async def files() -> AsyncIterator[tuple[str, Callable[[], Awaitable[dict[str, Any]]]]]:
             for path in _walked(folder):
+                if isinstance(path, OSError):
+                    yield str(path.filename), functools.partial(_unreadable, path)
+                    continue
                 target = "/".join([base, *path.relative_to(folder).parts]).lstrip("/")
 
                 async def do(path: Path = path, target: str = target) -> dict[str, Any]:

@@ -109,7 +109,11 @@ class Committer:
         # What is ready in the same moment goes together.
         await asyncio.sleep(0)
         while batch := self._next(lease.lease_id):
-            await self._commit(lease, batch)
+            try:
+                await self._commit(lease, batch)
+            finally:
+                for one in batch:
+                    one.done.cancel()  # whoever has no answer by now gets none
         del self._queues[lease.lease_id]
 
     def _next(self, lease_id: bytes) -> list[_Waiting]:
@@ -136,10 +140,6 @@ class Committer:
                 (one.part.counter, object_id(lease.lease_id, one.part.counter)) for one in batch
             ]:
                 raise MetaLied("the meta node's answer names other objects than were committed: look whether they are there, and try again")
-        except asyncio.CancelledError:
-            for one in batch:
-                one.done.cancel()
-            raise
         except Exception as error:
             if len(batch) > 1 and isinstance(error, StorageError) and not (is_of_all(error) or isinstance(error, MetaLied)):
                 for one in batch:

@@ -9,6 +9,7 @@ Source: storage-protocol.md 2, 3.3 and 3.6; ADR 9.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
@@ -52,9 +53,15 @@ class Batch(Generic[Ask, Answer]):
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
         for start in range(0, len(waiting), self._most):
-            task = asyncio.get_running_loop().create_task(self._one(waiting[start : start + self._most]))
+            batch = waiting[start : start + self._most]
+            task = asyncio.get_running_loop().create_task(self._one(batch))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(functools.partial(self._over, batch))
+
+    def _over(self, batch: list[tuple[Ask, asyncio.Future[Answer]]], task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        for _, future in batch:
+            future.cancel()  # whoever has no answer by now gets none
 
     async def _one(self, batch: list[tuple[Ask, asyncio.Future[Answer]]]) -> None:
         batch = [one for one in batch if not one[1].done()]
@@ -62,10 +69,6 @@ class Batch(Generic[Ask, Answer]):
             return
         try:
             answers = await self._run([question for question, _ in batch])
-        except asyncio.CancelledError:
-            for _, future in batch:
-                future.cancel()
-            raise
         except Exception as error:
             if len(batch) > 1 and isinstance(error, StorageError) and not is_of_all(error):
                 # One of them may be wrong, and is not the others' fault.

@@ -7,19 +7,24 @@
 one noted before it went out the first time: then the file was changed, the journal is dropped, and the put begins anew under a new key. A segment without a
 note never went out. One put at a time has the journal of a file and path (<id>.lock); a second one goes without. The
 journal has the session's key, which is worth nothing after the lease's hour, and the file's, which opens what is stored under it for as long as that is
-there: only its owner may read it. It goes when the put is done, and at the next use of the home after two hours.
+there: only its owner may read it. It goes when the put is done or ends with nothing to go on with, and at the next use of the home after two hours.
+
+Notes are written and synced in a thread: a slow disk holds up its own put, and nobody takes the nodes of others for stalled meanwhile.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import secrets
+import threading
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -42,7 +47,7 @@ from sds_node.documents import Lease as LeaseDocument
 from sds_node.documents import LeaseCertificate, Refused, opened
 from sds_node.merkle import segment_root
 from sds_node.p2p import ADDRESS_BYTES, SEED_BYTES
-from sds_node.schemes import SEGMENT_BYTES, Scheme, SchemeError, scheme_of, segment_size
+from sds_node.schemes import SEGMENT_BYTES, Scheme, SchemeError, scheme_of, segment_count, segment_size
 
 LEAST_BYTES: Final = SEGMENT_BYTES
 """A smaller put is begun anew as fast."""
@@ -69,29 +74,34 @@ class Journal:
     is_resumed: bool = False
     may_go_on: bool = False
     """Something is stored, and the put is not done."""
-    _file: BinaryIO | None = None
+    was_whole: bool = False
+    """All was stored before, so that it may be in the ledger already."""
+    _is_closed: bool = False
+    _file: FileIO | None = None
+    _using: threading.Lock = field(default_factory=threading.Lock)
+    """The file: who closes it waits for a note that is being written."""
     _client: MetaClient | None = None
 
     def go_on(self, client: MetaClient) -> None:
         """Use what was noted, with the peers of a client of the same session."""
         self._client, self.is_resumed, self.may_go_on = client, bool(self.done), bool(self.done)
+        self.was_whole = len(self.done) == segment_count(self.size_bytes)
 
     async def coded(self, segment: int, root: bytes) -> StoredSegment | None:
-        """Note a segment's root before it goes out. Raises SourceChanged for another one than before."""
+        """Note a segment's root before it goes out. Raises SourceChanged for another one than before, StorageError when the disk is full."""
         before = self.roots.get(segment)
         if before is not None and before != root:
             raise SourceChanged("the file changed since its put was interrupted: it is stored from the beginning")
         if before is None:
-            self._note({"segment": segment, "root": root.hex()})
+            await asyncio.to_thread(self._note, {"segment": segment, "root": root.hex()})
             self.roots[segment] = root
             return None
         data = self.done.get(segment)
         return None if data is None else self._stored(segment, root, data)
 
     async def stored(self, segment: int, found: StoredSegment) -> None:
-        """Note a confirmed segment."""
-        self._note({"segment": segment, "stored": b64encode(kept(found)).decode()})
-        self.may_go_on = True
+        """Note a confirmed segment. Raises StorageError when the disk is full."""
+        await asyncio.to_thread(self._note, {"segment": segment, "stored": b64encode(kept(found)).decode()})
 
     def _stored(self, segment: int, root: bytes, data: bytes) -> StoredSegment | None:
         """What was noted, if it is whole."""
@@ -108,31 +118,46 @@ class Journal:
             return None
 
     def _note(self, line: dict[str, Any]) -> None:
-        if self._file is None:
-            self._file = self.path.open("ab")
-        self._file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self._using:
+            if self._is_closed:
+                raise StorageError("the put was stopped before this note's turn")
+            try:
+                if self._file is None:
+                    self._file = self.path.open("ab", buffering=0)
+                _append(self._file, json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            except OSError as error:
+                raise _no_room(self.path.parent, error) from None
+            self.may_go_on = self.may_go_on or "stored" in line
 
     def close(self) -> None:
-        """The put ended, or is interrupted: what is noted stays."""
-        if self._file is not None:
-            self._file.close()
+        """The put ended, or is interrupted: what is noted stays if something is stored, since a lease under which nothing is ends."""
+        with self._using:
+            self._is_closed = True
+            # All is on the disk, or was told to be not; and what cannot be removed goes with the home's next use.
+            with contextlib.suppress(OSError):
+                if self._file is not None:
+                    self._file.close()
             self._file = None
+            with contextlib.suppress(OSError):
+                if not self.may_go_on:
+                    self.path.unlink(missing_ok=True)
 
     def drop(self) -> None:
         """The put is done, or cannot go on."""
-        self.may_go_on = False
+        with self._using:
+            self.may_go_on = False
         self.close()
-        self.path.unlink(missing_ok=True)
 
 
 class Journals:
-    """The puts of one home. ``wallet`` is whose."""
+    """The puts of one home. ``wallet`` is whose. Raises StorageError when there is no room for them."""
 
     def __init__(self, folder: Path, wallet: PrivateKey, chain_id: str, clock: Any) -> None:
         self._folder, self._wallet, self._chain_id, self._clock = folder, wallet, chain_id, clock
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise _no_room(folder, error) from None
         for old in [*folder.glob("*.put"), *folder.glob("*.new"), *folder.glob("*.lock")]:
             # Another process may clean up, too.
             with contextlib.suppress(OSError):
@@ -152,7 +177,7 @@ class Journals:
         try:
             lock = locks.opened(self._path(source, path, is_public).with_suffix(".lock"), 0o600)
         except OSError as error:
-            raise StorageError(f"what is known of earlier puts in {self._folder} cannot be used ({error.strerror}): make room there") from None
+            raise _no_room(self._folder, error) from None
         if lock is None:
             yield False
             return
@@ -162,10 +187,10 @@ class Journals:
             finally:
                 self._path(source, path, is_public).with_suffix(".lock").unlink(missing_ok=True)
 
-    def begin(
+    async def begin(
         self, source: Source, path: str, is_public: bool, size_bytes: int, scheme: Scheme, session: Session, lease: Lease, counter: int, key: bytes
     ) -> Journal | None:
-        """The journal of a new put that has it ``held``; None for one that is not worth it, or whose content cannot be read again."""
+        """The journal of a new put that has it ``held``; None for one that is not worth it, or whose content cannot be read again. Raises StorageError."""
         if source.identity is None or size_bytes < LEAST_BYTES:
             return None
         target = self._path(source, path, is_public)
@@ -184,11 +209,14 @@ class Journals:
             "expires_s": lease.expires_s,
         }
         fresh = target.with_suffix(f".{secrets.token_hex(4)}.new")
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-            out.write(json.dumps(head, separators=(",", ":")).encode() + b"\n")
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(fresh, target)
+        try:
+            await asyncio.to_thread(_write_new, fresh, json.dumps(head, separators=(",", ":")).encode() + b"\n")
+            os.replace(fresh, target)
+        except OSError as error:
+            raise _no_room(self._folder, error) from None
+        finally:
+            with contextlib.suppress(OSError):
+                fresh.unlink(missing_ok=True)
         return Journal(target, session, lease.certificate, lease.meta, counter, key, scheme, size_bytes)
 
     def find(self, source: Source, path: str, is_public: bool) -> Journal | None:
@@ -230,6 +258,32 @@ class Journals:
                 made.done[int(said["segment"])] = b64decode(said["stored"])
         os.truncate(target, whole)  # the last line may be torn, and others follow
         return made
+
+
+def _append(file: FileIO, line: bytes) -> None:
+    """A line to the end of a file, synced; nothing of it, if that fails: others may follow. Raises OSError."""
+    end = os.fstat(file.fileno()).st_size
+    try:
+        left = memoryview(line)
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(file.fileno(), end)
+        raise
+
+
+def _write_new(path: Path, line: bytes) -> None:
+    """A file of one line, which only its owner may read, synced. Raises OSError."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        out.write(line)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _no_room(folder: Path, error: OSError) -> StorageError:
+    return StorageError(f"{folder}, where it is noted how far puts are, cannot be written ({error.strerror}): make room there and run it again")
 
 
 def _is_free(lock: Path) -> bool:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
@@ -63,8 +64,8 @@ class Lease:
     counted: int = 0
     users: int = 0
     is_over: bool = False
-    is_kept: bool = False
-    """A put that was interrupted goes on under it later: it is not ended here, and returns its noz when its time is over."""
+    kept_for: set[Path] = field(default_factory=set)
+    """Journals of puts that were interrupted and go on under it later: it is not ended here, and returns its noz when its time is over."""
 
     def next_counter(self) -> int:
         """The number of the next object, from 1 on."""
@@ -216,6 +217,15 @@ class Leases:
         holder = self._client.holder(meta)
         return Lease(certificate, bytes(document.lease_id), holder, noz, noz, document.expires_s)
 
+    def known(self, lease_id: bytes) -> Lease | None:
+        """One of this client's that was not ended."""
+        return next((one for one in self._open if one.lease_id == lease_id), None)
+
+    def forget(self, journal: Path) -> None:
+        """No lease is kept for a journal, which leads to it no more."""
+        for one in self._open:
+            one.kept_for.discard(journal)
+
     def adopt(self, certificate: Any, meta: bytes, counted: int) -> Lease:
         """A lease of a session that goes on; what is left of it the meta node knows."""
         document = opened(LeaseDocument, certificate.body)
@@ -224,14 +234,20 @@ class Leases:
         return lease
 
     async def _end_idle(self) -> None:
-        for one in [one for one in self._open if one.users == 0 and not one.is_kept]:
+        idle = [one for one in self._open if one.users == 0 and not one.kept_for]
+        # Nobody begins to use one while those before it are ended.
+        for one in idle:
+            one.is_over = True
+        for one in idle:
             await self._end(one)
 
     async def close(self) -> None:
         """End all leases that nobody goes on with: what is left goes back to the wallet when the last receipts are there."""
-        await asyncio.gather(*(self._end(one) for one in list(self._open) if not one.is_kept))
+        await asyncio.gather(*(self._end(one) for one in list(self._open) if not one.kept_for))
 
     async def _end(self, lease: Lease) -> None:
+        if lease not in self._open:
+            return  # another call ends it
         lease.is_over = True
         self._open.remove(lease)
         try:

@@ -12,11 +12,10 @@ from collections.abc import AsyncIterator
 
 
 class Room:
-    """Room for ``most_bytes`` and ``most`` holders."""
+    """Room for ``most_bytes``."""
 
-    def __init__(self, most_bytes: int, most: int) -> None:
+    def __init__(self, most_bytes: int) -> None:
         self._most_bytes = self._left_bytes = most_bytes
-        self._left = most
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @contextlib.asynccontextmanager
@@ -40,20 +39,18 @@ class Room:
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
                 self._give(size)  # it was given in the same moment
-            else:
+            elif (size, future) in self._waiting:  # else its turn came when it was cancelled already
                 self._waiting.remove((size, future))
                 self._serve()
             raise
 
     def _fits(self, size: int) -> bool:
-        return self._left > 0 and size <= self._left_bytes
+        return size <= self._left_bytes
 
     def _take(self, size: int) -> None:
-        self._left -= 1
         self._left_bytes -= size
 
     def _give(self, size: int) -> None:
-        self._left += 1
         self._left_bytes += size
         self._serve()
 

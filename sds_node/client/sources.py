@@ -74,11 +74,11 @@ class BytesSource(Source):
 
 
 class FileSource(Source):
-    """A file. Raises StorageError for one that cannot be read, or is none."""
+    """A file; ``is_lasting``: it is there when the process is gone. Raises StorageError for one that cannot be read, or is none."""
 
     can_repeat = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_lasting: bool = True) -> None:
         self.path = path
         try:
             found = path.stat()
@@ -87,7 +87,8 @@ class FileSource(Source):
         if not path.is_file():
             raise StorageError(f"{path} is not a file: to store a folder, say so (put -r)")
         self.size_bytes = found.st_size
-        self.identity = _identity(found)
+        self._found = _identity(found)
+        self.identity = self._found if is_lasting else None
 
     async def pieces(self) -> AsyncGenerator[Buffer, None]:
         try:
@@ -98,12 +99,19 @@ class FileSource(Source):
                     came = await aside(min(left, PIECE_BYTES), file.readinto, memory[:left])
                     if not came:
                         raise SourceChanged(f"{self.path} became shorter while it was stored: store it again")
+                    # With each piece: what is sent and paid of a file that changes is lost.
+                    self._check(file.fileno())
                     left -= came
                     yield memory[:came]
-                if _identity(os.fstat(file.fileno())) != self.identity:
-                    raise SourceChanged(f"{self.path} changed while it was stored: store it again")
+                self._check(file.fileno())
+                if file.read(1):
+                    raise SourceChanged(f"{self.path} has more than the {self.size_bytes} bytes that it says it has: copy it, and store the copy")
         except OSError as error:
             raise StorageError(f"{self.path} cannot be read: {error.strerror}") from None
+
+    def _check(self, fd: int) -> None:
+        if _identity(os.fstat(fd)) != self._found:
+            raise SourceChanged(f"{self.path} changed while it was stored: store it again")
 
 
 class StreamSource(Source):
@@ -131,8 +139,10 @@ class StreamSource(Source):
             raise SourceChanged(f"the stream ended after {seen} of {self.size_bytes} bytes: say its right length")
 
 
-def source_of(given: Path | str | Buffer | AsyncIterable[Buffer], size_bytes: int | None = None) -> Source:
-    """What a caller gave: a path, bytes, or a stream with its length. Raises StorageError."""
+def source_of(given: Source | Path | str | Buffer | AsyncIterable[Buffer], size_bytes: int | None = None) -> Source:
+    """What a caller gave: a source, a path, bytes, or a stream with its length. Raises StorageError."""
+    if isinstance(given, Source):
+        return given
     if isinstance(given, (str, Path)):
         return FileSource(Path(given))
     if isinstance(given, (bytes, bytearray, memoryview)):

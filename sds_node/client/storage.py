@@ -41,7 +41,6 @@ from sds_node.client.orders import MAX_FILES, send_order
 from sds_node.client.placing import Settings
 from sds_node.client.proofs import Proved, prove
 from sds_node.client.results import Results
-from sds_node.client.room import Room
 from sds_node.client.sharing import Link, SharedFile, ShareInfo, open_link, password_check, share_ids, share_rows, wrapped_for
 from sds_node.client.sources import Progress, Source, source_of
 from sds_node.client.upload import PutResult, Uploads, Ways
@@ -49,14 +48,11 @@ from sds_node.documents import PACKAGE
 from sds_node.handles import LINK_ENTROPY_BYTES, new_share_link
 from sds_node.keystore import storage_seed
 from sds_node.merkle import Buffer
-from sds_node.schemes import MAX_OBJECT_BYTES, SEGMENT_BYTES
+from sds_node.schemes import MAX_OBJECT_BYTES
 from sds_node.value_chain.client import ValueChain
 
 FileRecord: Final = message_class(f"{PACKAGE}.FileRecord")
 PUTS_AT_ONCE: Final = 64
-ROOM_BYTES: Final = 256 << 20
-"""Of memory for puts: two large ones, or as many small ones as go together."""
-LEAST_ROOM_BYTES: Final = 64 << 10
 SOON_S: Final = 30 * 86_400
 """A file whose term ends within this is warned about."""
 FEW_NODES: Final = 3
@@ -123,8 +119,7 @@ class Storage:
         journals = Journals(state / "puts", wallet, chain_id, clock) if state is not None else None
         self._uploads = Uploads(self._ways, self.files, self._names, self._seed, patience, journals)
         self._downloads = Downloads(lambda: client.session, self._ways.leases, self._ways.places, self.files, patience)
-        self._room = Room(ROOM_BYTES, PUTS_AT_ONCE)
-        self._segments_at_once = patience.segments_at_once
+        self._at_once, self._puts = asyncio.Semaphore(PUTS_AT_ONCE), set[asyncio.Task[PutResult]]()
         self._info: Any = None
 
     async def __aenter__(self) -> Self:
@@ -141,7 +136,10 @@ class Storage:
         await self.close()
 
     async def close(self) -> None:
-        """End leases and connections."""
+        """Give up puts that are under way, and end leases and connections: first a put says whether it goes on under its lease later."""
+        for task in self._puts:
+            task.cancel()
+        await asyncio.gather(*self._puts, return_exceptions=True)
         await self._uploads.close()
         await self._ways.close()
         self._results.close()
@@ -160,7 +158,7 @@ class Storage:
 
     async def put(
         self,
-        source: Path | str | Buffer | AsyncIterable[Buffer],
+        source: Source | Path | str | Buffer | AsyncIterable[Buffer],
         name: str,
         *,
         size_bytes: int | None = None,
@@ -186,9 +184,13 @@ class Storage:
         most = MAX_OBJECT_BYTES if public else cipher.MAX_PLAIN_BYTES
         if source.size_bytes > most:
             raise StorageError(f"a file has at most {most} bytes, got {source.size_bytes}: store it in parts")
-        # A segment and what the code adds to it, as often as segments are under way.
-        held_bytes = 2 * min(source.size_bytes, self._segments_at_once * SEGMENT_BYTES)
-        async with self._room.take(max(held_bytes, LEAST_ROOM_BYTES)):
+        task = asyncio.create_task(self._in_turn(source, path, public, progress))
+        self._puts.add(task)
+        task.add_done_callback(self._puts.discard)
+        return await task
+
+    async def _in_turn(self, source: Source, path: str, public: bool, progress: Progress | None) -> PutResult:
+        async with self._at_once:
             return await self._uploads.put(source, path, is_public=public, progress=progress)
 
     async def get(self, name: str, target: Path, *, progress: Progress | None = None, replace: bool = True) -> Entry:

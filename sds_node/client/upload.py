@@ -26,7 +26,8 @@ from sds_node.client.journal import Journal, Journals
 from sds_node.client.leases import Lease, Leases, object_id
 from sds_node.client.meta import MetaAddress, MetaClient
 from sds_node.client.names import Names, parent_of
-from sds_node.client.placing import Settings
+from sds_node.client.placing import Settings, TransferFailed
+from sds_node.client.room import Room
 from sds_node.client.sources import Progress, Resealer, Source, Stored
 from sds_node.client.transfer import NotStored, StoredObject, put_object
 from sds_node.documents import PACKAGE
@@ -34,7 +35,7 @@ from sds_node.handles import FileHandle, format_file_handle
 from sds_node.hashes import FileHasher
 from sds_node.hashes import file_hash as hash_of
 from sds_node.merkle import object_root
-from sds_node.schemes import SMALL_BYTES, Scheme, SchemeError, bill_noz, scheme_of
+from sds_node.schemes import SMALL_BYTES, Scheme, SchemeError, bill_noz, scheme_of, segment_count, segment_size, share_bytes
 
 log = structlog.get_logger("client")
 
@@ -48,6 +49,10 @@ OTHERS_ASKED: Final = 2
 OTHERS_S: Final = 5.0
 MARGIN_NOZ: Final = 64 << 10
 MAX_KNOWN_FOLDERS: Final = 10_000
+ROOM_BYTES: Final = 256 << 20
+"""Of memory for puts: two large ones or more, of 10 of 30 shares one, and small ones beside it."""
+_LEADS_NOWHERE: Final = (LeaseGone, MetaFull, MetaLied, MetaRefused, SourceChanged, TransferFailed)
+"""After these a put begins anew, or is over: nothing goes on with what its journal has."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,12 @@ class PutResult:
     def as_json(self) -> dict[str, Any]:
         """The same as JSON's values."""
         return asdict(self)
+
+
+def held_bytes(scheme: Scheme, size_bytes: int, segments_at_once: int) -> int:
+    """What a put of a stored size has in memory: of the segments that are under way their own bytes and what the code adds to them."""
+    at_once = min(segments_at_once, segment_count(size_bytes))
+    return at_once * share_bytes(scheme, segment_size(size_bytes, 0)) * (scheme.n if scheme.k > 1 else 1) if at_once else 0
 
 
 class Ways:
@@ -98,9 +109,9 @@ class _Put:
     journals: Journals | None
     """None for a put that has no journal, since another one of the same file has it."""
 
-    def journal(self) -> Journal | None:
+    async def journal(self) -> Journal | None:
         """What an earlier put of the same left."""
-        return self.journals.find(self.source, self.path, self.is_public) if self.journals is not None else None
+        return None if self.journals is None else await asyncio.to_thread(self.journals.find, self.source, self.path, self.is_public)
 
     @property
     def stored_bytes(self) -> int:
@@ -113,6 +124,7 @@ class Uploads:
     def __init__(self, ways: Ways, files: Files, names: Names, storage_seed: bytes, settings: Settings, journals: Journals | None = None) -> None:
         self._ways, self._files, self._names = ways, files, names
         self._seed, self._settings, self._journals = storage_seed, settings, journals
+        self._room = Room(ROOM_BYTES)
         self._schemes: dict[bool, tuple[float, Scheme, str]] = {}
         self._folders: OrderedDict[str, asyncio.Task[None]] = OrderedDict()
 
@@ -127,6 +139,7 @@ class Uploads:
     async def put(self, source: Source, path: str, *, is_public: bool = False, progress: Progress | None = None) -> PutResult:
         """Store a source at a path; a file that is there becomes an older version, in the trash. Folders on the way are made.
 
+        One that was killed between its commit and its end is done already; where the path has another file since then, or none, it is stored once more.
         Raises StorageError, TransferFailed.
         """
         await self.ensure_folder(parent_of(path))
@@ -134,15 +147,18 @@ class Uploads:
             return await self._put(_Put(source, path, is_public, progress, self._journals if is_held else None))
 
     async def _put(self, put: _Put) -> PutResult:
-        source, path, journal = put.source, put.path, put.journal()
+        source, path, journal = put.source, put.path, await put.journal()
         if journal is not None and all(one.address != journal.meta for one in self._ways.client.metas):
             journal.drop()
             journal = None
         for left in reversed(range(ATTEMPTS)):
             try:
-                return await (self._anew(put) if journal is None else self._go_on(put, journal))
+                result = await (self._anew(put) if journal is None else self._go_on(put, journal))
+                if result is not None:
+                    return result
+                journal = None
             except (LeaseGone, MetaUnreachable, NotStored, SourceChanged, MetaRefused) as error:
-                if isinstance(error, MetaUnreachable) and not isinstance(error, MetaFull) and self._may_go_on(put):
+                if isinstance(error, MetaUnreachable) and not isinstance(error, MetaFull) and await self._may_go_on(put):
                     raise MetaUnreachable(f"{error}; what is stored of {path} is kept for an hour: run it again") from None
                 # What was asked for by an old scheme, and what a journal led to, may pass when it is begun anew.
                 is_journals = journal is not None
@@ -158,14 +174,19 @@ class Uploads:
                 self._schemes.clear()
         raise AssertionError("unreachable")
 
-    def _may_go_on(self, put: _Put) -> bool:
+    async def _may_go_on(self, put: _Put) -> bool:
         """Whether something of a put that failed is stored, and known."""
-        found = put.journal()
+        found = await put.journal()
         return found is not None and bool(found.done)
 
-    async def _anew(self, put: _Put) -> PutResult:
+    async def _anew(self, put: _Put) -> PutResult | None:
+        scheme, warning = await self._scheme(put.stored_bytes)
+        # Before a lease is taken, whose time runs.
+        async with self._room.take(held_bytes(scheme, put.stored_bytes, self._settings.segments_at_once)):
+            return await self._under_a_lease(put, scheme, warning)
+
+    async def _under_a_lease(self, put: _Put, scheme: Scheme, warning: str) -> PutResult | None:
         ways, size = self._ways, put.stored_bytes
-        scheme, warning = await self._scheme(size)
         bill = bill_noz(scheme, size)
         # For repair, and for shares that are placed again since a node failed.
         hold = await ways.leases.hold(bill + bill // 4 + MARGIN_NOZ, bill + bill // 16)
@@ -175,10 +196,14 @@ class Uploads:
             counter = hold.lease.next_counter()
             if put.journals is not None:
                 key = sealer.key if sealer is not None else b""
-                journal = put.journals.begin(put.source, put.path, put.is_public, size, scheme, ways.client.session, hold.lease, counter, key)
+                session = ways.client.session
+                journal = await put.journals.begin(put.source, put.path, put.is_public, size, scheme, session, hold.lease, counter, key)
+            if journal is not None:
+                ways.leases.forget(journal.path)
             return await self._stored(put, ways, hold.lease, counter, scheme, sealer, journal, warning)
-        except (LeaseGone, MetaFull) as error:
-            self._lost(hold.lease, error)
+        except _LEADS_NOWHERE as error:
+            if isinstance(error, (LeaseGone, MetaFull)):
+                self._lost(hold.lease, error)
             if journal is not None:
                 journal.drop()
             raise
@@ -187,8 +212,9 @@ class Uploads:
             raise
         finally:
             if journal is not None:
-                hold.lease.is_kept = hold.lease.is_kept or journal.may_go_on
                 journal.close()
+                if journal.may_go_on:
+                    hold.lease.kept_for.add(journal.path)
             ways.leases.give_back(hold, max(0, hold.noz - bill))
 
     def _lost(self, lease: Lease, error: LeaseGone | MetaFull) -> None:
@@ -197,20 +223,26 @@ class Uploads:
         if isinstance(error, MetaFull):
             self._ways.leases.full(lease.meta)
 
-    async def _go_on(self, put: _Put, journal: Journal) -> PutResult:
-        """A put that was interrupted, under the session and the lease that it had."""
+    async def _go_on(self, put: _Put, journal: Journal) -> PutResult | None:
+        """A put that was interrupted, under the session and the lease that it had. None when it was done then, and the path has not its file now."""
         own = self._ways.client
         ways = Ways(MetaClient(own.wallet, own.chain_id, own.metas, clock=own.clock, session=journal.session))
+        lease = ways.leases.adopt(journal.certificate, journal.meta, journal.counter)
+        journal.go_on(ways.client)
+        sealer = None if put.is_public else Resealer(journal.key)
         try:
-            lease = ways.leases.adopt(journal.certificate, journal.meta, journal.counter)
-            journal.go_on(ways.client)
-            sealer = None if put.is_public else Resealer(journal.key)
-            try:
+            async with self._room.take(held_bytes(journal.scheme, put.stored_bytes, self._settings.segments_at_once)):
                 return await self._stored(put, ways, lease, journal.counter, journal.scheme, sealer, journal, "")
-            finally:
-                lease.is_kept = journal.may_go_on
+        except _LEADS_NOWHERE:
+            journal.drop()
+            raise
         finally:
             journal.close()
+            if not journal.may_go_on:
+                self._ways.leases.forget(journal.path)
+            # A lease that other puts of this client use, too, is ended with the others'.
+            if journal.may_go_on or self._ways.leases.known(lease.lease_id) is not None:
+                lease.kept_for.add(journal.path)
             await ways.close()
 
     async def _stored(
@@ -223,7 +255,8 @@ class Uploads:
         sealer: cipher.Encryptor | None,
         journal: Journal | None,
         warning: str,
-    ) -> PutResult:
+    ) -> PutResult | None:
+        """The whole of it. None for what was committed before, where the path has not its file any more."""
         size, identity, hasher = put.stored_bytes, object_id(lease.lease_id, counter), FileHasher()
         issuer = PutIssuer(ways.places, lease, counter, size)
         async with Stored(put.source, sealer, hasher, put.progress) as stream:
@@ -231,8 +264,12 @@ class Uploads:
         wrapped = cipher.wrap_key(self._seed, identity, sealer.key) if sealer is not None else b""
         name = hasher.file_hash()
         escrow, receipts = await ways.committer.commit(lease, counter, stored, name, self._record(put.path, wrapped, is_public=put.is_public))
+        is_there = journal is None or not journal.was_whole or await self._is_at(put.path, identity)
         if journal is not None:
             journal.drop()
+        if not is_there:
+            log.info("a put that was done has lost its path since then, and begins anew", name=put.path)
+            return None
         return PutResult(
             name=put.path,
             file_hash=name,
@@ -245,6 +282,12 @@ class Uploads:
             warning=warning,
             is_resumed=journal is not None and journal.is_resumed,
         )
+
+    async def _is_at(self, path: str, identity: bytes) -> bool:
+        try:
+            return (await self._files.at(path)).object_id == identity
+        except NotFound:
+            return False
 
     def _record(self, path: str, wrapped: bytes, *, is_public: bool = False, is_folder: bool = False) -> Any:
         return FileRecord(
@@ -301,7 +344,7 @@ class Uploads:
         if not path:
             return
         task = self._folders.get(path)
-        if task is None:
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             # One for all who wait for it; who is cancelled does not take it along.
             task = self._folders[path] = asyncio.create_task(self._folder(path))
             if len(self._folders) > MAX_KNOWN_FOLDERS:

@@ -301,6 +301,28 @@ def _users(
     )  # fmt: skip
 
 
+async def came(event: asyncio.Event, *running: asyncio.Task[Any], within_s: float = 60.0) -> None:
+    """Wait for an event. Raises when it does not come in time, or when what should bring it ends before, also what ended it."""
+    waiting = asyncio.create_task(event.wait())
+    try:
+        done, _ = await asyncio.wait({waiting, *running}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        for one in done - {waiting}:
+            one.result()
+        assert event.is_set(), "what should bring it ended before" if done else f"it did not come within {within_s} s"
+    finally:
+        waiting.cancel()
+
+
+async def noted(folder: Path, *running: asyncio.Task[Any], within_s: float = 60.0) -> None:
+    """Wait until a confirmed segment is noted in a folder of journals. Raises as ``came`` does."""
+    async with asyncio.timeout(within_s):
+        while not any(b'"stored"' in path.read_bytes() for path in folder.glob("*.put")):  # noqa: ASYNC240 - a few small ones
+            for one in running:
+                if one.done():
+                    raise AssertionError(f"it ended before: {one.result()}")
+            await asyncio.sleep(0.02)
+
+
 def _observed(number: int, node: Resource) -> Any:
     fields = {
         "address": node.address, "owner": _owner(number), "beneficiary": _owner(number), "p2p_key": bytes(node.key.verify_key),
@@ -309,4 +331,4 @@ def _observed(number: int, node: Resource) -> Any:
     return event(node=message("ObservedNode", **fields))
 
 
-__all__ = ["BOUGHT_NOZ", "Clock", "Network", "network", "wallet"]
+__all__ = ["BOUGHT_NOZ", "Clock", "Network", "came", "network", "noted", "wallet"]

@@ -18,7 +18,7 @@ from sds_node.client.journal import OLD_S, Journals
 from sds_node.client.meta import parse_endpoint
 from sds_node.client.placing import Settings
 from sds_node.client.sources import FileSource
-from tests.sds_node.client.network import CHAIN_ID, Network, network
+from tests.sds_node.client.network import CHAIN_ID, Network, came, network, noted
 from tests.sds_node.client.test_interruptions import MIB, content
 from tests.sds_node.rules.support import wallet_key
 
@@ -108,10 +108,8 @@ async def test_a_second_put_of_a_file_does_not_take_the_first_ones_lease(tmp_pat
 
         net.changes[asking.PLACE_PUT] = serve
         first = asyncio.create_task(one.put(source, "big"))
-        await stuck.wait()
-        async with asyncio.timeout(60):
-            while not any(b'"stored"' in path.read_bytes() for path in (state / "puts").glob("*.put")):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        await came(stuck, first)
+        await noted(state / "puts", first)
         async with net.storage(state=state) as other:
             second = await other.put(source, "big")
         assert not second.is_resumed
@@ -183,7 +181,7 @@ async def test_a_slow_node_is_waited_for_where_there_is_no_other(tmp_path: Path)
     async with network(tmp_path, 3) as net, net.storage(settings=settings) as storage:
         asked = hang(net, 1, go)
         put = asyncio.create_task(storage.put(b"x" * 1_000, "f"))
-        await asked.wait()
+        await came(asked, put)
         async with asyncio.timeout(60):
             while not net.counts.get(asking.PLACE_ANOTHER):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
@@ -231,4 +229,55 @@ async def test_a_put_that_was_stopped_within_a_segment_goes_on_where_no_node_is_
             stored = await storage.put(source, "big")
             assert stored.is_resumed
             assert net.counts.get(asking.LEASE_TAKE, 0) == 0
+            assert b"".join([bytes(piece) async for piece in storage.read("big")]) == source.read_bytes()
+
+
+@pytest.mark.asyncio
+async def test_a_put_that_was_stopped_within_shares_sends_these_again_where_no_node_is_spare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "MAX_SEGMENTS_ASKED", 1)
+    source, state = tmp_path / "source", tmp_path / "state"
+    source.write_bytes(content(24, 36 * MIB))
+    async with network(tmp_path, 3, is_live=True) as net:
+        go, halves = asyncio.Event(), [asyncio.Event() for _ in net.nodes]
+        reals = [one.server.node.handlers[transfers.PUT] for one in net.nodes]
+        for number, one in enumerate(net.nodes):
+            calls = list[int]()
+
+            async def serve(stream: Any, connection: Any, number: int = number, calls: list[int] = calls) -> None:
+                calls.append(1)
+                if len(calls) == 2:
+                    receive, got = stream.receive, 0
+
+                    async def half(most_bytes: int = MIB) -> Any:
+                        nonlocal got
+                        if got >= 2 * MIB:
+                            halves[number].set()
+                            await go.wait()
+                        chunk = await receive(most_bytes)
+                        got += len(chunk)
+                        return chunk
+
+                    stream.receive = half
+                await reals[number](stream, connection)
+
+            one.server.node.handlers[transfers.PUT] = serve
+        async with net.storage(state=state) as storage:
+            put = asyncio.create_task(storage.put(source, "big"))
+            async with asyncio.timeout(100):
+                for half in halves:
+                    await half.wait()
+                while not any(b'"stored"' in path.read_bytes() for path in (state / "puts").glob("*.put")):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            put.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await put
+        for one, real in zip(net.nodes, reals, strict=True):
+            one.server.node.handlers[transfers.PUT] = real
+        net.counts.clear()
+        async with net.storage(state=state) as storage, asyncio.timeout(100):
+            stored = await storage.put(source, "big")
+            assert stored.is_resumed
+            assert net.counts.get(asking.LEASE_TAKE, 0) == 0
+            assert net.counts.get(asking.PLACE_ANOTHER, 0) == 0
+            assert net.failures == []
             assert b"".join([bytes(piece) async for piece in storage.read("big")]) == source.read_bytes()

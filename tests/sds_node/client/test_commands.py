@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -178,6 +180,70 @@ async def test_a_folder_goes_in_and_out_as_a_whole_in_few_commits(tmp_path: Path
             monkeypatch.setattr("sds_node.cli.user.MAX_SORTED", most)
             in_parts = (await told(tmp_path, "list", "-r"))["entries"]
             assert sorted(one["path"] for one in in_parts) == sorted(one["path"] for one in whole)
+
+
+@pytest.mark.asyncio
+async def test_what_a_folder_has_and_is_not_stored_is_told_and_what_cannot_be_read_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, scandir = tmp_path / "many", os.scandir
+    for name in ("a", "private/b", "else/c"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    (folder / "docs").symlink_to(folder / "else")
+    (folder / "empty").mkdir()
+
+    def forbidden(path: Any) -> Any:
+        if str(path).endswith("private"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    async with network(tmp_path, 3, is_live=True) as net:
+        await user(tmp_path, net)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", forbidden)
+            done = await run(tmp_path, "put", "-r", str(folder), "--json", code=1)
+        said = json.loads(done.stdout)
+        assert sorted(one["name"] for one in said["results"]) == ["many/a", "many/else/c"]
+        (failed,) = said["failed"]
+        assert failed["name"] == str(folder / "private")
+        assert "cannot be read (Permission denied)" in failed["error"]
+        assert f"left out: {folder / 'docs'} is a link to a folder\n" in done.stderr
+        assert f"left out: {folder / 'empty'} is empty\n" in done.stderr
+        assert "1 files failed" in done.stderr
+
+
+@pytest.mark.asyncio
+async def test_a_name_that_is_no_text_fails_alone_and_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    (folder / "good").write_text("x")
+    try:
+        (folder / os.fsdecode(b"caf\xe9")).write_text("x")
+    except OSError:
+        pytest.skip("this disk takes no such name")
+    async with network(tmp_path, 3, is_live=True) as net:
+        await user(tmp_path, net)
+        said = json.loads((await run(tmp_path, "put", "-r", str(folder), "--json", code=1)).stdout)
+        assert (said["files"], [one["name"] for one in said["failed"]]) == (1, ["many/caf\ufffd"])
+
+
+@pytest.mark.asyncio
+async def test_standard_input_is_in_no_journal_since_no_other_command_has_it(tmp_path: Path) -> None:
+    async with network(tmp_path, 1, is_live=True) as net:
+        await user(tmp_path, net)
+        noted = list[str]()
+
+        async def serve(handler: Any, stream: Any, connection: Any) -> None:
+            noted.extend(one.name for one in tmp_path.glob("home1/**/*.put"))  # noqa: ASYNC240 - a few
+            await handler(stream, connection)
+
+        net.changes["place.put"] = serve
+        await told(tmp_path, "put", "-", "big", given=bytes(33 * MIB))
+        assert (noted, net.counts["place.put"] > 0) == ([], True)
+        (tmp_path / "f").write_bytes(bytes(33 * MIB))
+        await told(tmp_path, "put", str(tmp_path / "f"), "other")
+        assert noted
 
 
 @pytest.mark.asyncio

@@ -22,7 +22,7 @@ from sds_node.client.errors import NotEnoughOzone, SourceChanged, StorageError
 from sds_node.client.sources import FileSource
 from sds_node.merkle import LeafCheck
 from sds_node.wire.errors import Refused
-from tests.sds_node.client.network import Network, network
+from tests.sds_node.client.network import Network, came, network, noted
 
 MIB = 1 << 20
 
@@ -48,11 +48,8 @@ async def interrupted_put(net: Network, source: Path, state: Path, name: str, as
     net.changes[asking.PLACE_PUT] = serve
     async with net.storage(state=state) as storage:
         put = asyncio.create_task(storage.put(source, name))
-        await stuck.wait()
-        journal = state / "puts"
-        async with asyncio.timeout(60):
-            while not any(b'"stored"' in path.read_bytes() for path in journal.iterdir()):  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
+        await came(stuck, put)
+        await noted(state / "puts", put)
         put.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await put
@@ -233,8 +230,10 @@ async def test_a_note_that_outlived_its_part_vouches_for_no_other(tmp_path: Path
             patch.setattr(getting, "get_share", late)
             get = asyncio.create_task(storage.get("f", target))
             # The end of the file is there, its beginning is not, when the call ends.
-            while not part_of(tmp_path, len(data)):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(60):
+                while not part_of(tmp_path, len(data)):
+                    assert not get.done()
+                    await asyncio.sleep(0.01)
             get.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await get
@@ -322,8 +321,9 @@ async def test_what_earlier_leases_hold_is_waited_for(tmp_path: Path, monkeypatc
         async with net.storage(6) as first, net.storage(6) as second:
             await first.put(b"x" * 100_000, "f")  # holds all there is
             waiting = asyncio.create_task(second.put(b"y" * 40_000, "g"))
-            while net.counts[asking.WALLET_INFO] < 5:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(60):
+                while net.counts[asking.WALLET_INFO] < 5:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
             assert not waiting.done()
             await net.buys(6, 300_000)
             await waiting

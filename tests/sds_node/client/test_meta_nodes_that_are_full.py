@@ -16,7 +16,7 @@ from sds_node.meta.rules.tables import LEASE, OBJECT
 from sds_node.meta.users import Users
 from sds_node.meta.users import sessions as module
 from sds_node.wire.errors import Refused
-from tests.sds_node.client.network import META_ADDRESS, SECOND_ADDRESS, Network, network
+from tests.sds_node.client.network import META_ADDRESS, SECOND_ADDRESS, Network, came, network
 
 pytestmark = pytest.mark.asyncio
 
@@ -73,7 +73,7 @@ async def test_a_day_that_is_used_in_the_middle_loses_nothing_that_was_paid(tmp_
         net.changes[asking.OBJECT_COMMIT] = used
         names = [f"f{number}" for number in range(4)]
         tasks = [asyncio.create_task(storage.put(content(number), name)) for number, name in enumerate(names)]
-        await is_there.wait()
+        await came(is_there, *tasks)
         tasks.append(asyncio.create_task(storage.put(b"", "empty", public=True)))
         use_the_day(net, net.users)
         go_on.set()

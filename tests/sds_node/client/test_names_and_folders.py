@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,8 @@ from sds_node import asking
 from sds_node.client.errors import AlreadyThere, BadName, NotFound, StorageError
 from sds_node.client.names import MAX_PARTS, Names, clean
 from sds_node.client.storage import Storage
-from tests.sds_node.client.network import network
+from sds_node.wire.errors import Refused
+from tests.sds_node.client.network import came, network
 
 
 async def paths(storage: Storage, folder: str = "", *, deep: bool = False) -> list[str]:
@@ -173,6 +175,30 @@ async def test_what_has_lost_its_place_stays_in_the_trash_and_is_told(tmp_path: 
         assert b"".join([bytes(piece) async for piece in storage.read("d/b")]) == b"new"
         assert sorted([entry.path async for entry in storage.list("d")]) == ["d/a", "d/b", "d/c"]
         assert [entry.path async for entry in storage.trash() if not entry.is_folder] == ["d/b"]
+
+
+@pytest.mark.asyncio
+async def test_a_folder_that_could_not_be_made_once_is_made_for_the_next_put(tmp_path: Path) -> None:
+    """Also when nobody waited for it any more as it failed."""
+    async with network(tmp_path, 3) as net, net.storage() as storage:
+        asked, go = asyncio.Event(), asyncio.Event()
+
+        async def fail(handler: Any, stream: Any, connection: Any) -> None:
+            asked.set()
+            await go.wait()
+            raise Refused(asking.BAD_ASK, "a failure of long ago")
+
+        net.changes[asking.OBJECT_COMMIT] = fail
+        put = asyncio.create_task(storage.put(b"1", "new/f"))
+        await came(asked, put)
+        put.cancel()
+        await asyncio.gather(put, return_exceptions=True)
+        go.set()
+        await asyncio.wait([storage._uploads._folders["new"]], timeout=60)
+        assert storage._uploads._folders["new"].done()
+        net.changes.clear()
+        await storage.put(b"1", "new/f")
+        assert await paths(storage, "new") == ["new/f"]
 
 
 @pytest.mark.asyncio

@@ -13,19 +13,23 @@ import pytest
 
 from chain.codec.canonical import encode
 from sds_node import asking
-from sds_node.client.commits import MAX_BYTES, parts
+from sds_node.client.commits import MAX_BYTES, Committer, parts
 from sds_node.client.errors import MetaRefused, NotFound, StorageError
 from sds_node.client.issuing import Batch
+from sds_node.client.journal import Journals
+from sds_node.client.leases import Lease, Leases
 from sds_node.client.meta import MetaAddress
+from sds_node.client.placing import Settings
 from sds_node.client.results import MAX_KEY_CHARACTERS, Results
 from sds_node.client.room import Room
-from sds_node.client.transfer import StoredObject, StoredSegment
+from sds_node.client.transfer import StoredObject, StoredSegment, put_object
+from sds_node.client.upload import held_bytes
 from sds_node.hashes import file_hash
 from sds_node.merkle import object_root
-from sds_node.schemes import SEGMENT_BYTES, TEN_OF_THIRTY, TWO_COPIES, bill_noz
+from sds_node.schemes import SCHEMES, SEGMENT_BYTES, TEN_OF_THIRTY, TWO_COPIES, Scheme, bill_noz
 from sds_node.wire.identity import Identity
 from sds_node.wire.node import Node, Server
-from tests.sds_node.client.network import CHAIN_ID, network
+from tests.sds_node.client.network import CHAIN_ID, network, wallet_key
 from tests.sds_node.documenting import ack
 
 
@@ -137,6 +141,12 @@ def test_a_file_of_results_that_is_none_is_told(tmp_path: Path) -> None:
         Results(tmp_path / "r", lambda: 1.0)
 
 
+def test_a_home_with_no_room_for_journals_is_told(tmp_path: Path) -> None:
+    (tmp_path / "puts").write_bytes(b"in their place")
+    with pytest.raises(StorageError, match="make room there"):
+        Journals(tmp_path / "puts", wallet_key(1), CHAIN_ID, lambda: 1.0)
+
+
 @pytest.mark.asyncio
 async def test_questions_of_one_moment_go_together_and_a_bad_one_fails_alone() -> None:
     asked = list[list[int]]()
@@ -158,13 +168,12 @@ async def test_questions_of_one_moment_go_together_and_a_bad_one_fails_alone() -
 
 @pytest.mark.asyncio
 async def test_room_is_given_in_order_and_never_twice() -> None:
-    room, inside, most = Room(100, 3), list[int](), list[int]()
+    room, inside, most = Room(100), list[int](), list[int]()
 
     async def hold(size: int) -> None:
         async with room.take(size):
             inside.append(size)
             most.append(sum(min(one, 100) for one in inside))
-            assert len(inside) <= 3
             await asyncio.sleep(0)
             inside.remove(size)
 
@@ -183,6 +192,132 @@ async def test_room_is_given_in_order_and_never_twice() -> None:
         await asyncio.gather(waiting, return_exceptions=True)
     async with asyncio.timeout(1), room.take(100):
         pass
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("is_given", [True, False])
+async def test_who_waits_for_room_is_cancelled_also_in_the_moment_of_its_turn(is_given: bool) -> None:
+    room, go = Room(10), asyncio.Event()
+
+    async def hold() -> None:
+        async with room.take(10):
+            await go.wait()
+
+    holder = asyncio.create_task(hold())
+    await asyncio.sleep(0)
+    waiting = [asyncio.create_task(hold()) for _ in range(2)]
+    await asyncio.sleep(0)
+    if is_given:
+        go.set()
+        await asyncio.sleep(0)  # the first one that waits has room, and does not run yet
+    else:
+        holder.cancel()
+    for one in waiting:
+        one.cancel()
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(one) for one in found] == [asyncio.CancelledError] * 2
+    await asyncio.gather(holder, return_exceptions=True)
+    async with asyncio.timeout(10), room.take(10):
+        pass
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("size", [0, 1, 100_000, SEGMENT_BYTES - 1, 5 * SEGMENT_BYTES])
+async def test_a_put_takes_room_for_what_it_has_in_memory(scheme: Scheme, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = list[int]()
+
+    def room(size_bytes: int) -> memoryview:
+        made.append(size_bytes)
+        return memoryview(b"")
+
+    class Ended(Exception):
+        """When its memory is there."""
+
+    class Source:
+        async def fill(self, into: memoryview) -> None:
+            raise Ended
+
+        async def finish(self) -> None:
+            raise Ended
+
+    monkeypatch.setattr("sds_node.client.put.room", room)
+    with pytest.raises(Ended):
+        await put_object(None, None, scheme, b"", size, Source())  # type: ignore[arg-type]
+    assert held_bytes(scheme, size, Settings().segments_at_once) == sum(made)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("turns", [0, 1, 50])
+async def test_who_waits_for_places_is_woken_when_they_are_given_up_whatever_is_under_way(turns: int) -> None:
+    async def run(numbers: list[int]) -> Sequence[int | Exception]:
+        if len(numbers) > 1:
+            raise MetaRefused("one of them is wrong")  # each is asked for alone, the first one for ever
+        await asyncio.Event().wait()
+        return []
+
+    batch: Batch[int, int] = Batch(run, 16)
+    waiting = [asyncio.create_task(batch.ask(one)) for one in range(3)]
+    await asyncio.sleep(0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await batch.close()
+    async with asyncio.timeout(10):
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(one) for one in found] == [asyncio.CancelledError] * 3
+
+
+@pytest.mark.asyncio
+async def test_who_waits_for_a_commit_is_woken_when_it_is_given_up_whatever_is_under_way() -> None:
+    alone = asyncio.Event()
+
+    class Client:
+        async def ask(self, *_: Any, body: bytes, **__: Any) -> Any:
+            if len(asking.CommitAsk.FromString(body).objects) > 1:
+                raise MetaRefused("one of them is wrong")
+            alone.set()
+            await asyncio.Event().wait()
+
+    committer, lease = Committer(Client()), Lease(None, b"l" * 32, b"", 1, 1, 1)  # type: ignore[arg-type]
+    empty = StoredObject(b"i" * 32, object_root([]), 0, TEN_OF_THIRTY, ())
+    waiting = [asyncio.create_task(committer.commit(lease, number, empty, file_hash(b""), None)) for number in (1, 2, 3)]
+    async with asyncio.timeout(10):
+        await alone.wait()
+        await committer.close()
+        found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(one) for one in found] == [asyncio.CancelledError] * 3
+
+
+@pytest.mark.asyncio
+async def test_no_put_begins_under_a_lease_that_is_to_be_ended() -> None:
+    ended, is_asked, go = list[bytes](), asyncio.Event(), asyncio.Event()
+
+    class Client:
+        def clock(self) -> float:
+            return 0.0
+
+        async def ask(self, method: str, head: Any, *_: Any, **__: Any) -> None:
+            assert method == asking.LEASE_END
+            ended.append(bytes(head.lease_id))
+            is_asked.set()
+            await go.wait()
+
+    leases = Leases(Client())  # type: ignore[arg-type]
+    leases._open = [Lease(None, bytes([number]) * 32, b"", 100, 100, 10_000) for number in (1, 2, 3, 4)]
+    leases._open[2].users = 1
+    leases._open[3].kept_for.add(Path("journal"))
+    used = leases._open[2]
+    ending = asyncio.create_task(leases._end_idle())
+    async with asyncio.timeout(10):
+        await is_asked.wait()
+        hold = await leases.hold(50)
+        assert hold.lease is used, "the second idle one is to be ended when the first one is"
+        go.set()
+        await ending
+        assert ended == [b"\1" * 32, b"\2" * 32]
+        leases.give_back(hold)
+        await asyncio.gather(leases.close(), leases.close())
+    assert ended[2:] == [b"\3" * 32], "each once, and none that a put goes on under"
 
 
 def test_an_object_that_is_too_large_for_one_commit_goes_in_parts_that_follow() -> None:

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sds_node import cipher
 from sds_node.client.errors import SourceChanged
 from sds_node.client.placing import WrongSource
-from sds_node.client.sources import FileSource, Resealer, Source, Stored, StreamSource, source_of
+from sds_node.client.sources import PIECE_BYTES, FileSource, Resealer, Source, Stored, StreamSource, source_of
 from sds_node.hashes import FileHasher, file_hash
 
 FRAME = cipher.FRAME_BYTES
@@ -105,12 +105,43 @@ async def test_a_file_that_changes_after_its_last_piece_is_told_at_the_end(tmp_p
 
 
 @pytest.mark.asyncio
+async def test_a_file_that_grows_is_told_before_its_next_piece_goes_out(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(3 * PIECE_BYTES))
+    pieces = FileSource(path).pieces()
+    assert len(await anext(pieces)) == PIECE_BYTES
+    with path.open("ab") as file:
+        file.write(b"one more line")
+    with pytest.raises(SourceChanged, match="changed while it was stored"):
+        await anext(pieces)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("said", [0, 5])
+async def test_a_file_that_has_more_than_it_says_is_not_stored_without_the_rest(tmp_path: Path, said: int) -> None:
+    """As those of /proc, which say that they have 0 bytes."""
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    source = FileSource(path)
+    source.size_bytes = said
+    with pytest.raises(SourceChanged, match=f"more than the {said} bytes that it says"):
+        async for _ in source.pieces():
+            pass
+
+
+def test_a_source_that_does_not_last_is_not_known_again(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    source = source_of(FileSource(tmp_path / "file", is_lasting=False))
+    assert (source.identity, source.can_repeat, source.size_bytes) == (None, True, 7)
+
+
+@pytest.mark.asyncio
 async def test_memory_is_filled_again_only_when_it_was_hashed() -> None:
     may_hash, seen = threading.Event(), list[bytes]()
 
     class Slow(FileHasher):
         def update(self, data: bytes | bytearray | memoryview) -> None:
-            may_hash.wait()
+            assert may_hash.wait(60)
             seen.append(bytes(data))
 
     content = random.Random(2).randbytes(3 * FRAME)
