@@ -192,11 +192,11 @@ class _Bench:
             note("ppd put", await asyncio.to_thread(self.ppd, "put", source, f"cli-{name}", "--json"))
             note("library put", await self._own("library put", parts, storage.put(source, f"lib-{name}")))
             note("kubo cat", await asyncio.to_thread(kubo.cat, cid, target))
-            _same(source, target)
+            _same_and_gone(source, target)
             note("ppd get", await asyncio.to_thread(self.ppd, "get", f"cli-{name}", target, "--json"))
-            _same(source, target)
+            _same_and_gone(source, target)
             note("library get", await self._own("library get", parts, storage.get(f"lib-{name}", target)))
-            _same(source, target)
+            _same_and_gone(source, target)
             source.unlink()
         median = {what: statistics.median(found) for what, found in walls.items()}
         print(f"storage: {size // MB} MB, median of {rounds} rounds", flush=True)
@@ -372,7 +372,7 @@ def _random_file(path: Path, size: int) -> None:
         os.fsync(out.fileno())
 
 
-def _same(source: Path, target: Path) -> None:
+def _same_and_gone(source: Path, target: Path) -> None:
     if not filecmp.cmp(source, target, shallow=False):
         raise SystemExit(f"{target} is not what was stored")
     target.unlink()

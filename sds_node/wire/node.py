@@ -24,7 +24,7 @@ from sds_node.wire.limits import Bucket, Budget, Limits, Rates, byte_bucket
 log = structlog.get_logger("wire")
 
 RESERVED: Final = "wire."
-BUFFER_BYTES: Final = 128 << 10
+BUFFER_BYTES: Final = 256 << 10
 HIGH_WATER_BYTES: Final = 1 << 20
 LOW_WATER_BYTES: Final = 256 << 10
 BACKLOG: Final = 512
@@ -85,6 +85,8 @@ class Node:
         self.connections: set[Connection] = set()
         self._leaving: set[TcpLink] = set()  # of the links, those whose place a newcomer has
         self.links: set[TcpLink] = set()  # sockets, those included that only wait for the peer to take our last words
+        # Of all sockets in turn: what came in is copied before the next one is read.
+        self.landing = memoryview(bytearray(BUFFER_BYTES))
         self.accounts: dict[bytes, Account] = {}
         self.relays: Counter[bytes] = Counter()  # whose relayed calls are taken
         self.kept: Counter[bytes] = Counter()  # to whom a connection is held open though nothing is on it
@@ -231,8 +233,7 @@ class TcpLink(asyncio.BufferedProtocol):
     def __init__(self, node: Node, make: Callable[[TcpLink], Connection], *, accepted: bool) -> None:
         self._node, self._make, self._accepted = node, make, accepted
         self._transport: asyncio.Transport | None = None
-        self._buffer = bytearray(BUFFER_BYTES)
-        self._view = memoryview(self._buffer)
+        self._view = node.landing
         self._held = self._ending = self._entered = False
         self.connection: Connection | None = None
         self.gone = asyncio.Event()
