@@ -57,7 +57,7 @@ STATUS: Final = "node.status"
 LIMIT_REFUSED: Final = 1_000
 """The order limit, its lease, grant or manifest does not hold; ask for another limit."""
 LIMIT_USED: Final = 1_001
-"""The serial was used already, here."""
+"""The serial was used already, here; one of a put only when its final receipt came, or it began 16 times."""
 SESSION_CLOSED: Final = 1_002
 """Final receipts of this session did not come, or did not pay what was sent: it gets nothing here any more."""
 RECEIPT_REFUSED: Final = 1_003
