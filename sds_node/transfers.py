@@ -212,16 +212,14 @@ class Moved:
         if not self.acked_bytes <= bytes_acked <= self.bytes:
             raise WrongReceipt(f"expected a receipt of {self.acked_bytes} to {self.bytes} bytes, got one of {bytes_acked}")
         found = self.acked_digest if bytes_acked == self.acked_bytes else None
-        if bytes_acked == self.bytes:
-            found = self.digest
+        if self.marks and bytes_acked == self.marks[-1][0]:
+            found = self.marks[-1][1]
         elif found is None:
             found = next((mark for end, mark in self.marks if end == bytes_acked), None)
         if found is None:
             raise WrongReceipt(f"expected a receipt that ends with a leaf, got one of {bytes_acked} bytes")
         if found != digest:
             raise WrongReceipt(f"expected the digest {found.hex()} after {bytes_acked} bytes, got {digest.hex()[:64]}")
-        if bytes_acked == self.bytes:
-            self.marks.clear()
         while self.marks and self.marks[0][0] <= bytes_acked:
             self.marks.popleft()
         more, self.acked_bytes, self.acked_digest = bytes_acked - self.acked_bytes, bytes_acked, digest

@@ -316,9 +316,18 @@ async def _put_segment(
     hedged: set[int] = set()
 
     async def another(index: int) -> Place | None:
-        """A place that no sender of the share has had. One asks at a time: the meta node gives two who ask for the same one limit, which moves one share."""
+        """A place that no sender of the share has had, unless it has been stored meanwhile. One asks at a time: the meta node gives two who ask for the same one
+        limit, which moves one share.
+        """
         async with asking[index]:
-            place = await issuer.another(wanted, index, tried[index] | _in_use(places, acknowledged))
+            if index in acknowledged:
+                return None
+            try:
+                place = await issuer.another(wanted, index, tried[index] | _in_use(places, acknowledged))
+            except Exception:
+                if index in acknowledged:
+                    return None
+                raise
             if place is not None:
                 tried[index].add(place.peer.address)
             return place
@@ -351,7 +360,9 @@ async def _put_segment(
                     raise
                 # Its first node may still do it.
                 log.info("a slow share has no other place", segment=segment, index=index, why=str(error))
-                return
+                place = None
+            if place is None:
+                alone.add(index)
             await store(index, place, is_hedge=True)
         finally:
             hedged.discard(index)
@@ -360,6 +371,8 @@ async def _put_segment(
     firsts = [asyncio.create_task(store(index, places[index])) for index in range(scheme.n)]
     tasks = {task: index for index, task in enumerate(firsts)}
     slow: set[int] = set()
+    # Of the slow ones those for which there was no second place.
+    alone: set[int] = set()
     try:
         waiting, begun, last = set(tasks), loop.time(), loop.time()
         while waiting and len(acknowledged) < scheme.confirmed_at:
@@ -371,9 +384,10 @@ async def _put_segment(
             if done:
                 last = loop.time()
                 continue
-            late = sorted({tasks[task] for task in waiting} - slow - acknowledged.keys())
+            # One that asks for its next place just now is not late.
+            late = sorted(index for index in {tasks[task] for task in waiting} - slow - acknowledged.keys() if not asking[index].locked())
             # Below 0 when a slow share that was not sent elsewhere has come after all.
-            for index in late[: max(0, scheme.confirmed_at - len(acknowledged) - len(slow - acknowledged.keys()))]:
+            for index in late[: max(0, scheme.confirmed_at - len(acknowledged) - len(slow - alone - acknowledged.keys()))]:
                 slow.add(index)
                 hedged.add(index)
                 task = asyncio.create_task(elsewhere(index))

@@ -37,7 +37,8 @@ _ffi.cdef(
 
 
 _library: Any = open_library(_ffi, LIBRARY)
-_native: Any = _library if _library is not None and _library.leaves_ready() else None
+# One that an earlier version built has not all of it.
+_native: Any = _library if _library is not None and hasattr(_library, "leaves_digests") and _library.leaves_ready() else None
 
 
 def available() -> bool:

@@ -40,6 +40,10 @@ MAX_LIMITS: Final = 1_000_000
 """Of all leases together: about a kilobyte of memory each, until their lease expires."""
 
 
+class UsedAlready(Refused):
+    """The same order limit was taken before."""
+
+
 class Overlap(Refused):
     """A meta node gave one part of a lease to two. ``first`` and ``second`` are the SignedDocuments of both order limits: a fraud proof."""
 
@@ -69,12 +73,14 @@ class Limits:
         self._leases: dict[bytes, _Taken] = {}
         self._serials: dict[bytes, tuple[bytes, int]] = {}  # serial → its lease and where its range begins
         self._expiries: list[tuple[int, bytes]] = []
+        self._again: dict[bytes, int] = {}  # of serials that are in _serials
 
     def accept(self, certificate: Any, evidence: Any, now_s: int, *, is_put: bool | None = None) -> Any:
         """The OrderLimit of a TrafficEvidence (whose receipt is not looked at) under a LeaseCertificate; from now on its range is taken.
 
         ``is_put`` says what a limit for repair is used for; None: what its action says. The same limit again is refused: whether a
-        transfer goes on under it, its caller decides. Raises Overlap, and Refused with the reason.
+        transfer goes on under it, its caller decides. Raises Overlap, UsedAlready,
+        and Refused with the reason.
         """
         self.expire(now_s)
         limit = self._judged(evidence)
@@ -117,7 +123,9 @@ class Limits:
             _, lease_id = heappop(self._expiries)
             taken = self._leases.pop(lease_id)
             for data in taken.ranges.values():
-                self._serials.pop(OrderLimit.FromString(SignedDocument.FromString(data).body).serial, None)
+                serial = OrderLimit.FromString(SignedDocument.FromString(data).body).serial
+                self._serials.pop(serial, None)
+                self._again.pop(serial, None)
 
     @property
     def leases(self) -> int:
@@ -171,10 +179,15 @@ class Limits:
         if limit.expires_s > lease.expires_s:
             raise Refused(f"the order limit holds to {limit.expires_s} s, its lease to {lease.expires_s} s")
 
+    def again(self, serial: bytes) -> int:
+        """A limit that was taken here begins once more → how often it did, this time among them."""
+        self._again[serial] = self._again.get(serial, 1) + 1
+        return self._again[serial]
+
     def _repeated(self, taken: _Taken, signed: Any, limit: Any) -> Refused:
         lease_id, from_noz = self._serials[limit.serial]
         if SignedDocument.FromString(self._leases[lease_id].ranges[from_noz]).body == signed.body:
-            return Refused(f"order limit {limit.serial.hex()} was used already")
+            return UsedAlready(f"order limit {limit.serial.hex()} was used already")
         other = self._overlapping(taken, limit)
         return Overlap(other, signed) if other is not None else Refused(f"serial {limit.serial.hex()} is another order limit's")
 

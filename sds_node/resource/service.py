@@ -43,7 +43,7 @@ from sds_node.documents import Authority, Refused, SignedDocument, StoreAck, che
 from sds_node.merkle import LEAF_BYTES, share_proved
 from sds_node.p2p import address_of
 from sds_node.resource import store as shares
-from sds_node.resource.limits import Limits, Overlap
+from sds_node.resource.limits import Limits, Overlap, UsedAlready
 from sds_node.resource.objects import Objects, ObjectService
 from sds_node.resource.receipts import AlreadyUsed, Entry, Progress, ReceiptLog, ReceiptsError
 from sds_node.resource.votes import Votes
@@ -171,7 +171,7 @@ class _Transfer:
     """The last Receipt."""
     is_final: bool = False
     is_due: bool = False
-    """A get's bytes were moved, or all of a put's that was not cut off, so a final receipt is owed."""
+    """A get's bytes were moved, or a put has begun that its session does not cut off, so a final receipt is owed."""
     is_blameless: bool = False
     """It failed by a fault of this node."""
     is_counted: bool = False
@@ -220,7 +220,6 @@ class Service:
         self._manifests = Objects(store.home)
         self._objects = ObjectService(authority, store, self._manifests, self._pool)
         self._is_stopping = False
-        self._tries: OrderedDict[bytes, int] = OrderedDict()  # serial of a put that was begun again → how often
         self._frozen: dict[bytes, _Frozen] = {}
         self._thaws: list[tuple[int, bytes]] = []
         self._audits: Counter[bytes] = Counter()
@@ -318,13 +317,14 @@ class Service:
             if transfer.is_again:
                 await self._in_pool(self._remove_unpaid, root, serial)
             writer = await self._in_pool(self._store.begin, root, manifest.size_bytes, serial, kept, undo=shares.Writer.abort)
+            transfer.is_due = True
             try:
-                await self._take_bytes(stream, writer, manifest.size_bytes)
-                transfer.is_due = True
                 try:
+                    await self._take_bytes(stream, writer, manifest.size_bytes)
                     given = await self._next_receipt(stream, self.settings.receipt_s)
                 except (asyncio.CancelledError, wire_errors.CallCancelled, wire_errors.ConnectionFailed):
-                    # Cut off by its session, as one of more shares than it needs; the receipt may lie here unread.
+                    # Cut off by its session, as one of more shares than it needs; the receipt may lie here unread. One that stays and sends too little, or
+                    # nothing, has the node wait for what it owes.
                     transfer.is_due = False
                     raise
                 receipt = check_receipt(given, transfer.limit, None)
@@ -599,8 +599,8 @@ class Service:
                         self._refuse_many(limit.wallet)
                         self._count(transfer)
                 elif is_again:
-                    self._count(transfer)
                     await self._begin_again(transfer, head.evidence)
+                    self._count(transfer)
                 else:
                     self._count(transfer)
                     await asyncio.shield(asyncio.wrap_future(self._receipts.accept(head.certificate, head.evidence, limit)))
@@ -670,12 +670,10 @@ class Service:
             self._receipts.keep_proof(overlap.first, overlap.second)
             log.warning("a meta node used a lease twice", meta_node=opened(OrderLimit, overlap.first.body).meta_node)
             raise
-        except Refused as error:
-            if "was used already" in str(error):
-                if given.action == WRITES:
-                    return given, True
-                raise wire_errors.Refused(transfers.LIMIT_USED, str(error)) from None
-            raise
+        except UsedAlready as error:
+            if given.action == WRITES:
+                return given, True
+            raise wire_errors.Refused(transfers.LIMIT_USED, str(error)) from None
 
     async def _entry(self, serial: bytes) -> Entry | None:
         return await asyncio.wrap_future(self._receipts.find(serial))
@@ -706,11 +704,7 @@ class Service:
         entry = await self._entry(transfer.serial)
         if entry is None or entry.progress is not Progress.OPEN or entry.evidence.order_limit.body != evidence.order_limit.body:
             raise wire_errors.Refused(transfers.LIMIT_USED, f"order limit {transfer.serial.hex()} was used already")
-        tries = self._tries.pop(transfer.serial, 1) + 1
-        if len(self._tries) >= MAX_FROZEN:
-            self._tries.popitem(last=False)
-        self._tries[transfer.serial] = tries
-        if tries > PUT_TRIES:
+        if self.limits.again(transfer.serial) > PUT_TRIES:
             raise wire_errors.Refused(transfers.LIMIT_USED, f"order limit {transfer.serial.hex()} was used {PUT_TRIES} times: ask for another one")
         transfer.grant_expires_s = entry.grant_expires_s
 

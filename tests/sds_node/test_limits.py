@@ -13,7 +13,7 @@ from chain.crypto.keys import Ed25519PublicKey
 from modules.settlement import leaves
 from modules.settlement.documents import OrderLimit
 from sds_node.documents import REPAIR_LEASE_NOZ, REPAIR_LEASE_S, Refused
-from sds_node.resource.limits import CLOCK_SKEW_S, Limits, Overlap
+from sds_node.resource.limits import CLOCK_SKEW_S, Limits, Overlap, UsedAlready
 from tests.sds_node.documenting import BENEFICIARY, NODE, NOW_S, Chain, certificate, evidence, meta_address, meta_text
 from tests.serials import own_serial
 from tests.support import KEYS, text
@@ -163,6 +163,20 @@ def test_what_was_accepted_before_a_restart_is_not_accepted_again() -> None:
             nobody.accept(certificate(), evidence(number), NOW_S)
     with pytest.raises(Overlap):
         nobody.accept(certificate(), evidence(9, from_noz=5_500, to_noz=6_500), NOW_S)
+
+
+def test_only_what_was_taken_counts_as_taken_and_how_often() -> None:
+    one, made = limits(), evidence(1)
+    one.accept(certificate(), made, NOW_S)
+    with pytest.raises(UsedAlready):
+        one.accept(certificate(), made, NOW_S)
+    with pytest.raises(Refused, match="was used already") as caught:
+        one.accept(certificate(), evidence(2, meta_node="it was used already"), NOW_S)
+    assert not isinstance(caught.value, UsedAlready)
+    serial = OrderLimit.FromString(made.order_limit.body).serial
+    assert [one.again(serial), one.again(serial)] == [2, 3]
+    one.expire(NOW_S + 100_000)
+    assert not one._again
 
 
 @pytest.mark.parametrize(

@@ -72,8 +72,8 @@ class SegmentInHand:
     size_bytes: int
     share_roots: tuple[bytes, ...]
     places: dict[int, Issued] = field(default_factory=dict)
-    seen: set[int] = field(default_factory=set)
-    """Every node that had a place of it."""
+    given: list[tuple[int, bytes, bytes, int]] = field(default_factory=list)
+    """Every place of it that was ever given: (share's index, owner, prefix, node's number). A node that was replaced may have the share all the same."""
     tries: int = 0
     replaced: int = 0
     """How often a share got another place because its client asked."""

@@ -222,7 +222,7 @@ class Places:
         self._book.reserve(held, slot, share)
         self.promises.add((held.id, *slot), node.number, size)
         segment.places[index] = Issued(node, owner, prefix, serial, signed, times_s[1])
-        segment.seen.add(node.number)
+        segment.given.append((index, owner, prefix, node.number))
 
     async def another(self, session: Session, head: Any) -> Any:
         """The Places of a PlaceAnotherHead: one more for a share, none when there is no node for it."""
@@ -275,12 +275,12 @@ class Places:
     def _replacement(
         self, session: Session, ask: Any, there: ObjectInHand, segment: SegmentInHand, index: int, tried: set[bytes]
     ) -> tuple[Contact, bytes, bytes] | None:
-        """A node of another owner and prefix than those of all other shares, that was not tried."""
+        """A node of another owner and prefix than those that have or had a place of another share, that was not tried."""
         barred = session.barred.copy()
-        barred.numbers.update(segment.seen)
-        for other, one in segment.places.items():
+        for other, owner, prefix, number in segment.given:
+            barred.numbers.add(number)
             if other != index:
-                barred.add(one.owner, one.prefix, one.node.number)
+                barred.add(owner, prefix, number)
         size, pool = share_bytes(there.scheme, segment.size_bytes), self._pool()
         while True:
             segment.tries += 1

@@ -17,6 +17,7 @@ from modules.settlement import leaves
 from sds_node import transfers
 from sds_node.client import get as getting
 from sds_node.client import put as putting
+from sds_node.client.errors import MetaUnreachable
 from sds_node.client.transfer import (
     GetWanted,
     NodeFailed,
@@ -308,6 +309,8 @@ class Script:
         self.now: dict[int, bytes] = {}
         self.may_answer = asyncio.Event()
         self.may_answer.set()
+        self.is_away = False
+        """The meta node does not answer when it may."""
 
         async def put_share(session: Any, place: Any, share: Any, data: Any, settings: Any = None) -> str:
             self.sent.append((share.index, place.peer.address))
@@ -323,6 +326,8 @@ class Script:
     async def another(self, wanted: PutWanted, index: int, tried: Collection[bytes]) -> Any:
         self.asked.append(index)
         await self.may_answer.wait()
+        if self.is_away:
+            raise MetaUnreachable("nobody answers")
         if self.now[index] in tried:
             self.now[index] = bytes([1, len(self.asked)])
         return self._place(index)
@@ -446,6 +451,71 @@ def test_a_share_whose_first_node_fails_while_a_second_is_asked_for_goes_to_none
         rest.set()
         await putting_it
         assert len({*script.sent}) == len(script.sent)
+
+    asyncio.run(asyncio.wait_for(test(), 120))
+
+
+def test_a_place_that_was_not_to_be_had_ends_no_put_that_needs_it_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        first, rest = asyncio.Event(), asyncio.Event()
+
+        async def send(index: int, node: bytes, _: Any) -> None:
+            if index < 2:
+                await (rest if index else first).wait()
+
+        script = Script(monkeypatch, send)
+        script.may_answer.clear()
+        script.is_away = True
+        putting_it = asyncio.create_task(script.put(THREE_REPLICAS, b"data", HEDGING))
+        async with asyncio.timeout(60):
+            while sorted(script.asked) != [0, 1]:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        first.set()
+        await turns()
+        script.may_answer.set()
+        await turns()
+        assert not putting_it.done()
+        rest.set()
+        stored = await putting_it
+        assert len(stored.segments[0].acknowledged) == 3
+
+    asyncio.run(asyncio.wait_for(test(), 120))
+
+
+def test_a_share_that_asks_for_its_next_node_is_not_asked_for_by_a_second_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        rest, is_late = asyncio.Event(), True
+        rounds, wait = 0, asyncio.wait
+
+        async def counted(given: Any, **named: Any) -> Any:
+            nonlocal rounds
+            found = await wait(given, **(named if is_late else named | {"timeout": None}))
+            rounds += not found[0]
+            return found
+
+        async def send(index: int, node: bytes, _: Any) -> None:
+            if index == 0 and node[0] == 0:
+                raise NodeFailed(node, "is full")
+            if index == 0:
+                await rest.wait()
+
+        script = Script(monkeypatch, send)
+        script.may_answer.clear()
+        monkeypatch.setattr(asyncio, "wait", counted)
+        putting_it = asyncio.create_task(script.put(THREE_REPLICAS, b"data", HEDGING))
+        async with asyncio.timeout(60):
+            while rounds < 3:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        is_late = False
+        # The round that waits now still has its limit.
+        async with asyncio.timeout(60):
+            while rounds < 4:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        script.may_answer.set()
+        await turns()
+        assert script.asked == [0]
+        rest.set()
+        await putting_it
 
     asyncio.run(asyncio.wait_for(test(), 120))
 

@@ -14,6 +14,7 @@ from sds_node.client.session import Receipts, SessionError, open_session
 from sds_node.documents import Refused, signed
 from sds_node.merkle import LEAF_BYTES
 from sds_node.resource.receipts import leaf_of
+from sds_node.resource.service import _left_over
 from sds_node.transfers import LeafRun, Moved, Run, WrongReceipt, check_receipt, runs_bytes, runs_of, whole
 from tests.sds_node.data.network import Clock
 from tests.sds_node.documenting import CHAIN_ID, NOW_S, PAYER, Chain, limit, meta_key
@@ -106,6 +107,15 @@ def test_a_receipt_holds_at_the_ends_of_leaves_with_their_digest_and_nowhere_els
         else:
             with pytest.raises(WrongReceipt):
                 theirs.acknowledge(at, ends.get(at, b"w" * 32))
+
+
+def test_what_an_earlier_stream_lost_has_no_digest() -> None:
+    moved = Moved(b"r" * 32)
+    moved.leaves(0, b"h" * 64, 2 * LEAF_BYTES)
+    moved = _left_over(moved, 7 * LEAF_BYTES)
+    with pytest.raises(WrongReceipt, match="ends with a leaf"):
+        moved.acknowledge(7 * LEAF_BYTES, moved.digest)
+    assert moved.acknowledge(2 * LEAF_BYTES, moved.digest) == 2 * LEAF_BYTES
 
 
 @given(st.integers(0, 3 << 20), st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200)), max_size=5))

@@ -562,6 +562,8 @@ def test_a_put_that_comes_too_slowly_or_ends_early_is_given_up(tmp_path: Path, s
         assert await refusal(raw_put(net.issuer, early, data[:sent], None, announced=data)) == transfers.LIMIT_REFUSED
         assert await refusal(raw_put(net.issuer, slow, data[:sent], None, announced=data, ended=False)) == transfers.LIMIT_REFUSED
         assert node.store.writers() == []
+        # Their session was there all the while: it owes them.
+        assert [len(one.missing) for one in node.service._sessions.values()] == [2]
 
     run(test, tmp_path, settings=Settings(threads=2, mebibyte_s=0.1))
 

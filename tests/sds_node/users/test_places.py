@@ -360,6 +360,20 @@ async def test_whatever_shares_got_other_places_the_object_is_committed(tmp_path
         assert len({*serials}) == len(serials)
 
 
+async def test_the_owner_of_a_place_that_was_replaced_gets_none_for_another_share(tmp_path: Path) -> None:
+    nodes = Nodes(12)
+    async with meta_node(tmp_path, nodes=nodes) as meta:
+        user, lease_id = await ready(meta)
+        ask = put_ask(1, 1_000, 0, THREE_REPLICAS)
+        first, second, third = (nodes.number_of(one.p2p_key) for one in await user.put_places(lease_id, ask))
+        (now,) = await user.another(lease_id, ask, 0, [nodes.address(first)])
+        # It may have share 0 all the same, and all other nodes are its owner's.
+        used = {first, second, third, nodes.number_of(now.p2p_key)}
+        nodes.changes = {number: {"owner": nodes.owner(first)} for number in range(1, 13) if number not in used}
+        assert await user.another(lease_id, ask, 1, [nodes.address(second)]) == []
+        assert await user.another(lease_id, ask, 0, [nodes.address(nodes.number_of(now.p2p_key))]) != []
+
+
 async def test_owners_and_networks_that_a_session_bars_hold_nothing_of_it(tmp_path: Path) -> None:
     nodes = Nodes(7)
     async with meta_node(tmp_path, nodes=nodes) as meta:
