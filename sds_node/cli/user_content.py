@@ -73,8 +73,9 @@ async def _each(work: AsyncIterator[tuple[str, Callable[[], Awaitable[dict[str, 
         try:
             many.add(await do())
             progress(many.size_bytes, many.size_bytes)
-        except EXPECTED as error:
-            many.fail(name, str(error))
+        except Exception as error:
+            # Whatever it is, the file is not there, and the others go on.
+            many.fail(name, str(error) if isinstance(error, EXPECTED) else repr(error))
         finally:
             room.release()
 

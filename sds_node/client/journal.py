@@ -21,12 +21,12 @@ import os
 import secrets
 import threading
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -55,6 +55,9 @@ MAX_JOURNAL_BYTES: Final = 512 << 20
 MAX_LINE_BYTES: Final = 1 << 20
 OLD_S: Final = 7_200
 _FORM: Final = "stratos-put/v1"
+_UNREADABLE: Final = (ValueError, KeyError, TypeError, DecodeError, SchemeError, Refused)
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -129,10 +132,18 @@ class Journal:
                 raise _no_room(self.path.parent, error) from None
             self.may_go_on = self.may_go_on or "stored" in line
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """The put ended, or is interrupted: what is noted stays if something is stored, since a lease under which nothing is ends."""
+        await _whole(self._close, False)
+
+    async def drop(self) -> None:
+        """The put is done, or cannot go on."""
+        await _whole(self._close, True)
+
+    def _close(self, is_over: bool) -> None:
         with self._using:
             self._is_closed = True
+            self.may_go_on = self.may_go_on and not is_over
             # All is on the disk, or was told to be not; and what cannot be removed goes with the home's next use.
             with contextlib.suppress(OSError):
                 if self._file is not None:
@@ -141,12 +152,6 @@ class Journal:
             with contextlib.suppress(OSError):
                 if not self.may_go_on:
                     self.path.unlink(missing_ok=True)
-
-    def drop(self) -> None:
-        """The put is done, or cannot go on."""
-        with self._using:
-            self.may_go_on = False
-        self.close()
 
 
 class Journals:
@@ -210,7 +215,7 @@ class Journals:
         }
         fresh = target.with_suffix(f".{secrets.token_hex(4)}.new")
         try:
-            await asyncio.to_thread(_write_new, fresh, json.dumps(head, separators=(",", ":")).encode() + b"\n")
+            await _whole(_write_new, fresh, json.dumps(head, separators=(",", ":")).encode() + b"\n")
             os.replace(fresh, target)
         except OSError as error:
             raise _no_room(self._folder, error) from None
@@ -219,21 +224,36 @@ class Journals:
                 fresh.unlink(missing_ok=True)
         return Journal(target, session, lease.certificate, lease.meta, counter, key, scheme, size_bytes)
 
-    def find(self, source: Source, path: str, is_public: bool) -> Journal | None:
-        """The journal of an earlier put of the same file to the same path, if its lease has time left."""
-        if source.identity is None:
-            return None
-        target = self._path(source, path, is_public)
+    async def find(self, source: Source, path: str, is_public: bool) -> Journal | None:
+        """The journal of an earlier put of the same file to the same path, if its lease has time left, for one that has it ``held``."""
+        return None if source.identity is None else await _whole(self._find, source, self._path(source, path, is_public))
+
+    def _find(self, source: Source, target: Path) -> Journal | None:
+        found = None
         try:
-            if target.stat().st_size > MAX_JOURNAL_BYTES:
-                return None
-            with target.open("rb") as file:
+            with target.open("r+b") as file, contextlib.suppress(*_UNREADABLE):
+                if os.fstat(file.fileno()).st_size > MAX_JOURNAL_BYTES:
+                    return None
                 found = self._read(target, file, source)
-        except (OSError, ValueError, KeyError, TypeError, DecodeError, SchemeError, Refused):
-            found = None
-        if found is None:
-            target.unlink(missing_ok=True)
+            if found is None:
+                target.unlink(missing_ok=True)
+        except OSError:
+            return None
         return found
+
+    async def lead_to(self, lease_id: bytes) -> bool:
+        """Whether a put goes on under a lease, now or later."""
+        return await asyncio.to_thread(self._lead_to, lease_id)
+
+    def _lead_to(self, lease_id: bytes) -> bool:
+        for path in self._folder.glob("*.put"):
+            with contextlib.suppress(OSError, *_UNREADABLE):
+                with path.open("rb") as file:
+                    head = json.loads(file.readline(MAX_LINE_BYTES))
+                certificate = LeaseCertificate.FromString(b64decode(head["certificate"]))
+                if opened(LeaseDocument, certificate.body).lease_id == lease_id:
+                    return True
+        return False
 
     def _read(self, target: Path, file: BinaryIO, source: Source) -> Journal | None:
         head = json.loads(file.readline(MAX_LINE_BYTES))
@@ -256,8 +276,23 @@ class Journals:
                 made.roots[int(said["segment"])] = bytes.fromhex(said["root"])
             else:
                 made.done[int(said["segment"])] = b64decode(said["stored"])
-        os.truncate(target, whole)  # the last line may be torn, and others follow
+        file.truncate(whole)  # the last line may be torn, and others follow
         return made
+
+
+async def _whole(work: Callable[..., T], *given: Any) -> T:
+    """What a thread gives. Who is cancelled waits for it, too: nobody else uses the file before."""
+    task = asyncio.create_task(asyncio.to_thread(work, *given))
+    stopped = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            stopped = error
+    if stopped is not None:
+        task.exception()  # nobody else hears of it
+        raise stopped
+    return task.result()
 
 
 def _append(file: FileIO, line: bytes) -> None:

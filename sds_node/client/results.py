@@ -23,6 +23,7 @@ MAX_RESULTS: Final = 10_000
 LOOK_S: Final = 0.1
 """So often it is looked whether another process is done with a key."""
 MAX_KEY_CHARACTERS: Final = 200
+CLOSED: Final = "this client is closed: open another one"
 
 
 class Results:
@@ -41,15 +42,19 @@ class Results:
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"the results of earlier puts in {path} cannot be opened ({error}): move the file away") from None
         self._running: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._is_closed = False
 
     async def once(self, key: str, asked: dict[str, Any], work: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-        """What ``work`` gave for the key, now or before. Raises StorageError for a key that was used for something else, what ``work`` raises."""
+        """What ``work`` gave for the key, now or before. Raises StorageError for a key that was used for something else, and when this is
+        closed; what ``work`` raises.
+        """
         if not 1 <= len(key) <= MAX_KEY_CHARACTERS:
             raise StorageError(f"an idempotency key has 1 to {MAX_KEY_CHARACTERS} characters, got {len(key)}")
         said = json.dumps(asked, sort_keys=True)
         while key in self._running:
             # Who waits sees the result below; if that put failed, it makes its own.
             await asyncio.wait([self._running[key]])
+        self._need_open()
         future = self._running[key] = asyncio.get_running_loop().create_future()
         try:
             async with self._claimed(key):
@@ -66,7 +71,9 @@ class Results:
             return
         path = self._path.with_name(f"{sha256(key.encode(errors='surrogatepass')).hexdigest()[:40]}.key")
         try:
-            while (held := locks.opened(path, 0o600)) is None:  # noqa: ASYNC110 - another process does not tell
+            while (held := locks.opened(path, 0o600)) is None:
+                # Another process does not tell when it is done.
+                self._need_open()
                 await asyncio.sleep(LOOK_S)
         except OSError as error:
             raise StorageError(f"{path} cannot be used ({error.strerror}): make room there") from None
@@ -88,6 +95,13 @@ class Results:
         self._rows.execute("DELETE FROM result WHERE key IN (SELECT key FROM result ORDER BY made DESC, key LIMIT -1 OFFSET ?)", (MAX_RESULTS,))
         return result
 
-    def close(self) -> None:
-        """Close the file."""
+    def _need_open(self) -> None:
+        if self._is_closed:
+            raise StorageError(CLOSED)
+
+    async def close(self) -> None:
+        """Begin nothing more, and close the file when what is under way has noted its results."""
+        self._is_closed = True
+        while self._running:
+            await asyncio.wait(self._running.values())
         self._rows.close()

@@ -40,7 +40,7 @@ from sds_node.client.names import Names, clean, file_path
 from sds_node.client.orders import MAX_FILES, send_order
 from sds_node.client.placing import Settings
 from sds_node.client.proofs import Proved, prove
-from sds_node.client.results import Results
+from sds_node.client.results import CLOSED, Results
 from sds_node.client.sharing import Link, SharedFile, ShareInfo, open_link, password_check, share_ids, share_rows, wrapped_for
 from sds_node.client.sources import Progress, Source, source_of
 from sds_node.client.upload import PutResult, Uploads, Ways
@@ -120,6 +120,7 @@ class Storage:
         self._uploads = Uploads(self._ways, self.files, self._names, self._seed, patience, journals)
         self._downloads = Downloads(lambda: client.session, self._ways.leases, self._ways.places, self.files, patience)
         self._at_once, self._puts = asyncio.Semaphore(PUTS_AT_ONCE), set[asyncio.Task[PutResult]]()
+        self._is_closed = False
         self._info: Any = None
 
     async def __aenter__(self) -> Self:
@@ -137,12 +138,13 @@ class Storage:
 
     async def close(self) -> None:
         """Give up puts that are under way, and end leases and connections: first a put says whether it goes on under its lease later."""
+        self._is_closed = True
         for task in self._puts:
             task.cancel()
         await asyncio.gather(*self._puts, return_exceptions=True)
         await self._uploads.close()
         await self._ways.close()
-        self._results.close()
+        await self._results.close()
 
     @property
     def wallet(self) -> str:
@@ -181,6 +183,8 @@ class Storage:
         return PutResult(**await self._results.once(idempotency_key, asked, once))
 
     async def _put(self, source: Source, path: str, public: bool, progress: Progress | None) -> PutResult:
+        if self._is_closed:
+            raise StorageError(CLOSED)
         most = MAX_OBJECT_BYTES if public else cipher.MAX_PLAIN_BYTES
         if source.size_bytes > most:
             raise StorageError(f"a file has at most {most} bytes, got {source.size_bytes}: store it in parts")

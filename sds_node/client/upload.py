@@ -51,8 +51,8 @@ MARGIN_NOZ: Final = 64 << 10
 MAX_KNOWN_FOLDERS: Final = 10_000
 ROOM_BYTES: Final = 256 << 20
 """Of memory for puts: two large ones or more, of 10 of 30 shares one, and small ones beside it."""
-_LEADS_NOWHERE: Final = (LeaseGone, MetaFull, MetaLied, MetaRefused, SourceChanged, TransferFailed)
-"""After these a put begins anew, or is over: nothing goes on with what its journal has."""
+_FINAL: Final = (asking.BAD_GRANT, asking.BAD_ASK, asking.ACK_REFUSED)
+"""With these, and with what its ledger refuses, a meta node says that what was stored is never committed."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,13 @@ def held_bytes(scheme: Scheme, size_bytes: int, segments_at_once: int) -> int:
     """What a put of a stored size has in memory: of the segments that are under way their own bytes and what the code adds to them."""
     at_once = min(segments_at_once, segment_count(size_bytes))
     return at_once * share_bytes(scheme, segment_size(size_bytes, 0)) * (scheme.n if scheme.k > 1 else 1) if at_once else 0
+
+
+def _leads_nowhere(error: Exception) -> bool:
+    """Whether a put begins anew after an error, or is over, since nothing can go on with what its journal has."""
+    if isinstance(error, MetaRefused):
+        return error.code is not None and (error.code in _FINAL or error.code >= asking.LEDGER_CODES)
+    return isinstance(error, (LeaseGone, MetaFull, MetaLied, SourceChanged, TransferFailed)) and not isinstance(error, NotStored)
 
 
 class Ways:
@@ -111,7 +118,7 @@ class _Put:
 
     async def journal(self) -> Journal | None:
         """What an earlier put of the same left."""
-        return None if self.journals is None else await asyncio.to_thread(self.journals.find, self.source, self.path, self.is_public)
+        return None if self.journals is None else await self.journals.find(self.source, self.path, self.is_public)
 
     @property
     def stored_bytes(self) -> int:
@@ -149,7 +156,7 @@ class Uploads:
     async def _put(self, put: _Put) -> PutResult:
         source, path, journal = put.source, put.path, await put.journal()
         if journal is not None and all(one.address != journal.meta for one in self._ways.client.metas):
-            journal.drop()
+            await journal.drop()
             journal = None
         for left in reversed(range(ATTEMPTS)):
             try:
@@ -158,26 +165,19 @@ class Uploads:
                     return result
                 journal = None
             except (LeaseGone, MetaUnreachable, NotStored, SourceChanged, MetaRefused) as error:
-                if isinstance(error, MetaUnreachable) and not isinstance(error, MetaFull) and await self._may_go_on(put):
+                # What it left, if something of it is stored and can be used.
+                before, journal = journal, await put.journal()
+                if isinstance(error, MetaUnreachable) and journal is not None:
                     raise MetaUnreachable(f"{error}; what is stored of {path} is kept for an hour: run it again") from None
                 # What was asked for by an old scheme, and what a journal led to, may pass when it is begun anew.
-                is_journals = journal is not None
                 may_pass = isinstance(error, (LeaseGone, NotStored, MetaUnreachable)) or (
                     isinstance(error, MetaRefused) and error.code == asking.BAD_ASK
                 )
-                if journal is not None:
-                    journal.drop()
-                    journal = None
-                if not left or not source.can_repeat or not (may_pass or is_journals):
+                if not left or not source.can_repeat or not (may_pass or before is not None or journal is not None):
                     raise
-                log.info("a put begins anew", name=path, why=str(error))
+                log.info("a put begins anew" if journal is None else "a put goes on", name=path, why=str(error))
                 self._schemes.clear()
         raise AssertionError("unreachable")
-
-    async def _may_go_on(self, put: _Put) -> bool:
-        """Whether something of a put that failed is stored, and known."""
-        found = await put.journal()
-        return found is not None and bool(found.done)
 
     async def _anew(self, put: _Put) -> PutResult | None:
         scheme, warning = await self._scheme(put.stored_bytes)
@@ -201,23 +201,22 @@ class Uploads:
             if journal is not None:
                 ways.leases.forget(journal.path)
             return await self._stored(put, ways, hold.lease, counter, scheme, sealer, journal, warning)
-        except _LEADS_NOWHERE as error:
-            if isinstance(error, (LeaseGone, MetaFull)):
+        except Exception as error:
+            if isinstance(error, (LeaseGone, MetaUnreachable)):
                 self._lost(hold.lease, error)
-            if journal is not None:
-                journal.drop()
-            raise
-        except MetaUnreachable:
-            ways.leases.lost(hold.lease)
+            if journal is not None and _leads_nowhere(error):
+                await journal.drop()
             raise
         finally:
-            if journal is not None:
-                journal.close()
-                if journal.may_go_on:
+            try:
+                if journal is not None:
+                    await journal.close()
+            finally:
+                if journal is not None and journal.may_go_on:
                     hold.lease.kept_for.add(journal.path)
-            ways.leases.give_back(hold, max(0, hold.noz - bill))
+                ways.leases.give_back(hold, max(0, hold.noz - bill))
 
-    def _lost(self, lease: Lease, error: LeaseGone | MetaFull) -> None:
+    def _lost(self, lease: Lease, error: LeaseGone | MetaUnreachable) -> None:
         """Nothing more is begun under a lease; nor under others of its meta node, where that is full: the next one is another's."""
         self._ways.leases.lost(lease)
         if isinstance(error, MetaFull):
@@ -228,22 +227,32 @@ class Uploads:
         own = self._ways.client
         ways = Ways(MetaClient(own.wallet, own.chain_id, own.metas, clock=own.clock, session=journal.session))
         lease = ways.leases.adopt(journal.certificate, journal.meta, journal.counter)
+        lease.kept_for.add(journal.path)
         journal.go_on(ways.client)
         sealer = None if put.is_public else Resealer(journal.key)
+        async with contextlib.AsyncExitStack() as at_last:
+            at_last.push_async_callback(ways.close)
+            at_last.push_async_callback(self._went_on, lease, journal)
+            try:
+                async with self._room.take(held_bytes(journal.scheme, put.stored_bytes, self._settings.segments_at_once)):
+                    return await self._stored(put, ways, lease, journal.counter, journal.scheme, sealer, journal, "")
+            except Exception as error:
+                if isinstance(error, (LeaseGone, MetaUnreachable)):
+                    self._lost(self._ways.leases.known(lease.lease_id) or lease, error)
+                if _leads_nowhere(error):
+                    await journal.drop()
+                raise
+
+    async def _went_on(self, lease: Lease, journal: Journal) -> None:
+        """A put that went on ends, or is interrupted again. The lease that it had ends with the last put that uses it and the last journal that leads to it."""
         try:
-            async with self._room.take(held_bytes(journal.scheme, put.stored_bytes, self._settings.segments_at_once)):
-                return await self._stored(put, ways, lease, journal.counter, journal.scheme, sealer, journal, "")
-        except _LEADS_NOWHERE:
-            journal.drop()
-            raise
+            await journal.close()
         finally:
-            journal.close()
             if not journal.may_go_on:
                 self._ways.leases.forget(journal.path)
-            # A lease that other puts of this client use, too, is ended with the others'.
-            if journal.may_go_on or self._ways.leases.known(lease.lease_id) is not None:
-                lease.kept_for.add(journal.path)
-            await ways.close()
+        is_used = journal.may_go_on or self._ways.leases.known(lease.lease_id) is not None
+        if not is_used and self._journals is not None and not await self._journals.lead_to(lease.lease_id):
+            lease.kept_for.clear()
 
     async def _stored(
         self,
@@ -264,9 +273,9 @@ class Uploads:
         wrapped = cipher.wrap_key(self._seed, identity, sealer.key) if sealer is not None else b""
         name = hasher.file_hash()
         escrow, receipts = await ways.committer.commit(lease, counter, stored, name, self._record(put.path, wrapped, is_public=put.is_public))
-        is_there = journal is None or not journal.was_whole or await self._is_at(put.path, identity)
+        is_there = journal is None or not journal.was_whole or await self._is_at(put.path, identity, lease.meta)
         if journal is not None:
-            journal.drop()
+            await journal.drop()
         if not is_there:
             log.info("a put that was done has lost its path since then, and begins anew", name=put.path)
             return None
@@ -283,11 +292,14 @@ class Uploads:
             is_resumed=journal is not None and journal.is_resumed,
         )
 
-    async def _is_at(self, path: str, identity: bytes) -> bool:
+    async def _is_at(self, path: str, identity: bytes, meta: bytes) -> bool:
+        """Whether a path has an object, by the meta node that committed it: another one may not know of it yet."""
+        head = asking.FileFindHead(lookup_id=self._names.lookup_id(path))
         try:
-            return (await self._files.at(path)).object_id == identity
+            found = await self._ways.client.ask(asking.FILE_FIND, head, asking.FileReply, meta=meta)
         except NotFound:
             return False
+        return bytes(found.file.object.object_id) == identity
 
     def _record(self, path: str, wrapped: bytes, *, is_public: bool = False, is_folder: bool = False) -> Any:
         return FileRecord(

@@ -81,7 +81,8 @@ async def test_places_of_any_form_are_what_was_asked_for_or_refused(tmp_path: Pa
                 assert place.limit.lease_id == hold.lease.lease_id
 
 
-def test_a_journal_of_any_form_is_used_or_left_alone(tmp_path: Path) -> None:
+@pytest.mark.asyncio
+async def test_a_journal_of_any_form_is_used_or_left_alone(tmp_path: Path) -> None:
     dice, source = random.Random(3), tmp_path / "source"
     source.write_bytes(bytes(40 << 20))
     now_s = source.stat().st_mtime
@@ -93,22 +94,22 @@ def test_a_journal_of_any_form_is_used_or_left_alone(tmp_path: Path) -> None:
     given = FileSource(source)
     journals = Journals(tmp_path / "puts", PAYER, CHAIN_ID, clock)
     lease = Lease(certificate(), b"L" * 32, b"m" * 20, 10, 10, int(now_s) + 3_600)
-    journal = journals.begin(given, "name", False, 40 << 20, THREE_REPLICAS, session, lease, 7, b"k" * 32)
+    journal = await journals.begin(given, "name", False, 40 << 20, THREE_REPLICAS, session, lease, 7, b"k" * 32)
     assert journal is not None
     journal._note({"segment": 0, "root": "aa" * 32})
     journal._note({"segment": 0, "stored": "AAAA"})
-    journal.close()
+    await journal.close()
     data = journal.path.read_bytes()
-    found = journals.find(given, "name", False)
+    found = await journals.find(given, "name", False)
     assert found is not None
     assert (found.key, found.counter, found.roots, found.session.seed) == (b"k" * 32, 7, {0: b"\xaa" * 32}, session.seed)
-    assert journals.find(given, "other", False) is None
+    assert await journals.find(given, "other", False) is None
     for _ in range(ROUNDS):
         journal.path.write_bytes(broken(data, dice))
-        again = journals.find(given, "name", False)
+        again = await journals.find(given, "name", False)
         assert again is None or (len(again.session.public_key), len(again.key), len(again.meta)) == (32, 32, 20)
     journal.path.write_bytes(data[:-5])
-    torn = journals.find(given, "name", False)
+    torn = await journals.find(given, "name", False)
     assert torn is not None
     assert (torn.roots, torn.done) == ({0: b"\xaa" * 32}, {})
     assert journal.path.read_bytes().endswith(b"\n")

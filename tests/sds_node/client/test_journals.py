@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import os
@@ -16,11 +17,13 @@ import pytest
 
 from sds_node import asking, transfers
 from sds_node.cli import user_content
-from sds_node.client import journal, put
-from sds_node.client.errors import SourceChanged, StorageError
+from sds_node.client import journal, put, upload
+from sds_node.client.errors import MetaRefused, NotFound, SourceChanged, StorageError
+from sds_node.client.meta import MetaClient
+from sds_node.client.placing import NotStored
 from sds_node.client.storage import Storage
-from sds_node.wire.errors import Refused
-from tests.sds_node.client.network import Network, came, network, noted
+from sds_node.wire.errors import InternalFailure, Refused
+from tests.sds_node.client.network import META_ADDRESS, Network, came, network, noted
 from tests.sds_node.client.test_interruptions import MIB, content
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("one_segment_a_question")]
@@ -169,24 +172,143 @@ async def test_a_note_that_does_not_fit_leaves_no_part_of_it(tmp_path: Path) -> 
     assert path.read_bytes() == b"one\nthree\n"
 
 
-async def test_a_put_that_begins_anew_keeps_no_lease_for_what_it_gave_up(tmp_path: Path, source: Path, state: Path) -> None:
+def refused_after_the_first_segment(net: Network, state: Path, times: int) -> list[int]:
+    """Have the node refuse so many shares once a segment is noted. What it was asked to take is listed."""
+    handlers, calls = net.nodes[0].server.node.handlers, list[int]()
+    real = handlers[transfers.PUT]
+
+    async def serve(stream: Any, connection: Any) -> None:
+        calls.append(1)
+        if 2 <= len(calls) < 2 + times:
+            await noted(state / "puts")  # of the other segment
+            raise Refused(transfers.STORE_FULL, "full for a moment")
+        await real(stream, connection)
+
+    handlers[transfers.PUT] = serve
+    return calls
+
+
+async def test_a_put_whose_segment_is_not_stored_at_once_goes_on_with_the_others(tmp_path: Path, source: Path, state: Path) -> None:
+    """What is stored of it was paid for."""
     async with network(tmp_path, 1, is_live=True) as net:
-        handlers, calls = net.nodes[0].server.node.handlers, list[int]()
-        real = handlers[transfers.PUT]
+        calls = refused_after_the_first_segment(net, state, 1)
+        async with net.storage(state=state) as storage:
+            assert (await storage.put(source, "big")).is_resumed
+            assert (len(calls), net.counts[asking.LEASE_TAKE]) == (3, 1), "one segment was sent again, under the same lease"
+            assert (held(storage), left(state)) == ([(False, 0)], [])
+        assert net.counts[asking.LEASE_END] == 1
 
-        async def serve(stream: Any, connection: Any) -> None:
-            calls.append(1)
-            if len(calls) == 2:
-                await noted(state / "puts")  # of the other segment
-                raise Refused(transfers.STORE_FULL, "full for a moment")
-            await real(stream, connection)
 
-        handlers[transfers.PUT] = serve
+async def test_a_put_whose_segment_is_not_stored_ends_and_goes_on_when_it_is_run_again(tmp_path: Path, source: Path, state: Path) -> None:
+    async with network(tmp_path, 1, is_live=True) as net:
+        calls = refused_after_the_first_segment(net, state, upload.ATTEMPTS)
+        async with net.storage(state=state) as storage:
+            with pytest.raises(NotStored, match="full for a moment"):
+                await storage.put(source, "big")
+            assert (len(calls), net.counts[asking.LEASE_TAKE]) == (1 + upload.ATTEMPTS, 1)
+            assert held(storage) == [(True, 0)]
+        await goes_on(net, source, state)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_final"), [(asking.ACK_REFUSED, True), (asking.LEDGER_CODES + 36, True), (asking.NOT_EQUAL, False), (None, False)]
+)
+async def test_only_a_refusal_of_what_is_stored_takes_its_journal(
+    tmp_path: Path, source: Path, state: Path, code: int | None, is_final: bool
+) -> None:
+    async with network(tmp_path, 1, is_live=True) as net:
+
+        async def serve(handler: Any, stream: Any, connection: Any) -> None:
+            if net.counts[asking.OBJECT_COMMIT] > 1:
+                await handler(stream, connection)
+                return
+            await stream.receive_all(8 * MIB)
+            raise Refused(code, "no") if code is not None else InternalFailure("a defect of the meta node")
+
+        net.changes[asking.OBJECT_COMMIT] = serve
+        async with net.storage(state=state) as storage:
+            if is_final:
+                with pytest.raises(MetaRefused):
+                    await storage.put(source, "big")
+                assert (held(storage), left(state)) == ([(False, 0)], [])
+            else:
+                assert (await storage.put(source, "big")).is_resumed
+                assert (net.counts[asking.PLACE_PUT], net.counts[asking.LEASE_TAKE]) == (2, 1)
+
+
+async def test_a_put_whose_lease_is_lost_when_it_goes_on_begins_anew_under_another(tmp_path: Path, source: Path, state: Path) -> None:
+    async with network(tmp_path, 1, is_live=True) as net:
+        refused_after_the_first_segment(net, state, 1)
+        asked = list[bytes]()
+
+        async def serve(handler: Any, stream: Any, connection: Any) -> None:
+            asked.append(bytes(asking.PlacePutHead.FromString(stream.head).lease_id))
+            if len(asked) > 2 and asked[-1] == asked[0]:
+                raise Refused(asking.LEASE_LOST, "it is over")
+            await handler(stream, connection)
+
+        net.changes[asking.PLACE_PUT] = serve
         async with net.storage(state=state) as storage:
             assert not (await storage.put(source, "big")).is_resumed
-            assert len(calls) == 4, "begun anew, all of it"
+            assert (asked[2], len({*asked}), left(state)) == (asked[0], 2, [])
+
+
+async def test_a_put_that_begins_anew_keeps_no_lease_for_what_it_gave_up(tmp_path: Path, source: Path, state: Path) -> None:
+    async with network(tmp_path, 1, is_live=True) as net:
+
+        async def serve(handler: Any, stream: Any, connection: Any) -> None:
+            if net.counts[asking.PLACE_PUT] == 2:
+                await noted(state / "puts")  # of the other segment
+                raise Refused(asking.BAD_ASK, "it is stored in another way now")
+            await handler(stream, connection)
+
+        net.changes[asking.PLACE_PUT] = serve
+        async with net.storage(state=state) as storage:
+            assert not (await storage.put(source, "big")).is_resumed
+            assert net.counts[asking.PLACE_PUT] == 4, "begun anew, all of it"
             assert (held(storage), left(state)) == ([(False, 0)], [])
         assert net.counts[asking.LEASE_END] == net.counts[asking.LEASE_TAKE] == 1
+
+
+async def test_puts_that_go_on_under_one_lease_end_it_with_the_last(tmp_path: Path, source: Path, state: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(content(32, 34 * MIB))
+    async with network(tmp_path, 1, is_live=True) as net:
+        asked, stuck, go = list[int](), asyncio.Event(), asyncio.Event()
+
+        async def serve(handler: Any, stream: Any, connection: Any) -> None:
+            counter = asking.PlacePutHead.FromString(stream.head).segments[0].counter
+            if counter in asked:
+                if len({*asked}) == 2:
+                    stuck.set()
+                await asyncio.sleep(60)
+            asked.append(counter)
+            await handler(stream, connection)
+
+        async def one_by_one(handler: Any, stream: Any, connection: Any) -> None:
+            if asking.PlacePutHead.FromString(stream.head).segments[0].counter == asked[1]:
+                await go.wait()
+            await handler(stream, connection)
+
+        net.changes[asking.PLACE_PUT] = serve
+        async with net.storage(state=state) as storage:
+            tasks = [asyncio.create_task(storage.put(file, file.name)) for file in (source, other)]
+            await came(stuck, *tasks)
+            async with asyncio.timeout(60):
+                while sum(b'"stored"' in path.read_bytes() for path in (state / "puts").glob("*.put")) < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert (net.counts[asking.LEASE_TAKE], net.counts.get(asking.LEASE_END, 0)) == (1, 0)
+        net.counts.clear()
+        net.changes[asking.PLACE_PUT] = one_by_one
+        async with net.storage(state=state) as storage, asyncio.timeout(60):
+            tasks = [asyncio.create_task(storage.put(file, file.name)) for file in (source, other)]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            assert [one.result().is_resumed for one in done] == [True]
+            assert net.counts.get(asking.LEASE_END, 0) == 0, "the other one goes on under it"
+            go.set()
+            assert [one.is_resumed for one in await asyncio.gather(*tasks)] == [True, True]
+            assert (net.counts.get(asking.LEASE_TAKE, 0), net.counts[asking.LEASE_END]) == (0, 1)
 
 
 async def test_a_put_whose_file_changes_leaves_neither_a_journal_nor_a_lease(tmp_path: Path, state: Path) -> None:
@@ -240,6 +362,31 @@ async def test_a_client_that_closes_stops_its_puts_and_leaves_their_leases(tmp_p
         await goes_on(net, source, state)
 
 
+async def test_a_client_that_closes_begins_no_put_any_more(tmp_path: Path) -> None:
+    """Also none that waited for another one with its key."""
+    async with network(tmp_path, 1, is_live=True) as net:
+        stuck = asyncio.Event()
+
+        async def serve(handler: Any, stream: Any, connection: Any) -> None:
+            if net.counts[asking.PLACE_PUT] == 1:
+                stuck.set()
+                await asyncio.sleep(60)
+            await handler(stream, connection)
+
+        net.changes[asking.PLACE_PUT] = serve
+        async with net.storage() as storage:
+            tasks = [asyncio.create_task(storage.put(b"x", "f", idempotency_key="key")) for _ in range(2)]
+            await came(stuck, *tasks)
+        stopped, waited = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
+        assert isinstance(stopped, asyncio.CancelledError)
+        assert isinstance(waited, StorageError)
+        assert str(waited) == "this client is closed: open another one"
+        assert net.counts[asking.LEASE_TAKE] == net.counts[asking.LEASE_END] == 1
+        for key in (None, "key"):
+            with pytest.raises(StorageError, match="this client is closed"):
+                await storage.put(b"x", "f", idempotency_key=key)
+
+
 async def test_an_interrupted_put_of_a_folder_is_over_when_its_command_is(
     tmp_path: Path, source: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +416,88 @@ async def test_an_interrupted_put_of_a_folder_is_over_when_its_command_is(
         assert held(storage) == [(True, 0)]
 
 
+async def test_a_file_of_a_folder_that_fails_unexpectedly_is_told_and_the_others_go_on() -> None:
+    async def do(name: str) -> dict[str, Any]:
+        if name == "bad":
+            raise OSError(errno.EIO, "Input/output error")
+        return {"size_bytes": 1}
+
+    async def files() -> AsyncIterator[tuple[str, Callable[[], Awaitable[dict[str, Any]]]]]:
+        for name in ("bad", "good"):
+            yield name, functools.partial(do, name)
+
+    many = await user_content._each(files(), "x", is_shown=False)
+    assert (many.files, many.failed) == (1, [{"name": "bad", "error": "OSError(5, 'Input/output error')"}])
+
+
+class Held:
+    """Has a thread that calls it wait until it may go on."""
+
+    def __init__(self, do: Callable[..., Any]) -> None:
+        self._do, self._loop, self.may_go_on = do, asyncio.get_running_loop(), threading.Event()
+        self.is_called = asyncio.Event()
+
+    def __call__(self, *given: Any) -> Any:
+        self._loop.call_soon_threadsafe(self.is_called.set)
+        assert self.may_go_on.wait(60)
+        return self._do(*given)
+
+
+async def test_the_end_of_a_journal_waits_for_its_notes_and_holds_up_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, append = tmp_path / "a.put", Held(journal._append)
+    path.write_bytes(b"{}\n")
+    made = journal.Journal(path, *[None] * 2, b"", 1, b"", None, 1)  # type: ignore[arg-type]
+    monkeypatch.setattr(journal, "_append", append)
+    note = asyncio.create_task(asyncio.to_thread(made._note, {"segment": 0, "stored": ""}))
+    await came(append.is_called, note)
+    end = asyncio.create_task(made.drop())
+    late = asyncio.create_task(asyncio.to_thread(made._note, {"segment": 1, "stored": ""}))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    end.cancel()  # who is stopped waits, too
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not end.done()
+    append.may_go_on.set()
+    await asyncio.wait_for(note, 60)
+    await asyncio.wait({end, late}, timeout=60)
+    assert end.cancelled()
+    assert (made.may_go_on, path.exists()) == (False, False)
+    with contextlib.suppress(StorageError):  # the put was stopped before
+        await late
+
+
+@pytest.mark.parametrize("name", ["_write_new", "_read"])
+async def test_a_put_that_is_stopped_while_a_thread_has_its_journal_leaves_none(
+    tmp_path: Path, source: Path, state: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever puts the same file next may have it to himself."""
+    async with network(tmp_path, 1, is_live=True) as net:
+        if name == "_read":
+            async with net.storage(state=state) as storage:
+                stuck = stuck_at_the_second_segment(net)
+                task = asyncio.create_task(storage.put(source, "big"))
+                await came(stuck, task)
+                await noted(state / "puts", task)
+        where = journal if name == "_write_new" else journal.Journals
+        slow = Held(getattr(where, name))
+        async with net.storage(state=state) as storage:
+            with monkeypatch.context() as patch:
+                patch.setattr(where, name, slow if name == "_write_new" else lambda *given: slow(*given))
+                task = asyncio.create_task(storage.put(source, "big"))
+                await came(slow.is_called, task)
+                task.cancel()
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                assert [one for one in left(state) if one.endswith(".lock")], "nobody else has it yet"
+                slow.may_go_on.set()
+                await asyncio.wait({task}, timeout=60)
+            assert task.cancelled()
+            assert [Path(one).suffix for one in left(state)] == ([] if name == "_write_new" else [".put"])
+        if name == "_read":
+            await goes_on(net, source, state)
+
+
 class Killed(Exception):
     """Between the commit and the end of the journal."""
 
@@ -277,7 +506,7 @@ class Killed(Exception):
 async def test_a_put_that_was_killed_when_it_was_done_is_done_unless_its_path_has_another_file(
     tmp_path: Path, source: Path, state: Path, meanwhile: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def drop(_: journal.Journal) -> None:
+    async def drop(_: journal.Journal) -> None:
         raise Killed
 
     async with network(tmp_path, 1, is_live=True) as net:
@@ -317,3 +546,28 @@ async def test_a_put_that_goes_on_does_not_end_a_lease_that_others_use(tmp_path:
             await storage.put(b"x", "small")
             assert net.counts[asking.LEASE_TAKE] == 1
         assert net.counts[asking.LEASE_END] == 1
+
+
+async def test_whether_a_path_has_its_file_is_asked_of_the_meta_node_that_committed_it(
+    tmp_path: Path, source: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = MetaClient.ask
+
+    async def killed(_: journal.Journal) -> None:
+        raise Killed
+
+    async def lags(self: MetaClient, method: str, *given: Any, meta: bytes | None = None, **more: Any) -> Any:
+        if method == asking.FILE_FIND and meta != META_ADDRESS:
+            raise NotFound("another meta node does not know of it yet")
+        return await ask(self, method, *given, meta=meta, **more)
+
+    async with network(tmp_path, 1, is_live=True) as net:
+        with monkeypatch.context() as patch:
+            patch.setattr(journal.Journal, "drop", killed)
+            async with net.storage(state=state) as storage:
+                with pytest.raises(Killed):
+                    await storage.put(source, "name")
+        async with net.storage(state=state) as storage:
+            monkeypatch.setattr(MetaClient, "ask", lags)
+            assert (await storage.put(source, "name")).is_resumed
+        assert net.counts[asking.LEASE_TAKE] == 1

@@ -50,7 +50,9 @@ async def test_an_idempotency_key_does_the_work_once_also_for_those_who_ask_mean
     with pytest.raises(StorageError, match="no"):
         await results.once("other", {}, fails)
     assert await results.once("other", {}, work) == {"number": 2}
-    results.close()
+    await results.close()
+    with pytest.raises(StorageError, match="this client is closed: open another one"):
+        await results.once("k", {"a": 1}, work)
     again = Results(tmp_path / "r", lambda: 2.0)
     assert await again.once("k", {"a": 1}, work) == {"number": 1}
     with pytest.raises(StorageError, match="another put"):
@@ -58,7 +60,7 @@ async def test_an_idempotency_key_does_the_work_once_also_for_those_who_ask_mean
     for wrong in ("", "x" * (MAX_KEY_CHARACTERS + 1)):
         with pytest.raises(StorageError, match="1 to 200"):
             await again.once(wrong, {}, work)
-    again.close()
+    await again.close()
 
 
 @pytest.mark.asyncio
@@ -81,8 +83,8 @@ async def test_a_key_does_the_work_once_also_for_two_processes_at_a_time(tmp_pat
     assert await both == [{"number": 2}] * 2
     await other
     assert not [name for name in os.listdir(tmp_path) if name.endswith(".key")]
-    first.close()
-    second.close()
+    await first.close()
+    await second.close()
 
 
 @pytest.mark.asyncio

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import nacl.signing
 import pytest
@@ -18,6 +20,8 @@ from sds_node.merkle import share_root
 from sds_node.meta.audits.challenges import Item, challenges, with_leaves
 from sds_node.meta.audits.challenges import judged as judged_answer
 from sds_node.meta.books.books import State as LeafState
+from sds_node.meta.daemon import node as meta_daemon
+from sds_node.meta.repair import Settings
 from sds_node.meta.repair.funds import read_noz, store_noz
 from sds_node.meta.repair.queue import Owed
 from sds_node.meta.rules import moves
@@ -58,20 +62,27 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)
 NODES = 8
 
 
+def own_repair_rests() -> Any:
+    """The meta node's own repair looks once, at its start: later it would do what a test's repair is to do."""
+    return mock.patch.object(meta_daemon, "RepairSettings", partial(Settings, look_s=86_400.0))
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def network(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StorageNetwork]:
-    async with StorageNetwork.started(tmp_path_factory.mktemp("repair"), nodes=NODES, wallets=("alice", "bob")) as one:
-        await one.buy_ozone("alice", OZONE_WEI)
-        await one.buy_ozone("bob", OZONE_WEI)
-        yield one
+    with own_repair_rests():
+        async with StorageNetwork.started(tmp_path_factory.mktemp("repair"), nodes=NODES, wallets=("alice", "bob")) as one:
+            await one.buy_ozone("alice", OZONE_WEI)
+            await one.buy_ozone("bob", OZONE_WEI)
+            yield one
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def clean_network(tmp_path: Path) -> AsyncIterator[StorageNetwork]:
     """One that no other test used: what tests leave at nodes would be counted."""
-    async with StorageNetwork.started(tmp_path, nodes=NODES, wallets=("alice",)) as one:
-        await one.buy_ozone("alice", OZONE_WEI)
-        yield one
+    with own_repair_rests():
+        async with StorageNetwork.started(tmp_path, nodes=NODES, wallets=("alice",)) as one:
+            await one.buy_ozone("alice", OZONE_WEI)
+            yield one
 
 
 async def busiest(network: StorageNetwork, of: Sequence[int], count: int) -> list[int]:
