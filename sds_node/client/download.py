@@ -18,6 +18,7 @@ import os
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -36,7 +37,7 @@ from sds_node.client.transfer import ObjectReader, Stretch
 from sds_node.files import sync_folder
 from sds_node.hashes import FileHasher, is_legacy
 from sds_node.merkle import Buffer
-from sds_node.threads import aside
+from sds_node.threads import aside, in_thread
 
 SYNC_BYTES: Final = 8 << 20
 """A file is synced each time so much came, and noted how much of its beginning is there: a get that was interrupted goes on from there."""
@@ -300,22 +301,11 @@ class _Writer:
                     await self._waiting.popleft()
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._end)
         finally:
-            await _until_done(asyncio.ensure_future(asyncio.to_thread(self._thread.shutdown, cancel_futures=True)))
+            # Nothing may be written once the caller closes the file.
+            await in_thread(partial(self._thread.shutdown, cancel_futures=True))
             for one in self._waiting:
                 if one.done() and not one.cancelled():
                     one.exception()
-
-
-async def _until_done(work: asyncio.Future[None]) -> None:
-    """Wait, however often that is cancelled: nothing may be written once the caller closes the file."""
-    cancelled: asyncio.CancelledError | None = None
-    while not work.done():
-        try:
-            await asyncio.shield(work)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
 
 
 def _advice(error: OSError, file: StoredFile, target: Path) -> str:

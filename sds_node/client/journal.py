@@ -21,12 +21,12 @@ import os
 import secrets
 import threading
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final
 
 from google.protobuf.message import DecodeError
 
@@ -48,6 +48,7 @@ from sds_node.documents import LeaseCertificate, Refused, opened
 from sds_node.merkle import segment_root
 from sds_node.p2p import ADDRESS_BYTES, SEED_BYTES
 from sds_node.schemes import SEGMENT_BYTES, Scheme, SchemeError, scheme_of, segment_count, segment_size
+from sds_node.threads import in_thread
 
 LEAST_BYTES: Final = SEGMENT_BYTES
 """A smaller put is begun anew as fast."""
@@ -56,8 +57,6 @@ MAX_LINE_BYTES: Final = 1 << 20
 OLD_S: Final = 7_200
 _FORM: Final = "stratos-put/v1"
 _UNREADABLE: Final = (ValueError, KeyError, TypeError, DecodeError, SchemeError, Refused)
-
-T = TypeVar("T")
 
 
 @dataclass(eq=False)
@@ -134,11 +133,11 @@ class Journal:
 
     async def close(self) -> None:
         """The put ended, or is interrupted: what is noted stays if something is stored, since a lease under which nothing is ends."""
-        await _whole(self._close, False)
+        await in_thread(self._close, False)
 
     async def drop(self) -> None:
         """The put is done, or cannot go on."""
-        await _whole(self._close, True)
+        await in_thread(self._close, True)
 
     def _close(self, is_over: bool) -> None:
         with self._using:
@@ -215,7 +214,7 @@ class Journals:
         }
         fresh = target.with_suffix(f".{secrets.token_hex(4)}.new")
         try:
-            await _whole(_write_new, fresh, json.dumps(head, separators=(",", ":")).encode() + b"\n")
+            await in_thread(_write_new, fresh, json.dumps(head, separators=(",", ":")).encode() + b"\n")
             os.replace(fresh, target)
         except OSError as error:
             raise _no_room(self._folder, error) from None
@@ -226,7 +225,7 @@ class Journals:
 
     async def find(self, source: Source, path: str, is_public: bool) -> Journal | None:
         """The journal of an earlier put of the same file to the same path, if its lease has time left, for one that has it ``held``."""
-        return None if source.identity is None else await _whole(self._find, source, self._path(source, path, is_public))
+        return None if source.identity is None else await in_thread(self._find, source, self._path(source, path, is_public))
 
     def _find(self, source: Source, target: Path) -> Journal | None:
         found = None
@@ -278,21 +277,6 @@ class Journals:
                 made.done[int(said["segment"])] = b64decode(said["stored"])
         file.truncate(whole)  # the last line may be torn, and others follow
         return made
-
-
-async def _whole(work: Callable[..., T], *given: Any) -> T:
-    """What a thread gives. Who is cancelled waits for it, too: nobody else uses the file before."""
-    task = asyncio.create_task(asyncio.to_thread(work, *given))
-    stopped = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            stopped = error
-    if stopped is not None:
-        task.exception()  # nobody else hears of it
-        raise stopped
-    return task.result()
 
 
 def _append(file: FileIO, line: bytes) -> None:

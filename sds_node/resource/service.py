@@ -48,6 +48,7 @@ from sds_node.resource.objects import Objects, ObjectService
 from sds_node.resource.receipts import AlreadyUsed, Entry, Progress, ReceiptLog, ReceiptsError
 from sds_node.resource.votes import Votes
 from sds_node.schemes import ESCROW_RATIO_E18, SchemeError, scheme_of, share_bytes
+from sds_node.threads import to_its_end
 from sds_node.transfers import (
     STREAM_WINDOW_BYTES,
     WALLET_WINDOW_BYTES,
@@ -330,14 +331,8 @@ class Service:
                 receipt = check_receipt(given, transfer.limit, None)
                 if not receipt.is_final or receipt.bytes_acked != manifest.size_bytes or receipt.chunks_digest != manifest.share_root:
                     raise WrongReceipt(f"expected the final receipt of {manifest.size_bytes} bytes with the share's root as digest")
-                keeping = asyncio.ensure_future(self._keep(transfer, writer, given, receipt))
-                try:
-                    await asyncio.shield(keeping)
-                finally:
-                    # Cut off from now on, however often, it is kept all the same, and paid.
-                    while not keeping.done():
-                        with contextlib.suppress(asyncio.CancelledError):
-                            await asyncio.wait({keeping})
+                # Cut off from now on it is kept all the same, and paid.
+                await to_its_end(asyncio.ensure_future(self._keep(transfer, writer, given, receipt)))
             finally:
                 # Cancelled once more it is done all the same.
                 await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._pool, writer.abort))

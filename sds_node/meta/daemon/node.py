@@ -275,7 +275,7 @@ class MetaNode:
             self.chain_id,
             self.keys.address,
             self._window_of,
-            lambda: [one for one in self.peers.online() if one != self.keys.address],
+            self.peers.others_online,
             clock,
             before=Before(*before_blocks(CometHome(self.home.comet))),
         )
@@ -285,7 +285,7 @@ class MetaNode:
             self.chain_id,
             self.keys.address,
             self._window_of,
-            lambda: [one for one in self.peers.online() if one != self.keys.address],
+            self.peers.others_online,
             self.users.leases.done,
             self.fetching.need,
             self.fetching.agreed,

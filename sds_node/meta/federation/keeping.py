@@ -87,8 +87,7 @@ class Keeping:
         told meanwhile. Raises Refused (NOT_READY) when too few have them within some seconds, LedgerError."""
         await self._peers.refresh()
         others, needed = self._peers.others(), lease_quorum(max(1, len(self._peers.active()))) - 1
-        there = set(self._peers.online())
-        online = [one for one in others if one in there]
+        online = self._peers.others_online()
         asked = online if len(online) >= needed else others
         body = encode(
             asking.KeptRootsList(

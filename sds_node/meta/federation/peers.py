@@ -169,15 +169,18 @@ class Peers:
         return sorted(address for address in self._active if address != self.address)
 
     def online(self) -> list[bytes]:
-        """Addresses of the active meta nodes that greeted or were greeted within 15 s, and the own one, sorted."""
+        """Those of ``others_online``, and the own one, sorted."""
+        return sorted([self.address, *self.others_online()])
+
+    def others_online(self) -> list[bytes]:
+        """Addresses of the other active meta nodes that greeted or were greeted within 15 s, sorted."""
         now = self._monotonic()
-        there = [address for address in self.others() if now - self._of(address).at <= self._online_s]
-        return sorted([self.address, *there])
+        return [address for address in self.others() if now - self._of(address).at <= self._online_s]
 
     def able(self) -> list[bytes]:
         """Those online that say that they follow the chain and are not far behind in the ledger; all that are online while nobody says so. The own one is
         among them."""
-        there = [one for one in self.online() if one != self.address]
+        there = self.others_online()
         able = [one for one in there if self._of(one).is_ready and self._of(one).sequence + BEHIND >= self._ledger.head.sequence]
         return sorted([self.address, *(able or there)])
 

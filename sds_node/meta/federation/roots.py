@@ -39,7 +39,7 @@ class RootsOfOthers:
     def in_order(self) -> list[bytes]:
         """Others that are there: who served last, then the others, those that failed lately left out."""
         now_s = asyncio.get_running_loop().time()
-        there = [one for one in self._peers.online() if one != self._peers.address and self._failed.get(one, 0.0) <= now_s]
+        there = [one for one in self._peers.others_online() if self._failed.get(one, 0.0) <= now_s]
         return sorted(there, key=lambda one: one != self._served)
 
     async def ask(self, address: bytes, rows: Sequence[tables.Segment]) -> dict[int, list[bytes]]:
