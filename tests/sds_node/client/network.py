@@ -301,6 +301,20 @@ def _users(
     )  # fmt: skip
 
 
+def stuck_after(net: Network, asks: int = 1) -> asyncio.Event:
+    """From now on no puts get places once they asked so often. The event tells that one asked again."""
+    stuck = asyncio.Event()
+
+    async def serve(handler: Any, stream: Any, connection: Any) -> None:
+        if net.counts[asking.PLACE_PUT] > asks:
+            stuck.set()
+            await asyncio.sleep(60)
+        await handler(stream, connection)
+
+    net.changes[asking.PLACE_PUT] = serve
+    return stuck
+
+
 async def came(event: asyncio.Event, *running: asyncio.Task[Any], within_s: float = 60.0) -> None:
     """Wait for an event. Raises when it does not come in time, or when what should bring it ends before, also what ended it."""
     waiting = asyncio.create_task(event.wait())
@@ -331,4 +345,4 @@ def _observed(number: int, node: Resource) -> Any:
     return event(node=message("ObservedNode", **fields))
 
 
-__all__ = ["BOUGHT_NOZ", "Clock", "Network", "came", "network", "noted", "wallet"]
+__all__ = ["BOUGHT_NOZ", "Clock", "Network", "came", "network", "noted", "stuck_after", "wallet"]

@@ -9,14 +9,13 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sds_node import asking
 from sds_node.client.home import Chain, Network, UserHome, UserSettings, Wallet
 from sds_node.keystore import Kind, StoredKey
-from tests.sds_node.client.network import came, network, noted, wallet_key
+from tests.sds_node.client.network import came, network, noted, stuck_after, wallet_key
 from tests.sds_node.rules.support import CHAIN_ID
 from tests.support import ROOT
 
@@ -49,15 +48,7 @@ async def test_a_put_that_was_killed_goes_on_when_it_is_run_again(tmp_path: Path
     source.write_bytes(os.urandom(34 * MIB))  # two segments
     async with network(tmp_path, 1, is_live=True) as net:
         home.save(UserSettings(Wallet(address), Chain(CHAIN_ID), Network((str(net.where),))))
-        stuck = asyncio.Event()
-
-        async def serve(handler: Any, stream: Any, connection: Any) -> None:
-            if net.counts[asking.PLACE_PUT] > 1:
-                stuck.set()
-                await asyncio.sleep(60)
-            await handler(stream, connection)
-
-        net.changes[asking.PLACE_PUT] = serve
+        stuck = stuck_after(net)
         process = await command(home, "put", str(source), "big")
         running = asyncio.create_task(out_of(process))
         try:

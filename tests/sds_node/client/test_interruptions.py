@@ -22,7 +22,7 @@ from sds_node.client.errors import NotEnoughOzone, SourceChanged, StorageError
 from sds_node.client.sources import FileSource
 from sds_node.merkle import LeafCheck
 from sds_node.wire.errors import Refused
-from tests.sds_node.client.network import Network, came, network, noted
+from tests.sds_node.client.network import Network, came, network, noted, stuck_after
 
 MIB = 1 << 20
 
@@ -37,15 +37,7 @@ class Stopped(Exception):
 
 async def interrupted_put(net: Network, source: Path, state: Path, name: str, asks: int = 1) -> None:
     """A put of which ``asks`` segments are stored and no other is placed, when it is cancelled."""
-    stuck = asyncio.Event()
-
-    async def serve(handler: Any, stream: Any, connection: Any) -> None:
-        if net.counts[asking.PLACE_PUT] > asks:
-            stuck.set()
-            await asyncio.sleep(60)
-        await handler(stream, connection)
-
-    net.changes[asking.PLACE_PUT] = serve
+    stuck = stuck_after(net, asks)
     async with net.storage(state=state) as storage:
         put = asyncio.create_task(storage.put(source, name))
         await came(stuck, put)

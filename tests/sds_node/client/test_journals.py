@@ -23,7 +23,7 @@ from sds_node.client.meta import MetaClient
 from sds_node.client.placing import NotStored
 from sds_node.client.storage import Storage
 from sds_node.wire.errors import InternalFailure, Refused
-from tests.sds_node.client.network import META_ADDRESS, Network, came, network, noted
+from tests.sds_node.client.network import META_ADDRESS, Network, came, network, noted, stuck_after
 from tests.sds_node.client.test_interruptions import MIB, content
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("one_segment_a_question")]
@@ -49,20 +49,6 @@ def left(state: Path) -> list[str]:
 def held(storage: Storage) -> list[tuple[bool, int]]:
     """Of each open lease, whether it is kept, and its users."""
     return [(bool(one.kept_for), one.users) for one in storage._ways.leases._open]
-
-
-def stuck_at_the_second_segment(net: Network) -> asyncio.Event:
-    """Have no place for a second segment. The event tells that it was asked for."""
-    stuck = asyncio.Event()
-
-    async def serve(handler: Any, stream: Any, connection: Any) -> None:
-        if net.counts[asking.PLACE_PUT] > 1:
-            stuck.set()
-            await asyncio.sleep(60)
-        await handler(stream, connection)
-
-    net.changes[asking.PLACE_PUT] = serve
-    return stuck
 
 
 async def goes_on(net: Network, source: Path, state: Path) -> None:
@@ -352,7 +338,7 @@ async def test_a_put_with_nothing_stored_leaves_no_journal_when_it_is_interrupte
 
 async def test_a_client_that_closes_stops_its_puts_and_leaves_their_leases(tmp_path: Path, source: Path, state: Path) -> None:
     async with network(tmp_path, 1, is_live=True) as net:
-        stuck = stuck_at_the_second_segment(net)
+        stuck = stuck_after(net)
         async with net.storage(state=state) as storage:
             task = asyncio.create_task(storage.put(source, "big"))
             await came(stuck, task)
@@ -393,7 +379,7 @@ async def test_an_interrupted_put_of_a_folder_is_over_when_its_command_is(
     """Those that run are stopped and waited for, while more wait for their turn."""
     monkeypatch.setattr(user_content, "AT_ONCE", 1)
     async with network(tmp_path, 1, is_live=True) as net, net.storage(state=state) as storage:
-        stuck, over = stuck_at_the_second_segment(net), list[str]()
+        stuck, over = stuck_after(net), list[str]()
 
         async def do(name: str) -> dict[str, Any]:
             try:
@@ -475,7 +461,7 @@ async def test_a_put_that_is_stopped_while_a_thread_has_its_journal_leaves_none(
     async with network(tmp_path, 1, is_live=True) as net:
         if name == "_read":
             async with net.storage(state=state) as storage:
-                stuck = stuck_at_the_second_segment(net)
+                stuck = stuck_after(net)
                 task = asyncio.create_task(storage.put(source, "big"))
                 await came(stuck, task)
                 await noted(state / "puts", task)
@@ -531,7 +517,7 @@ async def test_a_put_that_was_killed_when_it_was_done_is_done_unless_its_path_ha
 
 async def test_a_put_that_goes_on_does_not_end_a_lease_that_others_use(tmp_path: Path, source: Path, state: Path) -> None:
     async with network(tmp_path, 1, is_live=True) as net:
-        stuck = stuck_at_the_second_segment(net)
+        stuck = stuck_after(net)
         async with net.storage(state=state) as storage:
             task = asyncio.create_task(storage.put(source, "big"))
             await came(stuck, task)

@@ -352,16 +352,29 @@ async def turns(count: int = 200) -> None:
 HEDGING = Settings(stall_s=100.0, straggler_s=0.0, hedge_s=0.01)
 
 
+class Rounds:
+    """How often a put waited for its senders in vain. It waits without an end when ``has_end`` is no more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count, self.has_end, wait = 0, True, asyncio.wait
+
+        async def counted(given: Any, **named: Any) -> Any:
+            found = await wait(given, **(named if self.has_end else named | {"timeout": None}))
+            self.count += not found[0]
+            return found
+
+        monkeypatch.setattr(asyncio, "wait", counted)
+
+    async def are(self, count: int) -> None:
+        """Wait for so many."""
+        async with asyncio.timeout(60):
+            while self.count < count:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+
+
 def test_no_more_shares_are_sent_to_a_second_node_than_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         hedges, last, rest = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        rounds, wait = 0, asyncio.wait
-
-        async def counted(*given: Any, **named: Any) -> Any:
-            nonlocal rounds
-            found = await wait(*given, **named)
-            rounds += not found[0]
-            return found
 
         async def send(index: int, node: bytes, _: Any) -> None:
             if len(script.asked) == 5:
@@ -372,15 +385,12 @@ def test_no_more_shares_are_sent_to_a_second_node_than_are_missing(monkeypatch: 
                 await last.wait()
 
         script = Script(monkeypatch, send)
-        monkeypatch.setattr(asyncio, "wait", counted)
+        rounds = Rounds(monkeypatch)
         putting_it = asyncio.create_task(script.put(TEN_OF_THIRTY, content(40, 16_000), HEDGING))
         await hedges.wait()
         last.set()  # slow, not hedged, and there after all: four are missing now, and five are on their way
         await turns()
-        before = rounds
-        async with asyncio.timeout(60):
-            while rounds < before + 3:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+        await rounds.are(rounds.count + 3)
         assert script.asked == [20, 21, 22, 23, 24]
         rest.set()
         await putting_it
@@ -432,19 +442,9 @@ def test_a_share_whose_first_node_fails_while_a_second_is_asked_for_goes_to_none
 
         script = Script(monkeypatch, send)
         script.may_answer.clear()
-        rounds, wait = 0, asyncio.wait
-
-        async def counted(*given: Any, **named: Any) -> Any:
-            nonlocal rounds
-            found = await wait(*given, **named)
-            rounds += not found[0]
-            return found
-
-        monkeypatch.setattr(asyncio, "wait", counted)
+        rounds = Rounds(monkeypatch)
         putting_it = asyncio.create_task(script.put(THREE_REPLICAS, b"data", HEDGING))
-        async with asyncio.timeout(60):
-            while not rounds:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+        await rounds.are(1)
         await turns()
         script.may_answer.set()
         await turns()
@@ -484,14 +484,7 @@ def test_a_place_that_was_not_to_be_had_ends_no_put_that_needs_it_no_more(monkey
 
 def test_a_share_that_asks_for_its_next_node_is_not_asked_for_by_a_second_sender(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
-        rest, is_late = asyncio.Event(), True
-        rounds, wait = 0, asyncio.wait
-
-        async def counted(given: Any, **named: Any) -> Any:
-            nonlocal rounds
-            found = await wait(given, **(named if is_late else named | {"timeout": None}))
-            rounds += not found[0]
-            return found
+        rest = asyncio.Event()
 
         async def send(index: int, node: bytes, _: Any) -> None:
             if index == 0 and node[0] == 0:
@@ -501,16 +494,12 @@ def test_a_share_that_asks_for_its_next_node_is_not_asked_for_by_a_second_sender
 
         script = Script(monkeypatch, send)
         script.may_answer.clear()
-        monkeypatch.setattr(asyncio, "wait", counted)
+        rounds = Rounds(monkeypatch)
         putting_it = asyncio.create_task(script.put(THREE_REPLICAS, b"data", HEDGING))
-        async with asyncio.timeout(60):
-            while rounds < 3:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
-        is_late = False
+        await rounds.are(3)
+        rounds.has_end = False
         # The round that waits now still has its limit.
-        async with asyncio.timeout(60):
-            while rounds < 4:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+        await rounds.are(4)
         script.may_answer.set()
         await turns()
         assert script.asked == [0]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import nacl.signing
+import pytest
 
 from chain.codec.canonical import encode
 from chain.codec.registry import message_class
@@ -17,14 +18,15 @@ from modules.settlement.documents import GRANT_DOMAIN, SessionGrant
 from sds_node.hashes import file_hash
 from sds_node.meta.ledger.core import Core
 from sds_node.meta.ledger.log import Result
+from sds_node.meta.ledger.schema import Schema
 from sds_node.meta.ledger.sql import open_store
 from sds_node.meta.rules.apply import rules
 from sds_node.meta.rules.approvals import approval_bytes, approvals_needed, approved, sign_approval
 from sds_node.meta.rules.asking import sequence_text
-from sds_node.meta.rules.invariants import check
+from sds_node.meta.rules.invariants import check, walk
 from sds_node.meta.rules.leases import lease_id
 from sds_node.meta.rules.releases import Settled, settled_of
-from sds_node.meta.rules.tables import FILE, META, OBJECT, SEGMENT, SENT, STATE, WALLET, Object, Segment, State, Wallet
+from sds_node.meta.rules.tables import FILE, META, OBJECT, SCHEMA, SEGMENT, SENT, STATE, WALLET, Object, Segment, State, Wallet
 from sds_node.meta.rules.wire import ORDER_DOMAIN, sign_observation, sign_operation
 from sds_node.requests import Action, signed_text
 from sds_node.schemes import segment_count
@@ -353,3 +355,16 @@ class World:
 
 
 Make = Callable[..., World]
+
+
+def opened_with_todays(world: World, earlier: Schema, folder: Path, patches: pytest.MonkeyPatch) -> Core:
+    """The ledger in a folder whose world had an earlier schema, under today's rules, ``patches`` undone: it has the same rows and head."""
+    world.core.write()
+    world.core.commit()
+    head, rows = world.core.head, [row for table in earlier.tables for row in walk(world.core.tables, table)]
+    world.core.close()
+    patches.undo()
+    core = Core.open(open_store(f"sqlite:///{folder}/ledger.db"), rules(CHAIN_ID), CHAIN_ID)
+    assert [row for table in SCHEMA.tables for row in walk(core.tables, table)] == rows
+    assert (core.head.sequence, core.head.app_hash, core.head.schema_version) == (head.sequence, head.app_hash, 4)
+    return core

@@ -26,7 +26,21 @@ from sds_node.meta.rules.tables import ALSO, OBJECT, SCHEMA, SCHEMA_3, SHARE, Al
 from sds_node.requests import Action
 from tests.sds_node.postgres import Server
 from tests.sds_node.rules import support
-from tests.sds_node.rules.support import CHAIN_ID, DAY_MS, HASH, OTHER_HASH, Make, World, lookup, message, new_object, record, sold, wallet
+from tests.sds_node.rules.support import (
+    CHAIN_ID,
+    DAY_MS,
+    HASH,
+    OTHER_HASH,
+    Make,
+    World,
+    lookup,
+    message,
+    new_object,
+    opened_with_todays,
+    record,
+    sold,
+    wallet,
+)
 
 CID = "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG"
 OTHER_CID = "bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi"
@@ -300,15 +314,9 @@ def test_a_ledger_of_version_three_is_opened_with_the_same_rows_and_has_links_of
         for number in (1, 2):
             stored(world, number)
         world.ok("wallet_order", own(world, 1))
-        world.core.write()
-        world.core.commit()
-        head, rows = world.core.head, [row for table in SCHEMA_3.tables for row in walk(world.core.tables, table)]
-        world.core.close()
-    core = Core.open(open_store(f"sqlite:///{tmp_path}/ledger.db"), rules(CHAIN_ID), CHAIN_ID)
-    assert [row for table in SCHEMA.tables for row in walk(core.tables, table)] == rows
-    assert (core.head.sequence, core.head.app_hash, core.head.schema_version) == (head.sequence, head.app_hash, 4)
+        core = opened_with_todays(world, SCHEMA_3, tmp_path, patch)
     check(core.tables)
-    world.core, world.last_hash, world.is_checked = core, head.app_hash, True
+    world.core, world.last_hash, world.is_checked = core, core.head.app_hash, True
     core.begin(world.time_ms)
     world.ok("wallet_order", also(world, 2))
     world.ok("wallet_order", stop(world, 1, CID))

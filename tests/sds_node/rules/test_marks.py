@@ -13,9 +13,9 @@ from sds_node.meta.rules import refusals
 from sds_node.meta.rules.apply import rules
 from sds_node.meta.rules.invariants import check, walk
 from sds_node.meta.rules.leases import SETTLE_S, TAKEOVER_S
-from sds_node.meta.rules.tables import EARNED, EPOCH_MARK, LEASE, META, NODE, SCHEMA, SCHEMA_1, SCHEMA_2, SENT, TAKEN, TOLD, WALLET
+from sds_node.meta.rules.tables import EARNED, EPOCH_MARK, LEASE, META, NODE, SCHEMA_1, SCHEMA_2, SENT, TAKEN, TOLD, WALLET
 from tests.sds_node.rules import support
-from tests.sds_node.rules.support import CHAIN_ID, HOUR_MS, Make, World, event, message, meta, owner
+from tests.sds_node.rules.support import CHAIN_ID, HOUR_MS, Make, World, event, message, meta, opened_with_todays, owner
 from tests.sds_node.rules.test_epochs import close, report
 
 EPOCH_MS = 600_000
@@ -141,16 +141,9 @@ def test_a_ledger_of_version_one_is_opened_with_the_same_rows_and_counts_on(tmp_
     world.observe(report(world))
     world.wait(1)
     world.settle_window({lease: 2}, [(owner(1), 1, 1, 2)])
-    world.core.write()
-    world.core.commit()
-    head, rows = world.core.head, [row for table in SCHEMA_1.tables for row in walk(world.core.tables, table)]
-    world.core.close()
-    monkeypatch.undo()
-    core = Core.open(open_store(f"sqlite:///{tmp_path}/ledger.db"), rules(CHAIN_ID), CHAIN_ID)
-    assert [row for table in SCHEMA.tables for row in walk(core.tables, table)] == rows
-    assert (core.head.sequence, core.head.app_hash, core.head.schema_version) == (head.sequence, head.app_hash, 4)
+    core = opened_with_todays(world, SCHEMA_1, tmp_path, monkeypatch)
     check(core.tables)
-    world.core, world.last_hash = core, head.app_hash
+    world.core, world.last_hash = core, core.head.app_hash
     world.wait(EPOCH_MS)
     core.begin(world.time_ms)
     world.ok("close_epoch", close(2))
@@ -174,15 +167,8 @@ def test_a_ledger_of_version_two_is_opened_with_the_same_rows_and_bounds_from_th
     world = World(tmp_path, metas=4, is_checked=False)
     for _ in range(3):
         world.ok("node_statuses", down)
-    world.core.write()
-    world.core.commit()
-    head, rows = world.core.head, [row for table in SCHEMA_2.tables for row in walk(world.core.tables, table)]
-    world.core.close()
-    monkeypatch.undo()
-    core = Core.open(open_store(f"sqlite:///{tmp_path}/ledger.db"), rules(CHAIN_ID), CHAIN_ID)
-    assert [row for table in SCHEMA.tables for row in walk(core.tables, table)] == rows
-    assert (core.head.sequence, core.head.app_hash, core.head.schema_version) == (head.sequence, head.app_hash, 4)
-    world.core, world.last_hash = core, head.app_hash
+    core = opened_with_todays(world, SCHEMA_2, tmp_path, monkeypatch)
+    world.core, world.last_hash = core, core.head.app_hash
     core.begin(world.time_ms)
     for _ in range(2):
         world.ok("node_statuses", down)
