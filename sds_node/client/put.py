@@ -161,10 +161,20 @@ class _Slot:
     added: memoryview
 
 
-def _slot(scheme: Scheme, segment_bytes: int) -> _Slot:
-    """Memory for segments of at most so many bytes."""
-    size = share_bytes(scheme, segment_bytes)
-    return _Slot(room(scheme.k * size), room(scheme.parity * size if scheme.k > 1 else 0))
+def _slot_sizes(scheme: Scheme, size_bytes: int) -> tuple[int, int]:
+    """Bytes of a slot for segments of an object of so many: their own, and those that the code adds."""
+    size = share_bytes(scheme, segment_size(size_bytes, 0))
+    return scheme.k * size, scheme.parity * size if scheme.k > 1 else 0
+
+
+def _slots(size_bytes: int, segments_at_once: int) -> int:
+    return min(segments_at_once, segment_count(size_bytes))
+
+
+def held_bytes(scheme: Scheme, size_bytes: int, segments_at_once: int) -> int:
+    """What ``put_object`` has in memory for an object of so many bytes."""
+    count = _slots(size_bytes, segments_at_once)
+    return count * sum(_slot_sizes(scheme, size_bytes)) if count else 0
 
 
 class Memory(Protocol):
@@ -210,8 +220,8 @@ async def put_object(
     patience = settings or Settings()
     count = segment_count(size_bytes)
     slots: asyncio.Queue[_Slot] = asyncio.Queue()
-    for _ in range(min(patience.segments_at_once, count)):
-        slots.put_nowait(_slot(scheme, segment_size(size_bytes, 0)))
+    for _ in range(_slots(size_bytes, patience.segments_at_once)):
+        slots.put_nowait(_Slot(*map(room, _slot_sizes(scheme, size_bytes))))
     stream = source if isinstance(source, Filling) else _Pieces(source)
     tasks: list[asyncio.Task[StoredSegment]] = []
 

@@ -16,7 +16,7 @@ from sds_node.client.placing import (
     TransferFailed,
     WrongSource,
 )
-from sds_node.client.put import ShareToPut, StoredObject, StoredSegment, put_object, put_share
+from sds_node.client.put import ShareToPut, StoredObject, StoredSegment, held_bytes, put_object, put_share
 
 __all__ = [
     "GetWanted",
@@ -39,6 +39,7 @@ __all__ = [
     "WrongSource",
     "check_seat",
     "get_share",
+    "held_bytes",
     "last_receipts",
     "put_object",
     "put_share",

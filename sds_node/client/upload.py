@@ -29,13 +29,13 @@ from sds_node.client.names import Names, parent_of
 from sds_node.client.placing import Settings, TransferFailed
 from sds_node.client.room import Room
 from sds_node.client.sources import Progress, Resealer, Source, Stored
-from sds_node.client.transfer import NotStored, StoredObject, put_object
+from sds_node.client.transfer import NotStored, StoredObject, held_bytes, put_object
 from sds_node.documents import PACKAGE
 from sds_node.handles import FileHandle, format_file_handle
 from sds_node.hashes import FileHasher
 from sds_node.hashes import file_hash as hash_of
 from sds_node.merkle import object_root
-from sds_node.schemes import SMALL_BYTES, Scheme, SchemeError, bill_noz, scheme_of, segment_count, segment_size, share_bytes
+from sds_node.schemes import SMALL_BYTES, Scheme, SchemeError, bill_noz, scheme_of
 
 log = structlog.get_logger("client")
 
@@ -73,12 +73,6 @@ class PutResult:
     def as_json(self) -> dict[str, Any]:
         """The same as JSON's values."""
         return asdict(self)
-
-
-def held_bytes(scheme: Scheme, size_bytes: int, segments_at_once: int) -> int:
-    """What a put of a stored size has in memory: of the segments that are under way their own bytes and what the code adds to them."""
-    at_once = min(segments_at_once, segment_count(size_bytes))
-    return at_once * share_bytes(scheme, segment_size(size_bytes, 0)) * (scheme.n if scheme.k > 1 else 1) if at_once else 0
 
 
 def _leads_nowhere(error: Exception) -> bool:

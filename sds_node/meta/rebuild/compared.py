@@ -153,15 +153,21 @@ class Comparing:
             await asyncio.sleep(PAUSE_S)
 
 
+def _rows(page: Any, raw: bytes, field: str, most: int, what: str) -> Sequence[Any]:
+    """The rows of a page, ``most`` of them at most. Raises WrongInventory."""
+    try:
+        given: Sequence[Any] = getattr(page.FromString(raw), field)
+    except DecodeError:
+        raise WrongInventory(f"expected a page of {what}, got {len(raw)} bytes that are none") from None
+    if len(given) > most:
+        raise WrongInventory(f"expected at most {most} {what}, got {len(given)}")
+    return given
+
+
 def read_page(raw: bytes, after: bytes, chain_id: str) -> Page:
     """The manifests of an ``object.list``, in the order of their object ids. Signatures are the caller's to look at. Rows that are no manifests are left out; a
     full page of nothing else has no end. Raises WrongInventory."""
-    try:
-        given = manifests.ObjectList.FromString(raw).objects
-    except DecodeError:
-        raise WrongInventory(f"expected a page of manifests, got {len(raw)} bytes that are none") from None
-    if len(given) > manifests.MAX_OBJECTS_ASKED:
-        raise WrongInventory(f"expected at most {manifests.MAX_OBJECTS_ASKED} manifests, got {len(given)}")
+    given = _rows(manifests.ObjectList, raw, "objects", manifests.MAX_OBJECTS_ASKED, "manifests")
     found: list[tuple[bytes, Any, Any]] = []
     for one in given:
         try:
@@ -181,12 +187,7 @@ def read_page(raw: bytes, after: bytes, chain_id: str) -> Page:
 
 def read_keys(raw: bytes, after: tuple[bytes, bytes]) -> list[tuple[bytes, bytes]]:
     """The copies of an ``object.roots``: (share root, serial), in order. Raises WrongInventory."""
-    try:
-        given = manifests.KeptCopies.FromString(raw).copies
-    except DecodeError:
-        raise WrongInventory(f"expected a page of copies, got {len(raw)} bytes that are none") from None
-    if len(given) > manifests.MAX_ROOTS_ASKED:
-        raise WrongInventory(f"expected at most {manifests.MAX_ROOTS_ASKED} copies, got {len(given)}")
+    given = _rows(manifests.KeptCopies, raw, "copies", manifests.MAX_ROOTS_ASKED, "copies")
     keys = [(bytes(one.copy.share_root), bytes(one.copy.serial)) for one in given]
     for before, key in zip([after, *keys], keys, strict=False):
         if key <= before or (len(key[0]), len(key[1])) != (HASH_BYTES, SERIAL_BYTES):

@@ -22,8 +22,7 @@ from sds_node.client.meta import MetaAddress
 from sds_node.client.placing import Settings
 from sds_node.client.results import MAX_KEY_CHARACTERS, Results
 from sds_node.client.room import Room
-from sds_node.client.transfer import StoredObject, StoredSegment, put_object
-from sds_node.client.upload import held_bytes
+from sds_node.client.transfer import StoredObject, StoredSegment, held_bytes, put_object
 from sds_node.hashes import file_hash
 from sds_node.merkle import object_root
 from sds_node.schemes import SCHEMES, SEGMENT_BYTES, TEN_OF_THIRTY, TWO_COPIES, Scheme, bill_noz
