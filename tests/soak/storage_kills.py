@@ -178,19 +178,28 @@ async def _balances(network: Network, seen: Seen) -> dict[bytes, int]:
 @contextlib.contextmanager
 def listening(told: Told) -> Iterator[None]:
     """Remember what nodes acknowledge to clients of this process: a put's final receipt with its StoreAck, a get's with the stream's success."""
-    put_share, receive = put.put_share, get._receive
+    put_share, receive, confirmed = put.put_share, get._receive, get._confirmed
+    receipts_of: dict[Any, Any] = {}
 
     async def stored(session: Any, place: Any, share: Any, data: Any, settings: Any = None) -> Any:
         ack = await put_share(session, place, share, data, settings)
         told.acknowledged[bytes(place.limit.serial)] = len(memoryview(data).cast("B"))
         return ack
 
-    async def received(stream: Any, receipts: Any, *rest: Any) -> bytes:
-        hashes = await receive(stream, receipts, *rest)
-        told.acknowledged[bytes(receipts.limit.serial)] = receipts.moved.bytes
-        return hashes
+    async def received(stream: Any, receipts: Any, *rest: Any) -> None:
+        receipts_of[stream] = receipts
+        await receive(stream, receipts, *rest)
 
-    with mock.patch.object(put, "put_share", stored), mock.patch.object(get, "_receive", received):
+    async def succeeded(stream: Any) -> None:
+        receipts = receipts_of.pop(stream)
+        await confirmed(stream)
+        told.acknowledged[bytes(receipts.limit.serial)] = receipts.moved.bytes
+
+    with (
+        mock.patch.object(put, "put_share", stored),
+        mock.patch.object(get, "_receive", received),
+        mock.patch.object(get, "_confirmed", succeeded),
+    ):
         yield
 
 
