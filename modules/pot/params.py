@@ -136,7 +136,9 @@ def _coin(coin: Any, rule: type[AppError], what: str) -> int:
 
 
 def _amount(text: str, rule: type[AppError], what: str) -> int:
-    amount = parse_wire_int(text or "0")
+    if not text:
+        raise rule(f"{what}: expected a number, got none")
+    amount = parse_wire_int(text)
     if not 0 <= amount <= MAX_AMOUNT:
         raise rule(f"{what}: expected 0 to 2^127 - 1")
     return amount

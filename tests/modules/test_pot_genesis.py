@@ -151,6 +151,8 @@ Edit = Callable[[dict[str, Any]], Any]
         (lambda one: one["params"].update(community_tax="1.1"), "app_state.pot"),
         (lambda one: one["params"]["mining_reward_params"].clear(), "app_state.pot"),
         (lambda one: one["params"]["mining_reward_params"][0]["mining_reward"].update(denom="x"), "app_state.pot"),
+        (lambda one: one["params"]["mining_reward_params"][0].update(meta_node_percentage_in_bp=""), "app_state.pot"),
+        (lambda one: one["params"]["mining_reward_params"][0]["mining_reward"].update(amount=""), "app_state.pot"),
         (lambda one: one["params"]["initial_total_supply"].update(amount="0"), "app_state.pot"),
         (lambda one: one["total_mined_token"].update(denom="stos"), "app_state.pot"),
         (lambda one: one["total_mined_token"].update(amount="-1"), "app_state.pot"),

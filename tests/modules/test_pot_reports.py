@@ -437,8 +437,9 @@ def test_governance_raises_the_epochs_to_maturity_and_lowers_them_only_where_not
     worse.params.initial_total_supply.amount = "0"
     assert refusal(net, handler, worse) == ("pot", 11)
     worse = update(20)
-    worse.params.mining_reward_params[0].meta_node_percentage_in_bp = "1"
-    assert refusal(net, handler, worse) == ("pot", 9)
+    for text_bp in ("1", ""):
+        worse.params.mining_reward_params[0].meta_node_percentage_in_bp = text_bp
+        assert refusal(net, handler, worse) == ("pot", 9)
     worse = update(20)
     worse.authority = text(KEYS[0])
     assert net.refused(KEYS[0], worse) == ("gov", 13)
