@@ -10,7 +10,6 @@ Source: storage-protocol.md 3.1 to 3.4 and 4; ADR 7 and 8.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,13 +25,18 @@ from sds_node.merkle import LEAF_BYTES, LeafCheck, MerkleError, object_root, seg
 from sds_node.schemes import SEGMENT_BYTES, Scheme, segment_count, segment_size, share_bytes
 from sds_node.threads import INLINE_BYTES, aside
 from sds_node.transfers import RECEIPT_BYTES, Run, head_bytes, receive_record, record, runs_bytes
-from sds_node.wire.errors import ConnectionFailed, WireError
+from sds_node.wire.errors import Busy, ConnectionFailed, TimedOut, Unreachable, WireError
 from sds_node.wire.stream import Stream
 
 _HASH_BYTES: Final = 32
 _CACHED_HASHES: Final = 256
 """Lists of leaf hashes that a reader keeps, of at most 64 KiB each."""
 _LET_GO_S: Final = 30.0
+OWED_PAUSE_S: Final = 3.0
+"""A final receipt whose node cannot be reached is handed in again after so long."""
+MOST_OWED: Final = 64
+"""So many of them are kept for a node."""
+_UNHEARD: Final = (ConnectionFailed, Unreachable, Busy, TimedOut)
 MOST_OPEN: Final = 48
 """Of the 64 transfers that a node takes from a wallet at once."""
 
@@ -87,23 +91,29 @@ async def get_share(
     with of_node(place):
         async with _line(session, place.peer.address) as line:
             receipts = Receipts(session, place.order_limit, root)
+            debt = _Debt(session, place, receipts)
             known = _Known(hashes or b"")
-            for attempt in range(patience.attempts):
-                is_resumed = attempt > 0
-                head = transfers.GetHead(certificate=place.certificate, with_hashes=not known.hashes, segment_root=share.segment_root)
-                head.evidence.CopyFrom(session.evidence(place.order_limit, receipts.so_far() if is_resumed else None))
-                left = _left(runs, share.size_bytes, receipts.moved.bytes)
-                head.runs.extend(transfers.LeafRun(first=run.first, leaves=run.leaves) for run in left)
-                try:
-                    async with asyncio.timeout(patience.stall_s):
-                        stream = await place.peer.call(transfers.GET, head_bytes(head))
-                    await _receive(stream, receipts, share, root, left, into[receipts.moved.bytes :], known, patience.stall_s, came, line)
-                    return known.hashes
-                except ConnectionFailed:
-                    if receipts.is_final:
-                        return known.hashes  # all came; whether the last receipt did is the node's loss, and it has the one before
-                    if attempt + 1 == patience.attempts:
-                        raise
+            try:
+                for attempt in range(patience.attempts):
+                    is_resumed = attempt > 0
+                    head = transfers.GetHead(certificate=place.certificate, with_hashes=not known.hashes, segment_root=share.segment_root)
+                    head.evidence.CopyFrom(session.evidence(place.order_limit, receipts.so_far() if is_resumed else None))
+                    left = _left(runs, share.size_bytes, receipts.moved.bytes)
+                    head.runs.extend(transfers.LeafRun(first=run.first, leaves=run.leaves) for run in left)
+                    try:
+                        async with asyncio.timeout(patience.stall_s):
+                            stream = await place.peer.call(transfers.GET, head_bytes(head))
+                        debt.is_owed = True
+                        await _receive(stream, receipts, share, root, left, into[receipts.moved.bytes :], known, patience.stall_s, came, line, debt)
+                        return known.hashes
+                    except ConnectionFailed:
+                        if receipts.is_final:
+                            return known.hashes  # all came, but for the node's word that it has the receipt
+                        if attempt + 1 == patience.attempts:
+                            raise
+            finally:
+                if debt.is_owed:
+                    line.owe(debt)
     raise AssertionError("unreachable")
 
 
@@ -131,6 +141,7 @@ async def _receive(
     stall_s: float,
     came: Callable[[int], None] | None,
     line: _Line,
+    debt: _Debt,
 ) -> None:
     """The reply and the leaves of one connection; the final receipt goes out, and what the node makes of it is nobody's concern here."""
     try:
@@ -152,12 +163,12 @@ async def _receive(
             into = into[size:]
         await stream.send(record(receipts.so_far(is_final=True).SerializeToString()))
         stream.end()
-        line.end_with(_confirmed(stream))
+        line.end_with(_confirmed(stream), debt)
     except BaseException as error:
         if isinstance(error, ConnectionFailed):
             stream.cancel()
         else:
-            _let_go(stream, receipts, line)
+            _let_go(stream, receipts, line, debt)
         raise
 
 
@@ -276,10 +287,11 @@ async def _confirmed(stream: Stream) -> None:
         await stream.result()
 
 
-def _let_go(stream: Stream, receipts: Receipts, line: _Line) -> None:
+def _let_go(stream: Stream, receipts: Receipts, line: _Line, debt: _Debt) -> None:
     """A get that is given up: the final receipt of what was good goes out behind the caller's back, so that the node is paid for it."""
     if stream.over:
         stream.cancel()
+        debt.is_owed = receipts.moved.bytes > 0
         return
     final = None if receipts.is_final else record(receipts.so_far(is_final=True).SerializeToString())
 
@@ -291,16 +303,44 @@ def _let_go(stream: Stream, receipts: Receipts, line: _Line) -> None:
             while await stream.receive():
                 pass
 
-    line.end_with(end())
+    line.end_with(end(), debt)
+
+
+@dataclass(slots=True)
+class _Debt:
+    """The final receipt of a get at a place. ``is_owed``: bytes may have come, and it is not on its way."""
+
+    session: Session
+    place: Place
+    receipts: Receipts
+    is_owed: bool = False
+
+    async def hand_in(self) -> None:
+        """Until the node has it, or judged it, or the limit's time is over. A node serves nobody who owes it some, and closes a session whose limits end so."""
+        if not self.receipts.is_final:
+            self.receipts.so_far(is_final=True)
+        head = transfers.GetHead(certificate=self.place.certificate, evidence=self.session.evidence(self.place.order_limit, self.receipts.last))
+        while self.session.clock() < self.receipts.limit.expires_s:
+            await asyncio.sleep(OWED_PAUSE_S)
+            try:
+                async with asyncio.timeout(_LET_GO_S):
+                    await _confirmed(await self.place.peer.call(transfers.GET, head_bytes(head), ended=True))
+                return
+            except (*_UNHEARD, TimeoutError):
+                continue
+            except WireError:
+                return
 
 
 class _Line:
     """What a session has open at a node: gets that go on, and what is still said to it behind their backs."""
 
     def __init__(self, key: tuple[bytes, bytes]) -> None:
-        self._key = key
+        self.key = key
         self._users = self._gets = 0
         self.ending: set[asyncio.Task[None]] = set()
+        self.owing: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     async def __aenter__(self) -> Self:
         """Begin a get. While a node counts many, those that are over and not confirmed are waited for: it takes few at once from one wallet, and refuses
@@ -322,25 +362,44 @@ class _Line:
         self._users -= 1
         self._tidy()
 
-    def end_with(self, work: Coroutine[Any, Any, None]) -> None:
-        """Have the last words said in the background."""
+    def end_with(self, work: Coroutine[Any, Any, None], debt: _Debt) -> None:
+        """Have the last words said in the background; and again, if the node may not have heard them."""
+        debt.is_owed = False
 
         async def end() -> None:
-            with contextlib.suppress(WireError, TimeoutError):
+            try:
                 async with asyncio.timeout(_LET_GO_S):
                     await work
+            except (*_UNHEARD, TimeoutError):
+                self.owe(debt)
+            except WireError:
+                pass
 
-        task = asyncio.get_running_loop().create_task(end())
-        self.ending.add(task)
-        task.add_done_callback(self._ended)
+        self._begin(end(), self.ending)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self.ending.discard(task)
-        self._tidy()
+    def owe(self, debt: _Debt) -> None:
+        """Hand a debt in as soon as the node can be reached."""
+        if not self._is_closed and len(self.owing) < MOST_OWED:
+            self._begin(debt.hand_in(), self.owing)
+
+    def close(self) -> None:
+        """The session's connections end: what is owed is not handed in any more."""
+        self._is_closed = True
+        for task in self.owing:
+            task.cancel()
+
+    def _begin(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            among.discard(task)
+            self._tidy()
+
+        task = asyncio.get_running_loop().create_task(work)
+        among.add(task)
+        task.add_done_callback(ended)
 
     def _tidy(self) -> None:
-        if not self._users and not self.ending and _LINES.get(self._key) is self:
-            del _LINES[self._key]
+        if not self._users and not self.ending and not self.owing and _LINES.get(self.key) is self:
+            del _LINES[self.key]
 
 
 def _line(session: Session, node: bytes) -> _Line:
@@ -349,10 +408,16 @@ def _line(session: Session, node: bytes) -> _Line:
 
 
 async def last_receipts(session: Session, timeout_s: float) -> None:
-    """Wait until the nodes have the last receipts of a session, or the time is over: its connections may be closed then."""
-    ending = {task for (key, _), line in _LINES.items() if key == session.public_key for task in line.ending}
-    if ending:
-        await asyncio.wait(ending, timeout=timeout_s)
+    """Wait until the nodes have the last receipts of a session, or the time is over: its connections are closed then."""
+    lines = [line for (key, _), line in _LINES.items() if key == session.public_key]
+    waiting = {task for line in lines for task in line.ending | line.owing}
+    try:
+        if waiting:
+            await asyncio.wait(waiting, timeout=timeout_s)
+    finally:
+        for line in lines:
+            line.close()
+            _LINES.pop(line.key, None)
 
 
 _LINES: Final[dict[tuple[bytes, bytes], _Line]] = {}

@@ -320,24 +320,25 @@ async def _put_segment(
         raise TransferFailed(f"expected places for {scheme.n} shares of segment {segment}, got {len(places)}: ask the meta node again")
     acknowledged: dict[int, tuple[Place, Any]] = {}
     failures: dict[int, str] = {}
-
+    refused: list[Exception] = []
     tried: list[set[bytes]] = [{place.peer.address} for place in places]
     asking = [asyncio.Lock() for _ in places]
     hedged: set[int] = set()
 
     async def another(index: int) -> Place | None:
         """A place that no sender of the share has had, unless it has been stored meanwhile. One asks at a time: the meta node gives two who ask for the same one
-        limit, which moves one share.
+        limit, which moves one share. Why there is none ends the put only if too few of the other shares are stored.
         """
         async with asking[index]:
             if index in acknowledged:
                 return None
             try:
                 place = await issuer.another(wanted, index, tried[index] | _in_use(places, acknowledged))
-            except Exception:
-                if index in acknowledged:
-                    return None
-                raise
+            except Exception as error:
+                if index not in acknowledged:
+                    log.info("a share has no other place", segment=segment, index=index, why=str(error))
+                    refused.append(error)
+                return None
             if place is not None:
                 tried[index].add(place.peer.address)
             return place
@@ -363,14 +364,7 @@ async def _put_segment(
 
     async def elsewhere(index: int) -> None:
         try:
-            try:
-                place = await another(index)
-            except Exception as error:
-                if firsts[index].done():
-                    raise
-                # Its first node may still do it.
-                log.info("a slow share has no other place", segment=segment, index=index, why=str(error))
-                place = None
+            place = await another(index)
             if place is None:
                 alone.add(index)
             await store(index, place, is_hedge=True)
@@ -378,26 +372,28 @@ async def _put_segment(
             hedged.discard(index)
 
     loop = asyncio.get_running_loop()
-    firsts = [asyncio.create_task(store(index, places[index])) for index in range(scheme.n)]
-    tasks = {task: index for index, task in enumerate(firsts)}
+    tasks = {asyncio.create_task(store(index, places[index])): index for index in range(scheme.n)}
     slow: set[int] = set()
     # Of the slow ones those for which there was no second place.
     alone: set[int] = set()
     try:
         waiting, begun, last = set(tasks), loop.time(), loop.time()
         while waiting and len(acknowledged) < scheme.confirmed_at:
+            if refused and len(acknowledged.keys() | {tasks[task] for task in waiting}) < scheme.confirmed_at:
+                break  # and the meta node has no more
             # As long again as the others took: then it is the node that is slow, and not the own line.
             patient_s = max(patience.hedge_s, last - begun) if acknowledged else None
             done, waiting = await asyncio.wait(waiting, timeout=patient_s, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                task.result()  # what the issuer raises ends the put
+                task.result()
             if done:
                 last = loop.time()
                 continue
+            coming = {tasks[task] for task in waiting} - acknowledged.keys()
             # One that asks for its next place just now is not late.
-            late = sorted(index for index in {tasks[task] for task in waiting} - slow - acknowledged.keys() if not asking[index].locked())
+            late = sorted(index for index in coming - slow if not asking[index].locked())
             # Below 0 when a slow share that was not sent elsewhere has come after all.
-            for index in late[: max(0, scheme.confirmed_at - len(acknowledged) - len(slow - alone - acknowledged.keys()))]:
+            for index in late[: max(0, scheme.confirmed_at - len(acknowledged) - len(coming & slow - alone))]:
                 slow.add(index)
                 hedged.add(index)
                 task = asyncio.create_task(elsewhere(index))
@@ -406,7 +402,7 @@ async def _put_segment(
             last = loop.time()
         # Whoever is slower with a share that another node has is not waited for.
         waiting = {task for task in waiting if tasks[task] not in acknowledged}
-        if waiting:
+        if waiting and len(acknowledged) >= scheme.confirmed_at:
             done, waiting = await asyncio.wait(waiting, timeout=patience.straggler_s)
     finally:
         # Slices of the slot are being sent: they may be overwritten when the senders are gone.
@@ -417,6 +413,8 @@ async def _put_segment(
         if index not in acknowledged:
             failures.setdefault(index, "was not done when the segment was confirmed")
     if len(acknowledged) < scheme.confirmed_at:
+        if refused:
+            raise refused[0]
         raise NotStored(segment, len(acknowledged), scheme.confirmed_at, failures)
     found = StoredSegment(root, length, tuple(roots), acknowledged, failures)
     if memory is not None:

@@ -101,8 +101,9 @@ class Settings:
     wallet_window_bytes: int = WALLET_WINDOW_BYTES
     receipt_s: float = 30.0
     """How long a receipt may take when nothing can be sent without it."""
-    mebibyte_s: float = 60.0
-    """How long a MiB of a share that comes in may take, or what is left of it."""
+    mebibyte_s: float = 240.0
+    """How long a MiB of a share that comes in may take, or what is left of it, and its receipt. Many shares come over one slow line; and a peer that lost its
+    network, as it finds out sooner (``dead_s`` of the wire), was cut off and owes nothing."""
     sent_s: float = 240.0
     """The same for one that goes out: until the peer has taken it, at the rate that this node sends."""
     escrow_ratio_e18: int = ESCROW_RATIO_E18
@@ -322,7 +323,7 @@ class Service:
             try:
                 try:
                     await self._take_bytes(stream, writer, manifest.size_bytes)
-                    given = await self._next_receipt(stream, self.settings.receipt_s)
+                    given = await self._next_receipt(stream, self.settings.mebibyte_s)
                 except (asyncio.CancelledError, wire_errors.CallCancelled, wire_errors.ConnectionFailed):
                     # Cut off by its session, as one of more shares than it needs; the receipt may lie here unread. One that stays and sends too little, or
                     # nothing, has the node wait for what it owes.
@@ -654,7 +655,8 @@ class Service:
         if session is not None and len(session.missing) >= self.settings.missing_most:
             raise wire_errors.Refused(
                 transfers.RECEIPTS_DUE,
-                f"{len(session.missing)} final receipts of this session are due here: send them in, as the receipt of a get without runs",
+                f"{len(session.missing)} final receipts of this session are due here: send a get's in, as its receipt without runs, "
+                "and put a share again, under the limit that it had",
             )
 
     def _accepted(self, head: Any, given: Any, *, is_put: bool) -> tuple[Any, bool]:

@@ -482,6 +482,53 @@ def test_a_place_that_was_not_to_be_had_ends_no_put_that_needs_it_no_more(monkey
     asyncio.run(asyncio.wait_for(test(), 120))
 
 
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_share_without_another_place_ends_a_put_only_when_it_is_needed(monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
+    async def test() -> None:
+        rest = asyncio.Event()
+
+        async def send(index: int, node: bytes, _: Any) -> None:
+            if index < failing:
+                raise NodeFailed(node, "is full")
+            await rest.wait()
+
+        script = Script(monkeypatch, send)
+        script.is_away = True
+        putting_it = asyncio.create_task(script.put(FIVE_OF_TEN, content(41, 16_000), PATIENT))
+        async with asyncio.timeout(60):
+            while len(script.asked) < failing:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        if failing == 1:
+            await turns()
+            assert not putting_it.done()
+            rest.set()
+            assert sorted((await putting_it).segments[0].acknowledged) == list(range(1, 10))
+        else:
+            with pytest.raises(MetaUnreachable, match="nobody answers"):
+                await putting_it
+
+    asyncio.run(asyncio.wait_for(test(), 120))
+
+
+def test_a_slow_share_that_failed_at_all_its_nodes_keeps_no_other_one_from_going_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        hedged, never = asyncio.Event(), asyncio.Event()
+
+        async def send(index: int, node: bytes, _: Any) -> None:
+            if index == 7:
+                await hedged.wait()
+                raise NodeFailed(node, "is full")
+            if index >= 8 and node[0] == 0:
+                await never.wait()
+            if index == 8:
+                hedged.set()
+
+        stored = await Script(monkeypatch, send).put(FIVE_OF_TEN, content(42, 16_000), HEDGING)
+        assert sorted(stored.segments[0].acknowledged) == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+
+    asyncio.run(asyncio.wait_for(test(), 120))
+
+
 def test_a_share_that_asks_for_its_next_node_is_not_asked_for_by_a_second_sender(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         rest = asyncio.Event()

@@ -11,6 +11,7 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import nacl.signing
 import pytest
@@ -20,6 +21,7 @@ from modules.settlement import leaves
 from modules.settlement.documents import to_sign
 from modules.settlement.trees import leaf_hash
 from sds_node import transfers
+from sds_node.client import get as getting
 from sds_node.client.session import Receipts
 from sds_node.client.transfer import NodeFailed, NodeLied, Place, ShareToGet, ShareToPut, get_share, last_receipts, put_share
 from sds_node.client.transfer import Settings as Patience
@@ -34,6 +36,7 @@ from sds_node.schemes import TWO_OF_FIVE
 from sds_node.transfers import Run, head_bytes, receive_record, record, runs_bytes, whole
 from sds_node.wire.connection import Connection, Handler
 from sds_node.wire.errors import Busy, CallCancelled, InternalFailure, WireError
+from sds_node.wire.limits import Limits
 from sds_node.wire.stream import Stream
 from tests.sds_node.data.network import LIFE_S, Issuer, Network, Resource, content, lone, network, node_key, raw_receipt, resource
 from tests.sds_node.documenting import CHAIN_ID, NOW_S, Chain
@@ -948,6 +951,102 @@ def test_puts_without_their_final_receipt_are_owed_until_they_come_with_it(tmp_p
         assert [lapsed for lapsed, _ in node.service._lapsed.values()] == [2]
 
     run(test, tmp_path)
+
+
+def test_puts_whose_network_is_gone_owe_nothing_and_go_on_when_it_is_back(tmp_path: Path) -> None:
+    assert Settings().mebibyte_s > Limits().dead_s + Limits().sweep_s, "a silent connection is to be over before a share is given up"
+    data = content(37, 3 * MIB)
+
+    async def test(net: Network) -> None:
+        node = net.nodes[0]
+        node.server.node.limits = replace(node.server.node.limits, dead_s=0.5, keepalive_s=0.2)
+        gone, over = asyncio.Event(), asyncio.Event()
+
+        async def line(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            """Carries the first MiB, and then nothing, though both ends stay open."""
+            there = await asyncio.open_connection(node.host, port)
+            back = asyncio.create_task(carry(there[0], writer))
+            try:
+                await carry(reader, there[1], MIB)
+                gone.set()
+                back.cancel()
+                await over.wait()
+            finally:
+                back.cancel()
+                writer.close()
+                there[1].close()
+
+        port = node.port
+        async with await asyncio.start_server(line, node.host, 0) as server:
+            node.port = server.sockets[0].getsockname()[1]
+            places = [net.issuer.for_share(node, share_root(data), len(data)) for _ in range(4)]
+            puts = [asyncio.create_task(put_share(net.session, place, lone(data), data, QUICK)) for place in places]
+            async with asyncio.timeout(20):
+                await gone.wait()
+                while node.service._active:  # noqa: ASYNC110 - a node has no event for it
+                    await asyncio.sleep(0.02)
+            over.set()
+            assert [type(one) for one in await asyncio.gather(*puts, return_exceptions=True)] == [NodeFailed] * len(puts)
+        assert not any(one.missing for one in node.service._sessions.values())
+        node.port = port
+        net.issuer.peers.clear()
+        for place in places:
+            await put_share(net.session, net.issuer.place(node, place.order_limit), lone(data), data, QUICK)
+        assert_payable(node, *[len(data) // 2] * 4)
+
+    run(test, tmp_path, settings=Settings(threads=2, mebibyte_s=10.0))
+
+
+async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most_bytes: int = 1 << 40) -> None:
+    while most_bytes > 0 and (data := await reader.read(min(most_bytes, 1 << 16))):
+        most_bytes -= len(data)
+        writer.write(data)
+        await writer.drain()
+
+
+def test_gets_that_lost_their_network_hand_their_receipts_in_when_the_node_is_there_again(tmp_path: Path) -> None:
+    cuts: list[int] = []
+
+    def change(handlers: dict[str, Handler]) -> None:
+        honest = handlers[transfers.GET]
+
+        async def get(stream: Stream, connection: Connection) -> None:
+            if len(cuts) == 3:
+                # The first that hands something in.
+                cuts.append(0)
+                connection.close("cut")
+            elif len(cuts) < 3:
+                send, count = stream.send, 0
+
+                async def sent(piece: Any) -> None:
+                    nonlocal count
+                    count += 1
+                    if count == 3:
+                        cuts.append(count)
+                        connection.close("cut")
+                    await send(piece)
+
+                stream.send = sent  # type: ignore[method-assign]
+            await honest(stream, connection)
+
+        handlers[transfers.GET] = get
+
+    async def test(net: Network) -> None:
+        data, node = content(38, 3 * MIB), net.nodes[0]
+        root = await stored(net, data)
+        for _ in range(3):
+            into = memoryview(bytearray(len(data)))
+            with pytest.raises(NodeFailed):
+                await get_share(
+                    net.session, net.issuer.to_read(node, root, len(data)), asked(data), [whole(len(data))], into, None, Patience(attempts=1)
+                )
+        assert len(cuts) == 3
+        await last_receipts(net.session, 20.0)
+        assert not any(one.missing for one in node.service._sessions.values())
+        assert await fetched(net.issuer, net.issuer.to_read(node, root, len(data)), data) == data
+
+    with mock.patch.object(getting, "OWED_PAUSE_S", 0.05):
+        run(test, tmp_path, changes={1: change})
 
 
 def test_a_closed_session_stays_closed_over_a_restart(tmp_path: Path) -> None:
