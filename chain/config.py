@@ -192,6 +192,11 @@ class Home:
         return self.root / GENESIS_COPY
 
     @property
+    def comet_state(self) -> Path:
+        """CometBFT's database of its state, which has the genesis document that it began with."""
+        return self.root / "data" / "state.db"
+
+    @property
     def comet_config(self) -> Path:
         return self.root / "config" / "config.toml"
 

@@ -7,6 +7,7 @@ after the application stopped. SIGINT and SIGTERM stop CometBFT first, then the 
 from __future__ import annotations
 
 import gc
+import json
 import signal
 import socket
 import subprocess
@@ -127,6 +128,9 @@ def run(options: StartOptions) -> int:
         if left_out:
             log.warning("the genesis file has sections of modules that this version does not have: they are left out", sections=left_out)
         _require_fit(app, genesis, home)
+        comet_genesis = genesis_document.comet_shape(genesis)
+        if options.with_comet:
+            _require_same_genesis(app, comet_genesis, home)
         if signs_itself and not options.accept_signing_state:
             require_signing_state(home, app.latest_height)
     except BaseException:
@@ -163,7 +167,7 @@ def run(options: StartOptions) -> int:
         api = ApiServer(app, CometClient(rpc), config, metrics)
         api.start()
         if binary is not None:
-            genesis_document.save(genesis_document.comet_shape(genesis), home.comet_genesis)
+            genesis_document.save(comet_genesis, home.comet_genesis)
             comet = _Comet(binary, home, server.address, options.comet_flags, done)
             comet.run_until(done)
         else:
@@ -204,9 +208,33 @@ def _require_fit(app: Application, genesis: dict[str, Any], home: Home) -> None:
         raise NodeError(
             f"this machine's clock says {rfc3339(now_s)}, but block {app.latest_height} is of {rfc3339(block_s)}: set the clock (NTP), then start again"
         )
+    if app.latest_height:
+        return
+    _require_validators(genesis)
     start_s, _ = parse_rfc3339(genesis["genesis_time"])
-    if not app.latest_height and start_s > now_s:
+    if start_s > now_s:
         log.warning("the chain has not begun: CometBFT waits for the genesis time", genesis_time=genesis["genesis_time"], in_s=start_s - now_s)
+
+
+def _require_validators(genesis: dict[str, Any]) -> None:
+    """Raise NodeError for a genesis file that names no validator. CometBFT would keep it, and never read the one that is mended."""
+    sections = [genesis["app_state"].get(name) or {} for name in ("genutil", "staking")]
+    if not any(section.get(name) for section, name in zip(sections, ("gen_txs", "validators"), strict=True)):
+        raise NodeError(
+            "the genesis file has no validator: make one with `stchaind genesis gentx`, delegating 10^15 wei or more, "
+            "and add it with `stchaind genesis collect-gentxs`"
+        )
+
+
+def _require_same_genesis(app: Application, comet_genesis: dict[str, Any], home: Home) -> None:
+    """Raise NodeError where the genesis file was changed after CometBFT read it: it keeps the first one in its own database, whatever becomes of that."""
+    if app.latest_height or not home.comet_state.exists() or not home.comet_genesis.exists():
+        return
+    if json.loads(home.comet_genesis.read_text("utf-8")) != comet_genesis:
+        raise NodeError(
+            f"{home.genesis} was changed after the first start, and CometBFT goes on with the one from before: no block is made yet, so "
+            f"`stchaind comet unsafe-reset-all --home {home.root}` makes it forget it; then start again"
+        )
 
 
 class _Comet:

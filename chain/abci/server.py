@@ -43,8 +43,9 @@ from chain.abci.application import Application
 from chain.abci.framing import FrameError, FrameReader, Request, Response, response_frame
 from chain.codec.registry import message_class
 from chain.codec.varint import field_size
-from chain.errors import PANIC_CODE, UNDEFINED_CODESPACE, Halt, InvariantBroken, UpgradeNeeded
+from chain.errors import PANIC_CODE, UNDEFINED_CODESPACE, AppError, Halt, InvariantBroken, UpgradeNeeded
 from chain.machine import MACHINE_ERRORS
+from chain.module import GenesisError
 from chain.store.errors import StoreError
 
 log = structlog.get_logger("abci")
@@ -65,6 +66,9 @@ REJECT_PROPOSAL: Final = 2
 REJECT_EXTENSION: Final = 2
 ABORT_OFFER: Final = 2
 ABORT_CHUNK: Final = 2
+
+TOLD: Final = (AppError, GenesisError, Halt, StoreError)
+"""Errors that say to an operator what is wrong; of others the log has where they came from."""
 
 _CONSENSUS, _MEMPOOL = 0, 1
 _names: Final = {
@@ -273,7 +277,7 @@ class AbciServer:
         with self._dying:
             is_first, self._dead = not self._dead, True
         if is_first:
-            log.error("the node must stop", call=kind, error=str(error), exc_info=not isinstance(error, (Halt, StoreError)))
+            log.error("the node must stop", call=kind, error=str(error), exc_info=not isinstance(error, TOLD))
             self._on_fatal(error)
 
 

@@ -69,6 +69,11 @@ def test_a_broken_genesis_names_its_field(home: Operator, case: str) -> None:
     home.refused("genesis", "validate", told=told)
 
 
+def test_a_genesis_without_a_validator_is_told_before_cometbft_keeps_it(ready: Operator) -> None:
+    ready.edit_genesis(lambda document: document["app_state"]["genutil"]["gen_txs"].clear())
+    ready.refused("start", told="the genesis file has no validator: make one with `stchaind genesis gentx`")
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"a":1,"a":2}', "\xff"])
 def test_a_genesis_that_is_no_json_object_is_named(home: Operator, text: str) -> None:
     home.home.genesis.write_bytes(text.encode("latin-1"))

@@ -151,6 +151,46 @@ def test_a_genesis_time_in_the_future_is_waited_for_and_ctrl_c_ends_the_wait(nod
     assert json.loads(path.read_text())["genesis_time"] == "2100-01-01T00:00:00Z"
 
 
+def test_a_genesis_that_is_mended_after_a_start_is_read_after_a_reset_and_until_then_that_is_said(node: Cli) -> None:
+    path = node.home / "config" / "genesis.json"
+    node.ok("genesis", "gentx", "val", "1000000000000000000wei", *KEYRING)
+    node.ok("genesis", "collect-gentxs")
+    good = path.read_text()
+    poor = json.loads(good)
+    bank = poor["app_state"]["bank"]
+    bank["balances"][0]["coins"][0]["amount"] = bank["supply"][0]["amount"] = "5"
+    path.write_text(json.dumps(poor))
+    base = free_ports(3)
+    rpc = f"tcp://127.0.0.1:{base}"
+    start = (
+        "start",
+        "--rpc.laddr",
+        rpc,
+        "--p2p.laddr",
+        f"tcp://127.0.0.1:{base + 1}",
+        "--grpc.address",
+        f"127.0.0.1:{base + 2}",
+        "--api.enable",
+        "false",
+    )
+    refused = node.run(*start)
+    assert refused.returncode == 1
+    assert "insufficient funds" in refused.stdout + refused.stderr
+    assert "Traceback" not in refused.stdout + refused.stderr
+    path.write_text(good)
+    kept = node.run(*start)
+    assert kept.returncode == 1
+    assert f"`stchaind comet unsafe-reset-all --home {node.home}` makes it forget it" in kept.stderr
+    node.ok("comet", "unsafe-reset-all")
+    with (node.home / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "chain.cli.main", "--home", str(node.home), *start], cwd=ROOT, stdout=log, stderr=log)
+    try:
+        _wait_for(rpc, 1)
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
 def _height(rpc: str) -> int:
     client = CometClient(rpc)
     try:
