@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -34,4 +36,6 @@ async def to_its_end(work: asyncio.Future[T]) -> T:
 
 async def in_thread(work: Callable[..., T], *given: object) -> T:
     """What ``work`` makes of ``given`` in a thread, waited for to its end."""
-    return await to_its_end(asyncio.ensure_future(asyncio.to_thread(work, *given)))
+    # Not as a task: what ends a loop cancels every task.
+    run = functools.partial(contextvars.copy_context().run, work, *given)
+    return await to_its_end(asyncio.get_running_loop().run_in_executor(None, run))

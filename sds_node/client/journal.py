@@ -2,6 +2,7 @@
 
     put of a file ─► <home>/puts/<id>.put    {session, lease, counter, key, scheme, the file's identity}
       segment coded ─► its root, synced, before a byte of it goes out          segment confirmed ─► its acknowledgements, synced
+    interrupted ─► <home>/puts/<lease id>.lease, held by the client that took the lease: another process that goes on does not end it under that one's puts
 
 **A key seals nothing else.** A put that goes on reads the whole file again and seals it under the same key. No segment goes out whose root is another than the
 one noted before it went out the first time: then the file was changed, the journal is dropped, and the put begins anew under a new key. A segment without a
@@ -37,7 +38,7 @@ from sds_node.cipher import KEY_BYTES
 from sds_node.client import locks
 from sds_node.client.commits import from_kept, kept
 from sds_node.client.errors import SourceChanged, StorageError
-from sds_node.client.leases import LEAST_LIFE_S, Lease
+from sds_node.client.leases import LEAST_LIFE_S, Lease, in_use_path
 from sds_node.client.meta import MetaClient
 from sds_node.client.placing import Place
 from sds_node.client.session import Session, WalletDocument
@@ -103,7 +104,8 @@ class Journal:
 
     async def stored(self, segment: int, found: StoredSegment) -> None:
         """Note a confirmed segment. Raises StorageError when the disk is full."""
-        await asyncio.to_thread(self._note, {"segment": segment, "stored": b64encode(kept(found)).decode()})
+        # Whoever is stopped meanwhile has it noted, too: it is paid.
+        await in_thread(self._note, {"segment": segment, "stored": b64encode(kept(found)).decode()})
 
     def _stored(self, segment: int, root: bytes, data: bytes) -> StoredSegment | None:
         """What was noted, if it is whole."""
@@ -162,11 +164,16 @@ class Journals:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise _no_room(folder, error) from None
-        for old in [*folder.glob("*.put"), *folder.glob("*.new"), *folder.glob("*.lock")]:
+        for old in [*folder.glob("*.put"), *folder.glob("*.new"), *folder.glob("*.lock"), *folder.glob("*.lease")]:
             # Another process may clean up, too.
             with contextlib.suppress(OSError):
-                if old.stat().st_mtime < clock() - OLD_S and (old.suffix != ".lock" or _is_free(old)):
+                if old.stat().st_mtime >= clock() - OLD_S:
+                    continue
+                if old.suffix in (".put", ".new"):
                     old.unlink()
+                else:
+                    with locks.claimed(old):
+                        pass  # so it goes, unless it is in use
 
     def _path(self, source: Source, path: str, is_public: bool) -> Path:
         said = json.dumps([self._chain_id, self._wallet.public_key.raw.hex(), path, is_public, source.identity], sort_keys=True)
@@ -178,18 +185,12 @@ class Journals:
         if source.identity is None:
             yield False
             return
-        try:
-            lock = locks.opened(self._path(source, path, is_public).with_suffix(".lock"), 0o600)
-        except OSError as error:
-            raise _no_room(self._folder, error) from None
-        if lock is None:
-            yield False
-            return
-        with lock:
+        with contextlib.ExitStack() as lock:
             try:
-                yield True
-            finally:
-                self._path(source, path, is_public).with_suffix(".lock").unlink(missing_ok=True)
+                is_held = lock.enter_context(locks.claimed(self._path(source, path, is_public).with_suffix(".lock")))
+            except OSError as error:
+                raise _no_room(self._folder, error) from None
+            yield is_held
 
     async def begin(
         self, source: Source, path: str, is_public: bool, size_bytes: int, scheme: Scheme, session: Session, lease: Lease, counter: int, key: bytes
@@ -223,26 +224,35 @@ class Journals:
                 fresh.unlink(missing_ok=True)
         return Journal(target, session, lease.certificate, lease.meta, counter, key, scheme, size_bytes)
 
-    async def find(self, source: Source, path: str, is_public: bool) -> Journal | None:
-        """The journal of an earlier put of the same file to the same path, if its lease has time left, for one that has it ``held``."""
-        return None if source.identity is None else await in_thread(self._find, source, self._path(source, path, is_public))
+    async def find(self, source: Source, path: str, is_public: bool, least_life_s: float = LEAST_LIFE_S) -> Journal | None:
+        """The journal of an earlier put of the same file to the same path, for one that has it ``held``; removed when its lease has less time left."""
+        return None if source.identity is None else await in_thread(self._find, source, self._path(source, path, is_public), least_life_s)
 
-    def _find(self, source: Source, target: Path) -> Journal | None:
+    def _find(self, source: Source, target: Path, least_life_s: float) -> Journal | None:
         found = None
         try:
             with target.open("r+b") as file, contextlib.suppress(*_UNREADABLE):
                 if os.fstat(file.fileno()).st_size > MAX_JOURNAL_BYTES:
                     return None
-                found = self._read(target, file, source)
+                found = self._read(target, file, source, least_life_s)
             if found is None:
                 target.unlink(missing_ok=True)
         except OSError:
             return None
         return found
 
-    async def lead_to(self, lease_id: bytes) -> bool:
-        """Whether a put goes on under a lease, now or later."""
-        return await asyncio.to_thread(self._lead_to, lease_id)
+    async def let_go(self, lease: Lease) -> None:
+        """A put that went on under a lease that was lent is over: the lease is lent no more, unless it is in use where it was taken, or a journal leads to it.
+        Whoever is stopped meanwhile has it said, too.
+        """
+        await in_thread(self._let_go, lease)
+
+    def _let_go(self, lease: Lease) -> None:
+        # In this order: of two that are over at the same time one has it end, or both. Where it cannot be told, it ends with its time.
+        with contextlib.suppress(OSError):
+            if not self._lead_to(lease.lease_id):
+                with locks.claimed(in_use_path(self._folder, lease.lease_id)) as is_free:
+                    lease.is_lent = not is_free
 
     def _lead_to(self, lease_id: bytes) -> bool:
         for path in self._folder.glob("*.put"):
@@ -254,9 +264,9 @@ class Journals:
                     return True
         return False
 
-    def _read(self, target: Path, file: BinaryIO, source: Source) -> Journal | None:
+    def _read(self, target: Path, file: BinaryIO, source: Source, least_life_s: float) -> Journal | None:
         head = json.loads(file.readline(MAX_LINE_BYTES))
-        if head["form"] != _FORM or head["identity"] != source.identity or head["expires_s"] - LEAST_LIFE_S < self._clock():
+        if head["form"] != _FORM or head["identity"] != source.identity or head["expires_s"] - least_life_s < self._clock():
             return None
         grant = WalletDocument.FromString(b64decode(head["grant"]))
         certificate = LeaseCertificate.FromString(b64decode(head["certificate"]))
@@ -303,11 +313,3 @@ def _write_new(path: Path, line: bytes) -> None:
 
 def _no_room(folder: Path, error: OSError) -> StorageError:
     return StorageError(f"{folder}, where it is noted how far puts are, cannot be written ({error.strerror}): make room there and run it again")
-
-
-def _is_free(lock: Path) -> bool:
-    """Whether no put holds it."""
-    found = locks.opened(lock, 0o600)
-    if found is not None:
-        found.close()
-    return found is not None

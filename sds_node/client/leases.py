@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -22,6 +23,7 @@ import structlog
 from chain.crypto import address as bech32
 from chain.errors import InvalidAddress
 from sds_node import asking
+from sds_node.client import locks
 from sds_node.client.errors import LeaseGone, MetaLied, NotEnoughOzone, StorageError
 from sds_node.client.meta import MetaClient
 from sds_node.documents import Lease as LeaseDocument
@@ -51,6 +53,11 @@ def object_id(lease_id: bytes, counter: int) -> bytes:
     return sha256(_OBJECT_DOMAIN + lease_id + counter.to_bytes(8, "big")).digest()
 
 
+def in_use_path(folder: Path, lease_id: bytes) -> Path:
+    """What the client that took a lease holds in a folder of journals as long as one of them leads to it."""
+    return folder / f"{lease_id.hex()}.lease"
+
+
 @dataclass(eq=False)
 class Lease:
     """A lease that was taken. ``meta`` is the P2P address of the node that holds it."""
@@ -65,12 +72,28 @@ class Lease:
     users: int = 0
     is_over: bool = False
     kept_for: set[Path] = field(default_factory=set)
-    """Journals of puts that were interrupted and go on under it later: it is not ended here, and returns its noz when its time is over."""
+    """Journals of puts that were interrupted and go on under it later: it is not ended here while one of them is there."""
+    is_lent: bool = False
+    """Another client took it, and may use it: it is not ended here."""
+    _in_use: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def next_counter(self) -> int:
         """The number of the next object, from 1 on."""
         self.counted += 1
         return self.counted
+
+    def keep(self, journal: Path) -> None:
+        """Leave it to a put that was interrupted. Whoever goes on with that, also in another process, sees from now on that this client uses it, too."""
+        if not self.kept_for:
+            try:
+                self._in_use.enter_context(locks.claimed(in_use_path(journal.parent, self.lease_id)))
+            except OSError as error:
+                log.warning("other processes cannot be told that a lease is in use", lease=self.lease_id.hex(), why=str(error))
+        self.kept_for.add(journal)
+
+    def unlock(self) -> None:
+        """This client uses it no more."""
+        self._in_use.close()
 
 
 @dataclass(eq=False)
@@ -225,16 +248,22 @@ class Leases:
         """No lease is kept for a journal, which leads to it no more."""
         for one in self._open:
             one.kept_for.discard(journal)
+            if not one.kept_for:
+                one.unlock()
 
     def adopt(self, certificate: Any, meta: bytes, counted: int) -> Lease:
-        """A lease of a session that goes on; what is left of it the meta node knows."""
+        """A lease of a session that goes on, lent; what is left of it the meta node knows."""
         document = opened(LeaseDocument, certificate.body)
-        lease = Lease(certificate, bytes(document.lease_id), meta, document.noz, document.noz, document.expires_s, counted)
+        lease = Lease(certificate, bytes(document.lease_id), meta, document.noz, document.noz, document.expires_s, counted, is_lent=True)
         self._open.append(lease)
         return lease
 
+    def _is_kept(self, lease: Lease) -> bool:
+        """Whether somebody else uses it, or a put goes on under it later."""
+        return lease.is_lent or (lease.expires_s > self._client.clock() and any(os.path.exists(one) for one in lease.kept_for))
+
     async def _end_idle(self) -> None:
-        idle = [one for one in self._open if one.users == 0 and not one.kept_for]
+        idle = [one for one in self._open if one.users == 0 and not self._is_kept(one)]
         # Nobody begins to use one while those before it are ended.
         for one in idle:
             one.is_over = True
@@ -243,13 +272,17 @@ class Leases:
 
     async def close(self) -> None:
         """End all leases that nobody goes on with: what is left goes back to the wallet when the last receipts are there."""
-        await asyncio.gather(*(self._end(one) for one in list(self._open) if not one.kept_for))
+        # Before it is looked who has a journal: one of two that are done at the same time ends what both used, or each does.
+        for one in self._open:
+            one.unlock()
+        await asyncio.gather(*(self._end(one) for one in list(self._open) if not self._is_kept(one)))
 
     async def _end(self, lease: Lease) -> None:
         if lease not in self._open:
             return  # another call ends it
         lease.is_over = True
         self._open.remove(lease)
+        lease.unlock()
         try:
             async with asyncio.timeout(10):
                 await self._client.ask(asking.LEASE_END, asking.LeaseEndHead(lease_id=lease.lease_id), None, meta=lease.meta)

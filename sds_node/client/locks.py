@@ -1,4 +1,4 @@
-"""A file that one call holds at a time, also among processes: the part of a download, the journal of a put.
+"""A file that one call holds at a time, also among processes: the part of a download, the journal of a put, a lease.
 
 opened(path) ─► opened or made, locked ─► it is still the file of that path ─ no (its holder has just moved or removed it) ─► once more
                    └─ held by another call: None
@@ -8,9 +8,11 @@ The lock is the kernel's, and goes with the process that holds it; so a kill lea
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,6 +36,22 @@ def opened(path: Path, mode: int = 0o666) -> BinaryIO | None:
             os.close(fd)
             raise
         os.close(fd)
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Have what a file stands for, which is made, and goes at the end: whether one has it, and not another call. Raises OSError when it cannot be made."""
+    lock = opened(path, 0o600)
+    if lock is None:
+        yield False
+        return
+    with lock:
+        try:
+            yield True
+        finally:
+            # One that stays is nobody's.
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def _is_at(fd: int, path: Path) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 import structlog
 
@@ -29,6 +29,10 @@ from sds_node.wire.errors import ConnectionFailed, Refused
 from sds_node.wire.stream import Stream
 
 log = structlog.get_logger("client")
+
+SLOW_TIMES: Final = 8
+"""A MiB may take so many times as long as a node that moves nothing: ten shares and more come over one line, and what waits in its buffers is not seen. A node
+that is gone is told by its connection, and a slow one does not hold up a put that others are done with."""
 
 # --- one share in ----------------------------------------------------------------------------------------------------------------------
 
@@ -91,18 +95,18 @@ async def put_share(session: Session, place: Place, share: ShareToPut, data: Buf
 
 async def _sent(place: Place, head: Any, view: memoryview, final: bytes, stall_s: float, *, is_last: bool) -> bytes | None:
     """Send a share and its final receipt → the node's answer. None, unless ``is_last``, when the answer was lost and the share is not there."""
-    is_sent = False
+    is_sent, slow_s = False, stall_s * SLOW_TIMES
     try:
         async with asyncio.timeout(stall_s):
-            stream = await place.peer.call(transfers.PUT, head_bytes(head))
+            stream = await place.peer.call(transfers.PUT, head_bytes(head), idle_s=slow_s)
         async with stream:
             for at in range(0, len(view), RECEIPT_BYTES):
-                async with asyncio.timeout(stall_s):
+                async with asyncio.timeout(slow_s):
                     await stream.send(view[at : at + RECEIPT_BYTES])
             await stream.send(final)
             stream.end()
             is_sent = True
-            return await _answer(stream, stall_s)
+            return await _answer(stream, slow_s)
     except (ConnectionFailed, Refused) as error:
         # The answer was lost now, or when an earlier put of the same was interrupted: the limit is used, and the share may be there.
         if not (is_sent if isinstance(error, ConnectionFailed) else error.code == transfers.LIMIT_USED):

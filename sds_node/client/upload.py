@@ -19,11 +19,22 @@ import structlog
 from chain.codec.registry import message_class
 from sds_node import asking, cipher
 from sds_node.client.commits import Committer
-from sds_node.client.errors import AlreadyThere, LeaseGone, MetaFull, MetaLied, MetaRefused, MetaUnreachable, NotFound, SourceChanged
+from sds_node.client.errors import (
+    AlreadyThere,
+    LeaseGone,
+    MetaFull,
+    MetaLied,
+    MetaRefused,
+    MetaUnreachable,
+    NotFound,
+    SourceChanged,
+    StorageError,
+    TooFewNodes,
+)
 from sds_node.client.files import Files
 from sds_node.client.issuing import Places, PutIssuer
 from sds_node.client.journal import Journal, Journals
-from sds_node.client.leases import Lease, Leases, object_id
+from sds_node.client.leases import LEAST_LIFE_S, Lease, Leases, object_id
 from sds_node.client.meta import MetaAddress, MetaClient
 from sds_node.client.names import Names, parent_of
 from sds_node.client.placing import Settings, TransferFailed
@@ -77,8 +88,9 @@ class PutResult:
 
 def _leads_nowhere(error: Exception) -> bool:
     """Whether a put begins anew after an error, or is over, since nothing can go on with what its journal has."""
-    if isinstance(error, MetaRefused):
-        return error.code is not None and (error.code in _FINAL or error.code >= asking.LEDGER_CODES)
+    code = error.code if isinstance(error, StorageError) else None
+    if code is not None and (code in _FINAL or code >= asking.LEDGER_CODES):
+        return True
     return isinstance(error, (LeaseGone, MetaFull, MetaLied, SourceChanged, TransferFailed)) and not isinstance(error, NotStored)
 
 
@@ -110,9 +122,9 @@ class _Put:
     journals: Journals | None
     """None for a put that has no journal, since another one of the same file has it."""
 
-    async def journal(self) -> Journal | None:
-        """What an earlier put of the same left."""
-        return None if self.journals is None else await self.journals.find(self.source, self.path, self.is_public)
+    async def journal(self, least_life_s: float = LEAST_LIFE_S) -> Journal | None:
+        """What an earlier put of the same left, if its lease lives so long yet."""
+        return None if self.journals is None else await self.journals.find(self.source, self.path, self.is_public, least_life_s)
 
     @property
     def stored_bytes(self) -> int:
@@ -158,20 +170,20 @@ class Uploads:
                 if result is not None:
                     return result
                 journal = None
-            except (LeaseGone, MetaUnreachable, NotStored, SourceChanged, MetaRefused) as error:
-                # What it left, if something of it is stored and can be used.
-                before, journal = journal, await put.journal()
+            except (LeaseGone, MetaUnreachable, NotStored, SourceChanged, MetaRefused, TooFewNodes) as error:
+                # What it left, if something of it is stored and can be used: at once, as long as the lease lives, or when it is run again.
+                before, journal = journal, await put.journal(LEAST_LIFE_S if isinstance(error, MetaUnreachable) else 0)
                 if isinstance(error, MetaUnreachable) and journal is not None:
                     raise MetaUnreachable(f"{error}; what is stored of {path} is kept for an hour: run it again") from None
                 # What was asked for by an old scheme, and what a journal led to, may pass when it is begun anew.
-                may_pass = isinstance(error, (LeaseGone, NotStored, MetaUnreachable)) or (
+                may_pass = isinstance(error, (LeaseGone, NotStored, MetaUnreachable, TooFewNodes)) or (
                     isinstance(error, MetaRefused) and error.code == asking.BAD_ASK
                 )
                 if not left or not source.can_repeat or not (may_pass or before is not None or journal is not None):
                     raise
                 log.info("a put begins anew" if journal is None else "a put goes on", name=path, why=str(error))
                 self._schemes.clear()
-        raise AssertionError("unreachable")
+        raise StorageError(f"{path} was stored, but meanwhile it was removed, or another file took its place: run it again to store it once more")
 
     async def _anew(self, put: _Put) -> PutResult | None:
         scheme, warning = await self._scheme(put.stored_bytes)
@@ -198,7 +210,7 @@ class Uploads:
         except Exception as error:
             if isinstance(error, (LeaseGone, MetaUnreachable)):
                 self._lost(hold.lease, error)
-            if journal is not None and _leads_nowhere(error):
+            if journal is not None and await self._is_useless(put, scheme, error):
                 await journal.drop()
             raise
         finally:
@@ -207,8 +219,18 @@ class Uploads:
                     await journal.close()
             finally:
                 if journal is not None and journal.may_go_on:
-                    hold.lease.kept_for.add(journal.path)
+                    hold.lease.keep(journal.path)
                 ways.leases.give_back(hold, max(0, hold.noz - bill))
+
+    async def _is_useless(self, put: _Put, scheme: Scheme, error: Exception) -> bool:
+        """Whether nothing can go on with what a journal has, after an error: also where the network has too few nodes for its scheme, and now another one."""
+        if not isinstance(error, TooFewNodes):
+            return _leads_nowhere(error)
+        self._schemes.clear()
+        try:
+            return (await self._scheme(put.stored_bytes))[0] != scheme
+        except StorageError:
+            return False
 
     def _lost(self, lease: Lease, error: LeaseGone | MetaUnreachable) -> None:
         """Nothing more is begun under a lease; nor under others of its meta node, where that is full: the next one is another's."""
@@ -221,7 +243,6 @@ class Uploads:
         own = self._ways.client
         ways = Ways(MetaClient(own.wallet, own.chain_id, own.metas, clock=own.clock, session=journal.session))
         lease = ways.leases.adopt(journal.certificate, journal.meta, journal.counter)
-        lease.kept_for.add(journal.path)
         journal.go_on(ways.client)
         sealer = None if put.is_public else Resealer(journal.key)
         async with contextlib.AsyncExitStack() as at_last:
@@ -233,7 +254,7 @@ class Uploads:
             except Exception as error:
                 if isinstance(error, (LeaseGone, MetaUnreachable)):
                     self._lost(self._ways.leases.known(lease.lease_id) or lease, error)
-                if _leads_nowhere(error):
+                if await self._is_useless(put, journal.scheme, error):
                     await journal.drop()
                 raise
 
@@ -242,11 +263,12 @@ class Uploads:
         try:
             await journal.close()
         finally:
+            # Also for one that is stopped here: nobody comes back to this lease.
             if not journal.may_go_on:
-                self._ways.leases.forget(journal.path)
-        is_used = journal.may_go_on or self._ways.leases.known(lease.lease_id) is not None
-        if not is_used and self._journals is not None and not await self._journals.lead_to(lease.lease_id):
-            lease.kept_for.clear()
+                leases = self._ways.leases
+                leases.forget(journal.path)
+                if self._journals is not None and leases.known(lease.lease_id) is None:
+                    await self._journals.let_go(lease)
 
     async def _stored(
         self,

@@ -15,6 +15,7 @@ from sds_node import asking, transfers
 from sds_node.client import locks
 from sds_node.client.errors import StorageError
 from sds_node.client.journal import OLD_S, Journals
+from sds_node.client.leases import Lease, in_use_path
 from sds_node.client.meta import parse_endpoint
 from sds_node.client.placing import Settings
 from sds_node.client.sources import FileSource
@@ -126,14 +127,19 @@ def test_what_crashes_left_of_journals_goes_and_what_is_in_use_stays(tmp_path: P
     source, state = tmp_path / "source", tmp_path / "puts"
     source.write_bytes(b"x")
     journals = Journals(state, wallet_key(1), CHAIN_ID, time.time)
-    for name in ("a.put", "a.12345678.new", "b.lock"):
+    for name in ("a.put", "a.12345678.new", "b.lock", "c.lease"):
         (state / name).write_bytes(b"old")
         os.utime(state / name, (1, 1))
     with journals.held(FileSource(source), "f", False) as is_held:
         assert is_held
         [lock] = set(state.glob("*.lock")) - {state / "b.lock"}
-        os.utime(lock, (time.time() - OLD_S - 1,) * 2)
+        used = Lease(None, b"l" * 32, b"", 1, 1, 1)
+        used.keep(state / "d.put")
+        for one in (lock, in_use_path(state, b"l" * 32)):
+            os.utime(one, (time.time() - OLD_S - 1,) * 2)
         again = Journals(state, wallet_key(1), CHAIN_ID, time.time)
+        assert set(state.iterdir()) == {lock, in_use_path(state, b"l" * 32)}
+        used.unlock()
         assert list(state.iterdir()) == [lock]
         with again.held(FileSource(source), "f", False) as is_held:
             assert not is_held

@@ -10,6 +10,7 @@ import os
 import resource
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import pytest
 from sds_node import asking, transfers
 from sds_node.cli import user_content
 from sds_node.client import journal, put, upload
-from sds_node.client.errors import MetaRefused, NotFound, SourceChanged, StorageError
+from sds_node.client.errors import AlreadyThere, MetaRefused, NotEnoughOzone, NotFound, SourceChanged, StorageError, TooFewNodes
+from sds_node.client.leases import LEAST_LIFE_S, LONGEST_S
 from sds_node.client.meta import MetaClient
 from sds_node.client.placing import NotStored
 from sds_node.client.storage import Storage
@@ -197,10 +199,18 @@ async def test_a_put_whose_segment_is_not_stored_ends_and_goes_on_when_it_is_run
 
 
 @pytest.mark.parametrize(
-    ("code", "is_final"), [(asking.ACK_REFUSED, True), (asking.LEDGER_CODES + 36, True), (asking.NOT_EQUAL, False), (None, False)]
+    ("code", "final"),
+    [
+        (asking.ACK_REFUSED, MetaRefused),
+        (asking.LEDGER_CODES + 36, MetaRefused),
+        (asking.LEDGER_CODES + 31, NotEnoughOzone),
+        (asking.LEDGER_CODES + 37, AlreadyThere),
+        (asking.NOT_EQUAL, None),
+        (None, None),
+    ],
 )
 async def test_only_a_refusal_of_what_is_stored_takes_its_journal(
-    tmp_path: Path, source: Path, state: Path, code: int | None, is_final: bool
+    tmp_path: Path, source: Path, state: Path, code: int | None, final: type[StorageError] | None
 ) -> None:
     async with network(tmp_path, 1, is_live=True) as net:
 
@@ -213,13 +223,107 @@ async def test_only_a_refusal_of_what_is_stored_takes_its_journal(
 
         net.changes[asking.OBJECT_COMMIT] = serve
         async with net.storage(state=state) as storage:
-            if is_final:
-                with pytest.raises(MetaRefused):
+            if final is not None:
+                with pytest.raises(final):
                     await storage.put(source, "big")
                 assert (held(storage), left(state)) == ([(False, 0)], [])
             else:
                 assert (await storage.put(source, "big")).is_resumed
                 assert (net.counts[asking.PLACE_PUT], net.counts[asking.LEASE_TAKE]) == (2, 1)
+
+
+async def ends_soon(net: Network, state: Path) -> None:
+    """Have the lease of what is stored live for a minute less than a put begins with."""
+    await noted(state / "puts")
+    net.clock.now_s += LONGEST_S - LEAST_LIFE_S + 60
+
+
+async def test_a_put_goes_on_at_once_also_in_the_last_minutes_of_its_lease(tmp_path: Path, source: Path, state: Path) -> None:
+    async with network(tmp_path, 1) as net:
+        handlers, calls = net.nodes[0].server.node.handlers, list[int]()
+        real = handlers[transfers.PUT]
+
+        async def serve(stream: Any, connection: Any) -> None:
+            calls.append(1)
+            if len(calls) == 2:
+                await ends_soon(net, state)
+                raise Refused(transfers.STORE_FULL, "full for a moment")
+            await real(stream, connection)
+
+        handlers[transfers.PUT] = serve
+        async with net.storage(state=state) as storage:
+            assert (await storage.put(source, "big")).is_resumed
+            assert (len(calls), net.counts[asking.LEASE_TAKE], left(state)) == (3, 1, [])
+        assert net.counts[asking.LEASE_END] == 1
+
+
+async def test_nobody_is_told_to_run_again_what_would_begin_anew_then(tmp_path: Path, source: Path, state: Path) -> None:
+    async with network(tmp_path, 1) as net:
+        away = list[int]()
+
+        async def serve(handler: Any, stream: Any, connection: Any) -> None:
+            if net.counts[asking.PLACE_PUT] > 1 and len(away) < 3:
+                if not away:
+                    await ends_soon(net, state)
+                away.append(1)
+                raise Refused(asking.NOT_READY, "it starts")
+            await handler(stream, connection)
+
+        net.changes[asking.PLACE_PUT] = serve
+        async with net.storage(state=state) as storage:
+            assert not (await storage.put(source, "big")).is_resumed
+            assert (len(away), net.counts[asking.LEASE_TAKE], left(state)) == (3, 2, [])
+        assert net.counts[asking.LEASE_END] == 2
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+async def test_a_put_begins_anew_where_the_network_is_too_small_for_its_scheme_by_now(
+    tmp_path: Path, source: Path, state: Path, is_stopped: bool
+) -> None:
+    async with network(tmp_path, 3, is_live=True) as net:
+
+        async def serve(handler: Any, stream: Any, connection: Any) -> None:
+            if net.counts[asking.PLACE_PUT] == 2:
+                await noted(state / "puts")  # of the other segment
+                net.registry.away.add(3)
+            await handler(stream, connection)
+
+        if is_stopped:
+            stuck = stuck_after(net)
+            async with net.storage(state=state) as storage:
+                task = asyncio.create_task(storage.put(source, "big"))
+                await came(stuck, task)
+                await noted(state / "puts", task)
+            await asyncio.gather(task, return_exceptions=True)
+            net.registry.away.add(3)
+            net.changes.clear()
+        else:
+            net.changes[asking.PLACE_PUT] = serve
+        async with net.storage(state=state) as storage:
+            stored = await storage.put(source, "big")
+            assert not stored.is_resumed
+            assert "kept in 2 places only" in stored.warning
+            assert [kept for kept, _ in held(storage)] == [False]
+            assert left(state) == []
+        assert net.counts[asking.LEASE_END] == net.counts[asking.LEASE_TAKE]
+
+
+async def test_a_put_goes_on_when_the_nodes_that_its_scheme_needs_are_there_again(tmp_path: Path, source: Path, state: Path) -> None:
+    """What is stored was paid for; and begun anew it would need as many."""
+    async with network(tmp_path, 1, is_live=True) as net:
+
+        async def serve(handler: Any, stream: Any, connection: Any) -> None:
+            if net.counts[asking.PLACE_PUT] > 1:
+                await noted(state / "puts")  # of the other segment
+                raise Refused(asking.TOO_FEW_NODES, "all others are full")
+            await handler(stream, connection)
+
+        net.changes[asking.PLACE_PUT] = serve
+        async with net.storage(state=state) as storage:
+            with pytest.raises(TooFewNodes, match="all others are full"):
+                await storage.put(source, "big")
+            assert held(storage) == [(True, 0)]
+        await goes_on(net, source, state)
 
 
 async def test_a_put_whose_lease_is_lost_when_it_goes_on_begins_anew_under_another(tmp_path: Path, source: Path, state: Path) -> None:
@@ -453,6 +557,30 @@ async def test_the_end_of_a_journal_waits_for_its_notes_and_holds_up_nobody_else
         await late
 
 
+async def test_a_confirmed_segment_is_noted_also_when_its_put_is_stopped_before_there_is_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is paid."""
+    path, loop, go = tmp_path / "a.put", asyncio.get_running_loop(), threading.Event()
+    path.write_bytes(b"{}\n")
+    made = journal.Journal(path, *[None] * 2, b"", 1, b"", None, 1)  # type: ignore[arg-type]
+    monkeypatch.setattr(journal, "kept", lambda _: b"acknowledgements")
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    busy = loop.run_in_executor(None, go.wait, 60)
+    note = asyncio.create_task(made.stored(0, None))  # type: ignore[arg-type]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    note.cancel()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    go.set()
+    await asyncio.wait({note, busy}, timeout=60)
+    assert note.cancelled()
+    await made.close()
+    assert made.may_go_on
+    assert b'"stored"' in path.read_bytes()
+
+
 @pytest.mark.parametrize("name", ["_write_new", "_read"])
 async def test_a_put_that_is_stopped_while_a_thread_has_its_journal_leaves_none(
     tmp_path: Path, source: Path, state: Path, name: str, monkeypatch: pytest.MonkeyPatch
@@ -482,6 +610,36 @@ async def test_a_put_that_is_stopped_while_a_thread_has_its_journal_leaves_none(
             assert [Path(one).suffix for one in left(state)] == ([] if name == "_write_new" else [".put"])
         if name == "_read":
             await goes_on(net, source, state)
+
+
+@pytest.mark.parametrize("name", ["_close", "_let_go"])
+async def test_a_put_that_goes_on_and_is_stopped_when_it_is_done_ends_its_lease(
+    tmp_path: Path, source: Path, state: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody comes back to it: its journal is gone."""
+    async with network(tmp_path, 1, is_live=True) as net:
+        stuck = stuck_after(net)
+        async with net.storage(state=state) as storage:
+            task = asyncio.create_task(storage.put(source, "big"))
+            await came(stuck, task)
+            await noted(state / "puts", task)
+        await asyncio.gather(task, return_exceptions=True)
+        net.changes.clear()
+        where = journal.Journal if name == "_close" else journal.Journals
+        slow = Held(real := getattr(where, name))
+        async with net.storage(state=state) as storage:
+            with monkeypatch.context() as patch:
+                # A journal that is dropped is closed then, and once more at the end.
+                patch.setattr(where, name, lambda *given: (real if given[-1] is True else slow)(*given))
+                task = asyncio.create_task(storage.put(source, "big"))
+                await came(slow.is_called, task)
+                task.cancel()
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                slow.may_go_on.set()
+                await asyncio.wait({task}, timeout=60)
+            assert task.cancelled()
+            assert (left(state), net.counts[asking.LEASE_TAKE], net.counts.get(asking.LEASE_END)) == ([], 1, 1)
 
 
 class Killed(Exception):
@@ -532,6 +690,59 @@ async def test_a_put_that_goes_on_does_not_end_a_lease_that_others_use(tmp_path:
             await storage.put(b"x", "small")
             assert net.counts[asking.LEASE_TAKE] == 1
         assert net.counts[asking.LEASE_END] == 1
+
+
+async def test_a_put_that_goes_on_in_another_process_does_not_end_a_lease_that_puts_without_a_journal_use(
+    tmp_path: Path, source: Path, state: Path
+) -> None:
+    go, data = asyncio.Event(), content(33, 70 * MIB)
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield data[: 40 * MIB]
+        await go.wait()
+        yield data[40 * MIB :]
+
+    async with network(tmp_path, 1, is_live=True) as net:
+        async with net.storage(state=state) as first:
+            streaming = asyncio.create_task(first.put(stream(), "stream", size_bytes=len(data)))
+            async with asyncio.timeout(60):
+                while not net.counts.get(asking.PLACE_PUT):  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            stuck = stuck_after(net, 2)
+            task = asyncio.create_task(first.put(source, "big"))
+            await came(stuck, task, streaming)
+            await noted(state / "puts", task)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            net.changes.clear()
+            async with net.storage(state=state) as other:
+                assert (await other.put(source, "big")).is_resumed
+            assert (net.counts[asking.LEASE_TAKE], net.counts.get(asking.LEASE_END, 0)) == (1, 0)
+            go.set()
+            await asyncio.wait_for(streaming, 60)
+        assert net.counts[asking.LEASE_END] == 1, "no journal leads to it when the one who took it is done"
+        assert left(state) == []
+
+
+async def test_a_put_that_has_no_attempt_left_when_its_path_is_gone_is_told_what_to_do(
+    tmp_path: Path, source: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def killed(_: journal.Journal) -> None:
+        raise Killed
+
+    async with network(tmp_path, 1, is_live=True) as net:
+        with monkeypatch.context() as patch:
+            patch.setattr(journal.Journal, "drop", killed)
+            async with net.storage(state=state) as storage:
+                with pytest.raises(Killed):
+                    await storage.put(source, "name")
+        async with net.storage(state=state) as storage:
+            await storage.remove("name")
+            with monkeypatch.context() as patch:
+                patch.setattr(upload, "ATTEMPTS", 1)
+                with pytest.raises(StorageError, match="meanwhile it was removed, or another file took its place: run it again"):
+                    await storage.put(source, "name")
+            assert not (await storage.put(source, "name")).is_resumed
 
 
 async def test_whether_a_path_has_its_file_is_asked_of_the_meta_node_that_committed_it(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from sds_node.client.transfer import StoredObject, StoredSegment, held_bytes, pu
 from sds_node.hashes import file_hash
 from sds_node.merkle import object_root
 from sds_node.schemes import SCHEMES, SEGMENT_BYTES, TEN_OF_THIRTY, TWO_COPIES, Scheme, bill_noz
+from sds_node.threads import in_thread
 from sds_node.wire.identity import Identity
 from sds_node.wire.node import Node, Server
 from tests.sds_node.client.network import CHAIN_ID, network, wallet_key
@@ -290,7 +292,7 @@ async def test_who_waits_for_a_commit_is_woken_when_it_is_given_up_whatever_is_u
 
 
 @pytest.mark.asyncio
-async def test_no_put_begins_under_a_lease_that_is_to_be_ended() -> None:
+async def test_no_put_begins_under_a_lease_that_is_to_be_ended(tmp_path: Path) -> None:
     ended, is_asked, go = list[bytes](), asyncio.Event(), asyncio.Event()
 
     class Client:
@@ -306,7 +308,8 @@ async def test_no_put_begins_under_a_lease_that_is_to_be_ended() -> None:
     leases = Leases(Client())  # type: ignore[arg-type]
     leases._open = [Lease(None, bytes([number]) * 32, b"", 100, 100, 10_000) for number in (1, 2, 3, 4)]
     leases._open[2].users = 1
-    leases._open[3].kept_for.add(Path("journal"))
+    (tmp_path / "a.put").touch()
+    leases._open[3].keep(tmp_path / "a.put")
     used = leases._open[2]
     ending = asyncio.create_task(leases._end_idle())
     async with asyncio.timeout(10):
@@ -319,6 +322,66 @@ async def test_no_put_begins_under_a_lease_that_is_to_be_ended() -> None:
         leases.give_back(hold)
         await asyncio.gather(leases.close(), leases.close())
     assert ended[2:] == [b"\3" * 32], "each once, and none that a put goes on under"
+
+
+@pytest.mark.asyncio
+async def test_a_lease_is_kept_for_journals_that_are_there_while_it_lives_and_leaves_no_file(tmp_path: Path) -> None:
+    ended, now_s = list[int](), 0.0
+
+    class Client:
+        def clock(self) -> float:
+            return now_s
+
+        async def ask(self, _: str, head: Any, *__: Any, **___: Any) -> None:
+            ended.append(head.lease_id[0])
+
+    def in_use() -> set[int]:
+        return {bytes.fromhex(one.stem)[0] for one in tmp_path.glob("*.lease")}
+
+    journals = [tmp_path / f"{number}.put" for number in (1, 2, 3, 4)]
+    leases = Leases(Client())  # type: ignore[arg-type]
+    leases._open = [Lease(None, bytes([number]) * 32, b"", 100, 100, 10_000 if number < 4 else 10) for number in (1, 2, 3, 4)]
+    for one, path in zip(leases._open, journals, strict=True):
+        path.touch()
+        one.keep(path)
+    assert in_use() == {1, 2, 3, 4}
+    journals[0].unlink()  # another process went on with it
+    leases.forget(journals[1])
+    await leases._end_idle()
+    assert ended == [1, 2]
+    now_s = 11.0
+    await leases._end_idle()
+    assert ended == [1, 2, 4], "its time is over"
+    assert in_use() == {3}
+    await leases.close()
+    assert (ended, in_use()) == ([1, 2, 4], set())
+
+
+def test_work_in_a_thread_is_waited_for_also_when_its_loop_ends() -> None:
+    """What it uses is closed after it."""
+    done, go = list[str](), threading.Event()
+
+    def work(is_begun: Callable[[], object]) -> None:
+        is_begun()
+        assert go.wait(60)
+        done.append("work")
+
+    async def waits(is_begun: Callable[[], object]) -> None:
+        try:
+            await in_thread(work, is_begun)
+        finally:
+            done.append("waited")
+
+    async def main() -> None:
+        loop, begun = asyncio.get_running_loop(), asyncio.Event()
+        task = loop.create_task(waits(lambda: loop.call_soon_threadsafe(begun.set)))
+        async with asyncio.timeout(60):
+            await begun.wait()
+        loop.call_later(0.1, go.set)
+        assert not task.done()  # and the end of the loop cancels it
+
+    asyncio.run(main())
+    assert done == ["work", "waited"]
 
 
 def test_an_object_that_is_too_large_for_one_commit_goes_in_parts_that_follow() -> None:

@@ -953,6 +953,19 @@ def test_puts_without_their_final_receipt_are_owed_until_they_come_with_it(tmp_p
     run(test, tmp_path)
 
 
+def test_a_put_over_a_slow_line_is_waited_for_longer_than_a_node_that_moves_nothing(tmp_path: Path) -> None:
+    async def later(stream: Stream, connection: Connection, honest: Handler) -> None:
+        await asyncio.sleep(0.6)
+        await honest(stream, connection)
+
+    async def test(net: Network) -> None:
+        data = content(39, 50_000)
+        place = net.issuer.for_share(net.nodes[0], share_root(data), len(data))
+        await put_share(net.session, place, lone(data), data, Patience(stall_s=0.3))
+
+    run(test, tmp_path, changes={1: liar(transfers.PUT, later)})
+
+
 def test_puts_whose_network_is_gone_owe_nothing_and_go_on_when_it_is_back(tmp_path: Path) -> None:
     assert Settings().mebibyte_s > Limits().dead_s + Limits().sweep_s, "a silent connection is to be over before a share is given up"
     data = content(37, 3 * MIB)
