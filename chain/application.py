@@ -185,9 +185,9 @@ class Application:
         raw = self.store.record("header", version)
         return known[1] if raw is None else _read_header(raw)[1]
 
-    def query_rpc(self, path: str, request: Any, height: int | None = None) -> tuple[Any, int]:
+    def query_rpc(self, path: str, request: Any, height: int | None = None, told: Callable[[int], None] | None = None) -> tuple[Any, int]:
         """Answer a gRPC method: (response, height). Raises AppError. Any thread may call."""
-        return self.queries.rpc(path, request, height)
+        return self.queries.rpc(path, request, height, told)
 
     def simulate(self, raw: bytes) -> Any:
         """``cosmos.tx.v1beta1.SimulateResponse`` of a transaction against the latest state. Raises AppError."""

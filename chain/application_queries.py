@@ -5,7 +5,7 @@ Every query reads an immutable view, so it neither waits for a block nor holds o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -136,8 +136,11 @@ class QueryRouter:
             codespace, code, text = failure_of(error)
             return ResponseQuery(code=code, codespace=codespace, log=text, height=height)
 
-    def rpc(self, path: str, request: Any, height: int | None = None) -> tuple[Any, int]:
-        """(response message, height it is of). ``request`` is the message or its bytes. Raises AppError."""
+    def rpc(self, path: str, request: Any, height: int | None = None, told: Callable[[int], None] | None = None) -> tuple[Any, int]:
+        """(response message, height it is of). ``request`` is the message or its bytes. Raises AppError.
+
+        ``told`` is given the height before the handler runs: a caller that shows it beside an error, too, has it from there.
+        """
         handler = self._handlers.get(path)
         if handler is None:
             raise UnknownRequest(f"unknown query path: {path[:200]}")
@@ -147,6 +150,8 @@ class QueryRouter:
             except DecodeError:
                 raise InvalidRequest(f"the request bytes of {path} do not parse") from None
         with self._view(height) as view:
+            if told is not None:
+                told(view.version)
             state = State(view, self._app.store.names)
             ctx = Context(self._app.chain_id, view.version, self._app.time_ns_at(view.version), Mode.QUERY)
             return handler(ctx, state, request), view.version
@@ -181,30 +186,30 @@ class QueryRouter:
         """RequestQuery → ResponseQuery for the ``ABCIQuery`` method: raw stores and ``/app`` only, as the SDK has it. Raises InvalidRequest."""
         if not request.path:
             raise InvalidRequest("empty query path")
-        if request.path.lstrip("/").split("/")[0] not in _SERVED_BY_ABCI:
+        if _split(request.path)[0] not in _SERVED_BY_ABCI:
             raise InvalidRequest(f"unsupported ABCI query path: {request.path[:200]}")
         return self.answer(request)
 
     def _route(self, request: Any) -> Any:
-        path = request.path
-        if path.startswith("/store/"):
-            return self._store(request)
-        if path == "/app/simulate":
-            return ResponseQuery(codespace="sdk", value=encode(self.simulate(request.data)), height=self._app.latest_height)
-        if path == "/app/version":
-            return ResponseQuery(codespace="sdk", value=self._app.settings.version.encode(), height=self._app.latest_height)
-        if path.startswith("/p2p/filter/"):
-            return ResponseQuery()
+        match _split(request.path):
+            case ["store", *rest]:
+                return self._store(request, rest)
+            case ["app", "simulate", *_]:
+                return ResponseQuery(codespace="sdk", value=encode(self.simulate(request.data)), height=self._app.latest_height)
+            case ["app", "version", *_]:
+                return ResponseQuery(codespace="sdk", value=self._app.settings.version.encode(), height=self._app.latest_height)
+            case ["p2p", "filter", "addr" | "id", _, *_]:
+                return ResponseQuery()
         if request.prove:
             raise InvalidRequest("proofs are given for /store/<name>/key alone")
         try:
-            response, height = self.rpc(path, bytes(request.data), request.height or None)
+            response, height = self.rpc(request.path, bytes(request.data), request.height or None)
         except AppError as error:
             raise as_query_error(error) from None
         return ResponseQuery(value=encode(response), height=height)
 
-    def _store(self, request: Any) -> Any:
-        name, _, what = request.path.removeprefix("/store/").partition("/")
+    def _store(self, request: Any, rest: Sequence[str]) -> Any:
+        name, what = rest[0] if rest else "", "/".join(rest[1:])
         if name not in self._app.store.names:
             raise StoreQueryUnknown(f"no such store: {name[:100]}")
         if what not in ("key", "subspace"):
@@ -245,6 +250,11 @@ class QueryRouter:
         except FutureVersion:
             latest = self._app.latest_height
             raise FutureVersion(f"cannot query with height in the future; please provide a valid height, at most {latest}") from None
+
+
+def _split(path: str) -> list[str]:
+    """The parts of a path that is no gRPC method's. Its first slash may be missing: relayers ask for ``store/<name>/key``."""
+    return path.removeprefix("/").split("/")
 
 
 def request_class(path: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -10,12 +11,14 @@ from typing import Any, Final
 import orjson
 import structlog
 from starlette.applications import Starlette
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from chain.api.heights import HEIGHT_HEADER, asked_height
 from chain.application_queries import status_of
 from chain.codec.json import dumps, from_json, loads
 from chain.codec.registry import POOL, extension, message_class, option_of
@@ -24,11 +27,11 @@ from chain.metrics import CONTENT_TYPE, Metrics
 
 log = structlog.get_logger("rest")
 
-HEIGHT_HEADER: Final = "x-cosmos-block-height"
-OUT_HEIGHT_HEADER: Final = "grpc-metadata-x-cosmos-block-height"
+OUT_HEIGHT_HEADER: Final = f"grpc-metadata-{HEIGHT_HEADER}"
 MAX_BODY_BYTES: Final = 4 << 20
 _TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+_BASE64: Final = re.compile(r"(?:[A-Za-z0-9+/]*|[A-Za-z0-9_-]*)={0,2}", re.ASCII)
 _HTTP: Final = extension("google.api.http")
 _HTTP_OF: Final = {
     "InvalidArgument": (3, 400),
@@ -117,6 +120,7 @@ def _endpoint(app: Any, pool: ThreadPoolExecutor, path: str, method: Any, body: 
     cls = message_class(method.input_type.full_name)
 
     async def endpoint(request: Request) -> Response:
+        heights: list[int] = []  # once the state was looked at, an error has its height, too
         try:
             message = await _body(request, cls) if body else cls()
             for name, value in request.path_params.items():
@@ -124,24 +128,28 @@ def _endpoint(app: Any, pool: ThreadPoolExecutor, path: str, method: Any, body: 
             if not body:
                 given: dict[str, list[str]] = {}
                 for name, value in request.query_params.multi_items():
+                    if name.partition(".")[0] in request.path_params:
+                        continue  # what the path says stands
                     given.setdefault(name, []).append(value)
                 for name, values in given.items():
                     _set(message, name, values)
-            height = request.headers.get(HEIGHT_HEADER) or request.headers.get(OUT_HEIGHT_HEADER) or "0"
-            if not height.isascii() or not height.isdigit() or len(height) > 19:
-                raise InvalidRequest(f"{HEIGHT_HEADER} must be a height, got {height[:40]!r}")
-            answer, at = await asyncio.get_running_loop().run_in_executor(pool, app.query_rpc, path, message, int(height) or None)
-            return _json(dumps(answer), headers={OUT_HEIGHT_HEADER: str(at)})
+            height = asked_height(request.headers.getlist(HEIGHT_HEADER) + request.headers.getlist(OUT_HEIGHT_HEADER))
+            answer, _ = await asyncio.get_running_loop().run_in_executor(pool, app.query_rpc, path, message, height, heights.append)
+            return _json(dumps(answer), headers=_height(heights))
         except AppError as error:
             name, text = status_of(error)
             code, status = _HTTP_OF[name]
-            return _error(code, text, status, {"connection": "close"} if isinstance(error, _BodyTooLarge) else None)
+            return _error(code, text, status, {"connection": "close"} if isinstance(error, _BodyTooLarge) else _height(heights))
         except Exception:
             log.exception("a request failed", path=request.url.path)
             app.counts.panicked("rest")
-            return _error(13, "internal error: the node's log has the details", 500)
+            return _error(13, "internal error: the node's log has the details", 500, _height(heights))
 
     return endpoint
+
+
+def _height(heights: list[int]) -> dict[str, str]:
+    return {OUT_HEIGHT_HEADER: str(heights[0])} if heights else {}
 
 
 class _BodyTooLarge(InvalidRequest):  # type: ignore[valid-type,misc]
@@ -170,12 +178,17 @@ def _set(message: Any, name: str, texts: list[str]) -> None:
     target = message
     for part in parents:
         field = target.DESCRIPTOR.fields_by_name.get(part) or target.DESCRIPTOR.fields_by_camelcase_name.get(part)
-        if field is None or field.message_type is None or field.is_repeated:
+        if field is None:
             return
+        if field.message_type is None or field.is_repeated:
+            raise InvalidRequest(f"parameter {name[:100]!r}: {part} has no fields")
         target = getattr(target, field.name)
     field = target.DESCRIPTOR.fields_by_name.get(last) or target.DESCRIPTOR.fields_by_camelcase_name.get(last)
-    if field is None or (field.message_type is not None and field.message_type.full_name.startswith("google.protobuf.") is False):
+    if field is None:
         return  # the gateway ignores parameters it does not know
+    if field.message_type is not None and not field.message_type.full_name.startswith("google.protobuf."):
+        fields = ", ".join(f"{name}.{one.name}" for one in field.message_type.fields)
+        raise InvalidRequest(f"parameter {name[:100]!r} has no value of its own: expected one of {fields}")
     values = [_parameter(field, name, text) for text in (texts if field.is_repeated else texts[:1])]
     parsed = from_json(type(target), {field.name: values if field.is_repeated else values[0]}, ".".join(parents))
     target.MergeFrom(parsed)
@@ -188,13 +201,23 @@ def _parameter(field: Any, name: str, text: str) -> Any:
         if text not in _TRUE and text not in _FALSE:
             raise InvalidRequest(f"type mismatch, parameter: {name}: expected true or false, got {text[:40]!r}")
         return text in _TRUE
+    if field.type == field.TYPE_BYTES and (len(text) % 4 or not _BASE64.fullmatch(text)):
+        raise InvalidRequest(f"type mismatch, parameter: {name}: expected base64 with its padding, got {text[:40]!r}")
     if field.enum_type is not None and text.isascii() and text.isdigit() and len(text) < 10:
         return int(text)
     return text
 
 
+class _LastSegment(StringConvertor):
+    regex = "[^/]*"
+
+
+register_url_convertor("last", _LastSegment())
+
+
 def _starlette_path(template: str) -> str:
-    return template.replace("=**}", ":path}")
+    """A parameter at the end may be empty: its method says what it expects there."""
+    return re.sub(r"(\{\w+)\}$", r"\1:last}", template.replace("=**}", ":path}"))
 
 
 def _json(raw: bytes, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from grpc_reflection.v1alpha._async import ReflectionServicer as AsyncReflection
 
 from chain.api.comet import CometClient
+from chain.api.heights import HEIGHT_HEADER, asked_height
 from chain.api.rest import build_rest
 from chain.api.services import handlers
 from chain.application import Application
@@ -33,7 +34,6 @@ log = structlog.get_logger("api")
 
 WORKERS: Final = 8
 MAX_CONNECTIONS: Final = 1000
-HEIGHT_HEADER: Final = "x-cosmos-block-height"
 _REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 
 
@@ -139,22 +139,22 @@ class ApiServer:
                 metrics.request_s.labels("grpc", status).observe(time.perf_counter() - started)
 
         async def run(request: Any, context: Any) -> Any:
-            height = None
-            for key, value in context.invocation_metadata() or ():
-                if key == HEIGHT_HEADER:
-                    text = value if isinstance(value, str) else value.decode("ascii", "replace")
-                    if not text.isascii() or not text.isdigit() or len(text) > 19:
-                        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{HEIGHT_HEADER} must be a height, got {text[:40]!r}")
-                    height = int(text) or None
+            given = [value for key, value in context.invocation_metadata() or () if key == HEIGHT_HEADER]
+            response = failure = None
+            heights: list[int] = []
             try:
-                response, at = await asyncio.get_running_loop().run_in_executor(pool, app.query_rpc, path, request, height)
+                height = asked_height(given)
+                response, _ = await asyncio.get_running_loop().run_in_executor(pool, app.query_rpc, path, request, height, heights.append)
             except AppError as error:
-                await context.abort(*grpc_status(error))
+                failure = grpc_status(error)
             except Exception:
                 log.exception("a query failed", path=path)
                 app.counts.panicked("grpc")
-                await context.abort(grpc.StatusCode.INTERNAL, "internal error: the node's log has the details")
-            await context.send_initial_metadata(((HEIGHT_HEADER, str(at)),))
+                failure = grpc.StatusCode.INTERNAL, "internal error: the node's log has the details"
+            if heights:  # an error has it, too, once the state was looked at
+                await context.send_initial_metadata(((HEIGHT_HEADER, str(heights[0])),))
+            if failure is not None:
+                await context.abort(*failure)
             return response
 
         # The request stays bytes until the handler's thread: bytes that do not parse are the caller's mistake, not an internal error.

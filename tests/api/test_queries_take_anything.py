@@ -241,6 +241,17 @@ def test_a_raw_subspace_is_bounded(served: Served) -> None:
     assert all(pair.key.startswith(b"\x02") for pair in pairs.pairs)
 
 
+def test_abci_paths_may_leave_their_first_slash_out(served: Served) -> None:
+    key = b"\x02\x14" + KEYS[0].public_key.address + b"wei"
+    paths = {"store/bank/key": key, "store/bank/subspace": b"\x02", "store/nothing/key": key, "app/version": b"", "p2p/filter/id/x": b""}
+    for path, data in paths.items():
+        assert served.driver.query(path, data) == served.driver.query("/" + path, data), path
+    proven = served.driver.query("store/bank/key", key, prove=True)
+    assert (proven.code, len(proven.proof_ops.ops)) == (0, 2)
+    assert proven.value
+    assert served.driver.query("//store/bank/key", key).code == 6
+
+
 def test_a_query_cannot_ask_for_queries_without_end(served: Served) -> None:
     path = "/cosmos.base.tendermint.v1beta1.Service/ABCIQuery"
     inner = message_class("cosmos.base.tendermint.v1beta1.ABCIQueryRequest")(path=path)
