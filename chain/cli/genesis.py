@@ -15,7 +15,7 @@ from mnemonic import Mnemonic
 from chain import config, nodekeys
 from chain.app import CHECK_GENTX, build_application
 from chain.cli.keyring import keyring_options, user_keyring
-from chain.cli.options import UINT64, home_of, home_option, output_option
+from chain.cli.options import UINT64, fee_of, home_of, home_option, ignored, output_option, taken_as_simd_takes_them
 from chain.codec.json import from_json, loads, to_json
 from chain.codec.registry import Any_, message_class, unpack_any
 from chain.codec.times import parse_rfc3339
@@ -29,6 +29,7 @@ from chain.node import VERSION
 from chain.store.kv import MemoryBackend
 from chain.tx.build import Signer, build_tx
 from chain.tx.fees import parse_amounts
+from chain.tx.signing import DIRECT, LEGACY_AMINO_JSON
 from genesis import build, document
 from genesis import migrate as migration
 
@@ -111,6 +112,10 @@ def genesis() -> None:
 @click.option("--vesting-start-time", type=int, default=0, help="Unix seconds from which it is freed evenly; 0 frees all of it at the end.")
 @click.option("--vesting-end-time", type=int, default=0, help="Unix seconds at which all of it is free.")
 @click.option("--module-name", default="", help="Make the account of this module.")
+@ignored("--node")
+@ignored("--grpc-addr")
+@ignored("--grpc-insecure", is_flag=True)
+@ignored("--height")
 @output_option
 @keyring_options
 @click.pass_context
@@ -184,6 +189,7 @@ def require_deposit(made: dict[str, Any], node: dict[str, Any], path: Path) -> N
 
 
 @genesis.command()
+@taken_as_simd_takes_them
 @click.argument("name")
 @click.argument("amount")
 @click.option("--chain-id", default="", help="Must be the genesis file's.")
@@ -202,8 +208,11 @@ def require_deposit(made: dict[str, Any], node: dict[str, Any], path: Path) -> N
 @click.option("--pubkey", default="", help="The validator's public key, as `comet show-validator` prints it (default: this home's).")
 @click.option("--output-document", type=click.Path(), default=None)
 @click.option("--fees", default="", help="Fee of the genesis transaction.")
+@click.option("--gas-prices", default="", help="Price of gas, as 1000000000wei: the fee follows from it.")
 @click.option("--gas", type=UINT64, default=GAS_LIMIT, show_default=True)
-@click.option("-y", "--yes", is_flag=True, hidden=True)
+@click.option("--timeout-height", type=UINT64, default=0, help="Not valid above this height.")
+@click.option("--sign-mode", type=click.Choice(["direct", "amino-json"]), default="direct", show_default=True)
+@ignored("--amount", "amount_again")
 @keyring_options
 @click.pass_context
 def gentx(ctx: click.Context, /, name: str, amount: str, **options: Any) -> None:
@@ -245,7 +254,9 @@ def gentx(ctx: click.Context, /, name: str, amount: str, **options: Any) -> None
     CHECK_GENTX(message)
     node = options["node_id"] or nodekeys.node_id(home)
     memo = f"{node}@{options['ip']}:{options['p2p_port']}"
-    unsigned = build_tx([message], fee=parse_amounts(options["fees"]), gas_limit=options["gas"], signers=[Signer(key.public_key, 0)], memo=memo)
+    signer = Signer(key.public_key, 0, mode=LEGACY_AMINO_JSON if options["sign_mode"] == "amino-json" else DIRECT)
+    fee = fee_of(options, options["gas"])
+    unsigned = build_tx([message], fee=fee, gas_limit=options["gas"], signers=[signer], memo=memo, timeout_height=options["timeout_height"])
     raw = unsigned.sign([key.private_key], made["chain_id"])
     path = Path(options["output_document"]) if options["output_document"] else home.root / "config" / "gentx" / f"gentx-{node}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import click
 from mnemonic import Mnemonic
 
 from chain.cli.keyring import keyring_options, reported, setting, user_keyring
+from chain.cli.options import ignored, no_ledger
 from chain.cli.text import yaml_string
 from chain.codec import json as proto_json
 from chain.codec.registry import Any_
@@ -65,8 +66,7 @@ def _command(name: str, *, with_keyring: bool = True) -> Callable[[Callable[...,
     def make(function: Callable[..., None]) -> click.Command:
         body: Callable[..., None] = reported(_without_shared(function))
         body = click.option("--output", "-o", type=click.Choice(["text", "json"]), help="Output format.  [default: text]")(body)
-        if with_keyring:
-            body = keyring_options(body)
+        body = keyring_options(body) if with_keyring else ignored("--keyring-backend")(ignored("--keyring-dir")(body))
         return keys.command(name)(body)
 
     return make
@@ -100,6 +100,7 @@ def _without_shared(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--account", type=_UINT31, default=0, show_default=True, help="Account of the derivation path.")
 @click.option("--index", type=_UINT31, default=0, show_default=True, help="Address index of the derivation path.")
 @click.option("--key-type", "--algo", "algorithm", default=ALGORITHMS[0], show_default=True, help="Kind of key: " + " or ".join(ALGORITHMS) + ".")
+@no_ledger
 @click.option("--source", metavar="FILE", help="Read the mnemonic from a file (with --recover or --interactive).")
 def add(
     *,

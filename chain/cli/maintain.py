@@ -9,7 +9,7 @@ import click
 import tomlkit
 
 from chain import config
-from chain.cli.options import home_of, home_option
+from chain.cli.options import home_of, home_option, ignored
 from chain.config import Home
 from chain.node import open_application
 from chain.store.pruning import Pruning
@@ -20,6 +20,7 @@ _FILES = ("app", "config", "client")
 @click.command()
 @click.argument("strategy", type=click.Choice(["default", "nothing", "everything", "custom"]), default="default")
 @click.option("--pruning-keep-recent", default=0, help="With custom: how many recent heights are kept.")
+@ignored("--pruning-interval")
 @home_option
 @click.pass_context
 def prune(ctx: click.Context, /, strategy: str, pruning_keep_recent: int, **_: Any) -> None:

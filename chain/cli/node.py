@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 from chain import config, nodekeys
-from chain.cli.options import UINT63, home_of, home_option, output_option, show
+from chain.cli.options import UINT63, home_of, home_option, output_option, refused, show, yes_or_no
 from chain.cli.tx import Remote, node_option
 from chain.codec.json import to_json
 from chain.comet import find_comet
@@ -45,6 +45,10 @@ _COMET_FLAGS = {
     "priv_validator_laddr": "",
     "consensus.double_sign_check_height": "",
     "consensus.create_empty_blocks": "true",
+    "consensus.create_empty_blocks_interval": "",
+    "rpc.grpc_laddr": "",
+    "rpc.pprof_laddr": "",
+    "db_backend": "",
 }
 """Flags that go to CometBFT as they are, and what they mean without a value where that is allowed."""
 
@@ -54,6 +58,41 @@ def _comet_flags(command: Any) -> Any:
         told: dict[str, Any] = {"is_flag": False, "flag_value": alone} if alone else {}
         command = click.option(f"--{flag}", _parameter(flag), default=None, help="Instead of what config.toml says.", **told)(command)
     return command
+
+
+def _simd_flags(command: Any) -> Any:
+    """Flags of simd that do nothing here or cannot be had."""
+    for flag, why in reversed(_WITHOUT_EFFECT.items()):
+        kind: dict[str, Any] = {"type": click.BOOL, "is_flag": False, "flag_value": "true"} if flag in _SWITCHES_WITHOUT_EFFECT else {}
+        command = click.option(
+            f"--{flag}", _parameter(flag), default=None, expose_value=False, help=f"Accepted for scripts that are written for simd: {why}.", **kind
+        )(command)
+    for flag, why in reversed(_NOT_TO_BE_HAD.items()):
+        command = refused(f"--{flag}", why, is_flag=flag == "grpc-only", is_shown=True)(command)
+    return command
+
+
+_WITHOUT_EFFECT = {
+    "inter-block-cache": "what blocks read is always kept in memory",
+    "iavl-disable-fastnode": "the tree has no second index to leave out",
+    "grpc-web.enable": "there is no gRPC-web, pages call REST",
+    "query-gas-limit": "queries are not metered",
+    "api.max-open-connections": "the server bounds them itself",
+    "api.rpc-read-timeout": "the server has its own limits",
+    "api.rpc-write-timeout": "the server has its own limits",
+    "api.rpc-max-body-bytes": "the server has its own limits",
+    "abci": "CometBFT is always asked through a socket",
+    "proxy_app": "CometBFT is told where the application listens, see --address",
+    "shutdown-grace": "a node that stops waits for its parts anyway",
+}
+_SWITCHES_WITHOUT_EFFECT = ("inter-block-cache", "iavl-disable-fastnode", "grpc-web.enable")
+_NOT_TO_BE_HAD = {
+    "trace-store": "the store writes no trace of its operations: `stchaind query store` shows single keys, `stchaind export` the whole state",
+    "cpu-profile": "the application is no Go program: profile it with py-spy, and CometBFT through --rpc.pprof_laddr",
+    "genesis_hash": "CometBFT reads a copy of the genesis file in its own shape: compare `sha256sum config/genesis.json` before the start",
+    "db_dir": "CometBFT's data stay in the home, where the guard against double signing reads them: choose another --home",
+    "grpc-only": "the servers answer from a running application: start with --with-comet=false, which serves queries and makes no blocks",
+}
 
 
 def _parameter(flag: str) -> str:
@@ -72,8 +111,18 @@ class _Heights(click.ParamType[Any]):
         return tuple(map(int, parts))
 
 
+class _PoolSize(click.IntRange):
+    """How many transactions, or -1, which is simd's word for no pool and 0 here."""
+
+    def __init__(self) -> None:
+        super().__init__(-1, (1 << 63) - 1)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return max(int(super().convert(value, param, ctx)), 0)
+
+
 @click.command()
-@click.option("--with-comet", type=bool, default=True, show_default=True, help="Run CometBFT as a child; false leaves it to you.")
+@yes_or_no("--with-comet", "--with-tendermint", default=True, show_default=True, help="Run CometBFT as a child; false leaves it to you.")
 @click.option("--transport", type=click.Choice(["socket"]), default="socket", show_default=True)
 @click.option("--address", default="", help="Where the application listens (default: a unix socket in the home).")
 @click.option("--minimum-gas-prices", default=None, help="As 1000000000wei.")
@@ -89,10 +138,14 @@ class _Heights(click.ParamType[Any]):
 @click.option("--state-sync.snapshot-interval", "snapshot_interval", type=UINT63, default=None, help="Take a snapshot each so many blocks; 0 never.")
 @click.option("--state-sync.snapshot-keep-recent", "snapshot_keep_recent", type=UINT63, default=None, help="How many snapshots are kept.")
 @click.option("--grpc.address", "grpc_address", default=None)
-@click.option("--grpc.enable", "grpc_enable", type=bool, default=None)
-@click.option("--api.enable", "api_enable", type=bool, default=None)
+@yes_or_no("--grpc.enable", "grpc_enable", default=None)
+@yes_or_no("--api.enable", "api_enable", default=None)
 @click.option("--api.address", "api_address", default=None)
+@yes_or_no("--api.swagger", "api_swagger", default=None, help="Serve the page that lists the REST routes at /swagger/.")
+@yes_or_no("--api.enabled-unsafe-cors", "api_cors", default=None, help="Let pages of any origin call REST.")
+@click.option("--mempool.max-txs", "pool_txs", type=_PoolSize(), default=None, help="Size of the application's own pool; 0 and -1: none.")
 @_comet_flags
+@_simd_flags
 @click.option("--accept-signing-state", is_flag=True, help="Start although priv_validator_state.json does not fit the key or the blocks.")
 @home_option
 @click.pass_context
@@ -122,6 +175,9 @@ def start(ctx: click.Context, /, with_comet: bool, transport: str, address: str,
             "grpc.enable": "grpc_enable",
             "api.enable": "api_enable",
             "api.address": "api_address",
+            "api.swagger": "api_swagger",
+            "api.enabled-unsafe-cors": "api_cors",
+            "mempool.max-txs": "pool_txs",
         }.items()
         if given[option] is not None
     }

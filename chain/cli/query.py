@@ -55,6 +55,7 @@ _OPTIONAL: Final = ("resolve_denom", "id", "status", "evidence_hash", "proposal_
 _LAST_MAY_MISS: Final = ("module_name", "msg_type_url", "params_type")
 """Arguments that may be left out: they come last."""
 _BY_OPTION: Final = (
+    "/cosmos.bank.v1beta1.Query/DenomMetadataByQueryString",
     "/cosmos.distribution.v1beta1.Query/DelegatorValidators",
     "/cosmos.distribution.v1beta1.Query/DelegatorWithdrawAddress",
     "/cosmos.gov.v1.Query/Proposals",
@@ -104,6 +105,9 @@ def _add_module_commands() -> None:
         for name, (method, flag) in _ORIGINAL.get(module.name, {}).items():
             for path in [one for one in module.queries if one.endswith(f"/{method}")]:
                 group.add_command(_command(path, name, module.name, flag))
+        if module.name == "bank":
+            _name_a_denom(group.commands["total-supply"], group.commands["total-supply-of"])
+            group.add_command(group.commands["total-supply"], "total")
         query.add_command(group)
     comet = click.Group("comet", help="What CometBFT knows, through the application's service.")
     for name, method in _COMET.items():
@@ -111,6 +115,22 @@ def _add_module_commands() -> None:
     consensus = query.commands["consensus"]
     assert isinstance(consensus, click.Group), "the consensus module has queries"
     consensus.add_command(comet)
+
+
+def _name_a_denom(total: click.Command, of_one: click.Command) -> None:
+    """Give ``total-supply`` the ``--denom`` that simd's help tells of: with it, it is ``total-supply-of``."""
+    every, one = total.callback, of_one.callback
+    assert every is not None, "it asks the node"
+    assert one is not None, "it asks the node"
+
+    def run(denom: str, **given: Any) -> None:
+        if denom:
+            one(arg_denom=denom, **given)
+        else:
+            every(**given)
+
+    total.callback = run
+    total.params.insert(0, click.Option(["--denom"], default="", help="Of this denom alone."))
 
 
 def _command(path: str, name: str, group: str, flag_of_field: str = "") -> click.Command:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ import click
 
 from chain.cli.genesis import tx_message
 from chain.cli.keyring import keyring_options, setting, user_keyring
-from chain.cli.options import UINT64, output_option
+from chain.cli.options import UINT64, ignored, output_option, taken_as_simd_takes_them
 from chain.cli.tx import Remote, node_option, raw_of
 from chain.codec.json import from_json, loads, to_json
 from chain.codec.registry import message_class
 from chain.coins import Coin, from_messages, normalise, to_messages
 from chain.crypto import address as bech32
+from chain.crypto.keyring import KeyringError
 from chain.crypto.keys import MultisigPublicKey, PrivateKey, PublicKey, public_key_from_any, public_key_to_any
 from chain.errors import AppError
 from chain.tx.decode import AuthInfo, Tx, TxRaw, decode_tx
@@ -102,10 +104,12 @@ def _with(given: Tx, address: bytes, info: Any, signature: bytes) -> bytes:
 
 
 @click.command()
+@taken_as_simd_takes_them
 @click.argument("file", type=click.File("rb"))
 @_signing_options
+@click.option("--overwrite", is_flag=True, help="Drop the signatures of others that the transaction has.")
 @_account_options
-def sign(file: Any, sender: str, sign_mode: str, multisig: str, **options: Any) -> None:
+def sign(file: Any, sender: str, sign_mode: str, multisig: str, overwrite: bool, **options: Any) -> None:
     """Sign a transaction that --generate-only made.
 
     \b
@@ -114,10 +118,18 @@ def sign(file: Any, sender: str, sign_mode: str, multisig: str, **options: Any) 
     signer = _Member.of(sender, sign_mode, multisig)
     given = decode_tx(raw_of(file.read()))
     signer.require_signer_of(given)
+    if overwrite:
+        given = _unsigned(given)
     _write([signer.sign(given, *_facts(options, signer.account), signature_only=options["signature_only"])], options)
 
 
+def _unsigned(given: Tx) -> Tx:
+    auth_info = AuthInfo(fee=given.auth_info.fee)
+    return decode_tx(TxRaw(body_bytes=given.body_bytes, auth_info_bytes=auth_info.SerializeToString()).SerializeToString())
+
+
 @click.command("sign-batch")
+@taken_as_simd_takes_them
 @click.argument("files", nargs=-1, required=True, type=click.File("rb"))
 @_signing_options
 @click.option("--append", "is_appended", is_flag=True, help="Put all messages into one transaction; fees and gas are added up.")
@@ -184,8 +196,10 @@ class _Member:
             raise click.ClickException(f"{sender} has no private key in this keyring")
         if not multisig:
             return cls(record.private_key, record.address, _MODES[sign_mode], False)
-        account = bech32.decode(multisig) if multisig.startswith(bech32.ACCOUNT + "1") else user_keyring().find(multisig).address
-        return cls(record.private_key, account, LEGACY_AMINO_JSON, True)
+        key = _multisig(multisig)
+        if not _has_member(key, record.public_key):
+            raise click.ClickException(f"signing key is not a part of multisig key: {sender} is no member of {multisig}, nor of a multisig in it")
+        return cls(record.private_key, key.address, LEGACY_AMINO_JSON, True)
 
     def require_signer_of(self, given: Tx) -> None:
         if self.account not in given.signers:
@@ -208,29 +222,41 @@ class _Member:
 
 
 @click.command("multi-sign")
+@taken_as_simd_takes_them
 @click.argument("file", type=click.File("rb"))
 @click.argument("name")
 @click.argument("signature_files", nargs=-1, required=True, type=click.File("rb"))
+@click.option("--skip-signature-verification", "is_unchecked", is_flag=True, help="Do not check the members' signatures.")
 @_account_options
-def multi_sign(file: Any, name: str, signature_files: tuple[Any, ...], **options: Any) -> None:
+def multi_sign(file: Any, name: str, signature_files: tuple[Any, ...], is_unchecked: bool, **options: Any) -> None:
     """Put the signatures of members together for a multisig key NAME.
 
     \b
     stchaind tx sign unsigned.json --from k1 --multisig k1k2k3 > k1sig.json
     stchaind tx multi-sign unsigned.json k1k2k3 k1sig.json k2sig.json > signed.json
+
+    A multisig that is a member of another signs with --signature-only; its members name the other one, whose account it is:
+
+    \b
+    stchaind tx sign unsigned.json --from k1 --multisig outer > k1sig.json
+    stchaind tx multi-sign unsigned.json inner k1sig.json k2sig.json --signature-only > innersig.json
+    stchaind tx multi-sign unsigned.json outer innersig.json k4sig.json > signed.json
     """
     key = _multisig(name)
     given = decode_tx(raw_of(file.read()))
-    facts = _facts(options, key.address)
-    parts = [(source.name, one) for source in signature_files for one in from_json(Descriptors, loads(source.read())).signatures]
-    _write([_joined(given, name, key, parts, *facts)], options)
+    facts = _facts(options, _account_of(key, name, [given], options))
+    parts = [(source.name, one) for source in signature_files for one in _signatures(source.name, source.read())]
+    made = _joined(given, name, key, parts, *facts, is_checked=not is_unchecked)
+    _write([made if options["signature_only"] else _signed_by(given, key, made)], options)
 
 
 @click.command("multisign-batch")
+@taken_as_simd_takes_them
 @click.argument("file", type=click.File("rb"))
 @click.argument("name")
 @click.argument("signature_files", nargs=-1, required=True, type=click.File("rb"))
 @click.option("--no-auto-increment", is_flag=True, help="Every transaction has the same sequence.")
+@ignored("--multisig")
 @_account_options
 def multi_sign_batch(file: Any, name: str, signature_files: tuple[Any, ...], no_auto_increment: bool, **options: Any) -> None:
     """Put the signatures of members together for a multisig key NAME: line by line of transactions and of each member's file.
@@ -241,17 +267,18 @@ def multi_sign_batch(file: Any, name: str, signature_files: tuple[Any, ...], no_
     """
     key = _multisig(name)
     transactions = [decode_tx(raw_of(line)) for line in _lines(file)]
-    chain_id, number, sequence = _facts(options, key.address)
+    chain_id, number, sequence = _facts(options, _account_of(key, name, transactions, options))
     columns = []
     for source in signature_files:
-        column = [one for line in _lines(source) for one in from_json(Descriptors, loads(line)).signatures]
+        column = [one for line in _lines(source) for one in _signatures(source.name, line)]
         if len(column) != len(transactions):
             raise click.ClickException(f"{source.name} holds {len(column)} signatures, {file.name} {len(transactions)} transactions")
         columns.append((source.name, column))
     joined = []
     for at, given in enumerate(transactions):
         parts = [(where, column[at]) for where, column in columns]
-        joined.append(_joined(given, name, key, parts, chain_id, number, sequence if no_auto_increment else sequence + at))
+        made = _joined(given, name, key, parts, chain_id, number, sequence if no_auto_increment else sequence + at)
+        joined.append(made if options["signature_only"] else _signed_by(given, key, made))
     _write(joined, options)
 
 
@@ -262,32 +289,97 @@ def _multisig(name: str) -> MultisigPublicKey:
     return key
 
 
-def _joined(given: Tx, name: str, key: MultisigPublicKey, parts: Sequence[tuple[str, Any]], chain_id: str, number: int, sequence: int) -> Any:
-    """The transaction with the signature of ``key``, from (file, SignatureDescriptor) of its members. Raises ClickException."""
-    found: dict[int, bytes] = {}
+def _has_member(key: MultisigPublicKey, wanted: PublicKey) -> bool:
+    """True if ``wanted`` is a member of ``key``, or of a multisig that is one."""
+    return any(one == wanted or (isinstance(one, MultisigPublicKey) and _has_member(one, wanted)) for one in key.members)
+
+
+def _account_of(key: MultisigPublicKey, name: str, transactions: Sequence[Tx], options: dict[str, Any]) -> bytes:
+    """The account whose number and sequence the members of ``key`` sign: its own, or that of the multisig of which it is a part."""
+    signers = [one for one in transactions[0].signers if all(one in given.signers for given in transactions)] if transactions else []
+    if key.address in signers or not transactions or (options["offline"] and options["signature_only"]):
+        return key.address
+    if not options["signature_only"]:
+        wanted = ", ".join(map(bech32.encode, transactions[0].signers))
+        raise click.ClickException(
+            f"{name} does not sign this transaction, its signers are {wanted}: use --signature-only to sign as a member of one"
+        )
+    for signer in signers:
+        with contextlib.suppress(KeyringError):
+            outer = user_keyring().key_by_address(signer).public_key
+            if isinstance(outer, MultisigPublicKey) and _has_member(outer, key):
+                return signer
+    raise click.ClickException(
+        f"{name} signs this transaction neither itself nor as a member of a multisig of this keyring: add that with `keys add`"
+    )
+
+
+def _signatures(where: str, text: bytes) -> list[Any]:
+    """The signatures in a file that --signature-only or --multisig made. Raises ClickException."""
+    try:
+        return list(from_json(Descriptors, loads(text)).signatures)
+    except AppError as error:
+        raise click.ClickException(
+            f"{where} holds no signatures as `tx sign --multisig` and `tx multi-sign --signature-only` print them: {error.detail}"
+        ) from None
+
+
+def _joined(
+    given: Tx,
+    name: str,
+    key: MultisigPublicKey,
+    parts: Sequence[tuple[str, Any]],
+    chain_id: str,
+    number: int,
+    sequence: int,
+    *,
+    is_checked: bool = True,
+) -> Any:
+    """The signature of ``key``, from (file, SignatureDescriptor) of its members. Raises ClickException."""
+    found: dict[int, Any] = {}
     for where, one in parts:
         member = public_key_from_any(one.public_key)
         if member not in key.members:
             raise click.ClickException(f"{where}: {bech32.encode(member.address)} is no member of {name}")
         document = sign_bytes(given, LEGACY_AMINO_JSON, chain_id=chain_id, account_number=number, sequence=sequence, key=member, signer=key.address)
-        if one.data.single.mode != LEGACY_AMINO_JSON or not _holds(member, one.data.single.signature, document):
+        if is_checked and not _holds(member, one.data, document):
             raise click.ClickException(
                 f"{where}: the signature does not hold: expected amino-json over chain id {chain_id}, account number {number}, sequence {sequence}"
             )
-        found[key.members.index(member)] = one.data.single.signature
+        found[key.members.index(member)] = one.data
     if len(found) < key.threshold:
         raise click.ClickException(f"{name} needs {key.threshold} signatures, got {len(found)}")
-    mode_info = ModeInfo()
+    made = Descriptors()
+    made.signatures.add(public_key=public_key_to_any(key), sequence=sequence)
+    multi = made.signatures[0].data.multi
     elems = bytearray(-(-len(key.members) // 8))
     for at in sorted(found):
         elems[at >> 3] |= 0x80 >> at % 8
-        mode_info.multi.mode_infos.append(_single(LEGACY_AMINO_JSON))
-    mode_info.multi.bitarray.extra_bits_stored, mode_info.multi.bitarray.elems = len(key.members) % 8, bytes(elems)
-    whole = MultiSignature(signatures=[found[at] for at in sorted(found)]).SerializeToString()
-    return tx_message(_with(given, key.address, _info(key, mode_info, sequence), whole))
+        multi.signatures.append(found[at])
+    multi.bitarray.extra_bits_stored, multi.bitarray.elems = len(key.members) % 8, bytes(elems)
+    return made
+
+
+def _signed_by(given: Tx, key: MultisigPublicKey, made: Any) -> Any:
+    """The transaction with the signature of ``key`` that ``_joined`` made."""
+    [one] = made.signatures
+    mode_info, signature = _as_transactions_have_it(one.data)
+    return tx_message(_with(given, key.address, _info(key, mode_info, one.sequence), signature))
+
+
+def _as_transactions_have_it(data: Any) -> tuple[Any, bytes]:
+    """(ModeInfo, signature) of a signature as it is in files."""
+    if data.WhichOneof("sum") != "multi":
+        return _single(data.single.mode), data.single.signature
+    parts = [_as_transactions_have_it(one) for one in data.multi.signatures]
+    mode_info = ModeInfo()
+    mode_info.multi.bitarray.CopyFrom(data.multi.bitarray)
+    mode_info.multi.mode_infos.extend(mode for mode, _ in parts)
+    return mode_info, MultiSignature(signatures=[signature for _, signature in parts]).SerializeToString()
 
 
 @click.command("validate-signatures")
+@taken_as_simd_takes_them
 @click.argument("file", type=click.File("rb"))
 @_account_options
 def validate_signatures(file: Any, **options: Any) -> None:
@@ -315,8 +407,16 @@ def validate_signatures(file: Any, **options: Any) -> None:
         raise click.ClickException("signatures validation failed")
 
 
-def _holds(key: PublicKey, signature: bytes, document: bytes) -> bool:
-    return signature_holds(key, _single(LEGACY_AMINO_JSON), signature, lambda _: document)
+def _holds(key: PublicKey, data: Any, document: bytes) -> bool:
+    mode_info, signature = _as_transactions_have_it(data)
+    return _is_amino(mode_info) and signature_holds(key, mode_info, signature, lambda _: document)
+
+
+def _is_amino(mode_info: Any) -> bool:
+    """True if it is the mode of every part: no other mode's document stays the same when the signatures come into the transaction."""
+    if mode_info.WhichOneof("sum") == "multi":
+        return all(_is_amino(one) for one in mode_info.multi.mode_infos)
+    return bool(mode_info.single.mode == LEGACY_AMINO_JSON)
 
 
 def _signed(given: Tx, at: int, key: PublicKey, chain_id: str, number: int) -> bool:

@@ -14,17 +14,17 @@ from chain.api.blocks import broadcast_response
 from chain.api.comet import CometClient, CometRefused, CometUnavailable
 from chain.cli.genesis import tx_message
 from chain.cli.keyring import keyring_options, setting, user_keyring
-from chain.cli.options import UINT64, output_option, show
+from chain.cli.options import UINT64, fee_of, ignored, no_ledger_nor_aux, output_option, refused, show, taken_as_simd_takes_them
 from chain.codec.canonical import encode as canonical
 from chain.codec.json import from_json, loads, to_json
 from chain.codec.registry import POOL, message_class
-from chain.coins import Coins, to_messages
+from chain.coins import to_messages
 from chain.crypto import address as bech32
-from chain.crypto.keys import public_key_to_any
+from chain.crypto.keys import PublicKey, public_key_to_any
 from chain.crypto.terminal import confirmed
 from chain.dec import Dec, parse_dec
 from chain.tx.build import Signer, build_tx
-from chain.tx.fees import parse_amounts, parse_gas_prices
+from chain.tx.fees import parse_amounts
 from chain.tx.signing import DIRECT, LEGACY_AMINO_JSON
 
 NODE: Final = "tcp://localhost:26657"
@@ -115,22 +115,14 @@ def tx_options(command: Any) -> Any:
             click.option("--dry-run", is_flag=True, help="Print the gas it would take."),
             _broadcast_mode,
             click.option("-y", "--yes", is_flag=True, help="Do not ask before broadcasting."),
+            ignored("--tip"),  # simd looks at it with --aux alone
         ]
     ):
         command = option(command)
-    return keyring_options(node_option(output_option(command)))
+    return no_ledger_nor_aux(keyring_options(node_option(output_option(command))))
 
 
 _broadcast_mode = click.option("-b", "--broadcast-mode", type=click.Choice(["sync", "async"]), default=None, help="[default: sync]")
-
-
-def taken_as_simd_takes_them(command: Any) -> Any:
-    """Options that every ``tx`` command of simd takes, on one that has no use for them: scripts name them everywhere."""
-    for name in ("chain-id", "from", "fees", "gas", "keyring-backend", "keyring-dir", "home"):
-        command = click.option(f"--{name}", hidden=True, expose_value=name == "home")(command)
-    for flags in (("-y", "--yes"), ("--offline",)):
-        command = click.option(*flags, is_flag=True, hidden=True, expose_value=False)(command)
-    return command
 
 
 def send(ctx: click.Context, messages: list[Any], sender: str) -> None:
@@ -148,8 +140,12 @@ def send(ctx: click.Context, messages: list[Any], sender: str) -> None:
         "granter": options["fee_granter"],
     }
     gas = _gas(options, DEFAULT_GAS)
+    if options["offline"] and (options["gas"] == "auto" or (options["dry_run"] and not options["generate_only"])):
+        raise click.ClickException("cannot estimate gas in offline mode: name a number with --gas, or leave out --offline")
     if options["generate_only"]:
-        raw = build_tx(messages, fee=_fee(options, gas), gas_limit=gas, signers=[], **common).encode([])
+        if options["gas"] == "auto":
+            gas = _estimated(remote, messages, _signer(user_keyring().find(sender).public_key, options, *remote.account(address)), options, common)
+        raw = build_tx(messages, fee=fee_of(options, gas), gas_limit=gas, signers=[], **common).encode([])
         click.echo(json.dumps(to_json(tx_message(raw)), separators=(",", ":"), ensure_ascii=False))
         return
     key = user_keyring().find(sender)
@@ -162,18 +158,14 @@ def send(ctx: click.Context, messages: list[Any], sender: str) -> None:
         number, sequence = options["account_number"], options["sequence"]
     else:
         number, sequence = remote.account(address)
-    mode = LEGACY_AMINO_JSON if options["sign_mode"] == "amino-json" else DIRECT
-    common["signers"] = [Signer(key.public_key, options["sequence"] if options["sequence"] is not None else sequence, number, mode)]
+    signer = _signer(key.public_key, options, number, sequence)
     if options["gas"] == "auto" or options["dry_run"]:
-        # The fee is part of the trial: taking it costs gas.
-        trial = build_tx(messages, fee=_fee(options, DEFAULT_GAS), gas_limit=0, **common).for_simulation()
-        gas = _adjusted(_simulated(remote, trial).gas_info.gas_used, options["gas_adjustment"])
-        click.echo(f"gas estimate: {gas}", err=True)
+        gas = _estimated(remote, messages, signer, options, common)
         if options["dry_run"]:
             return
-    unsigned = build_tx(messages, fee=_fee(options, gas), gas_limit=gas, **common)
+    unsigned = build_tx(messages, fee=fee_of(options, gas), gas_limit=gas, signers=[signer], **common)
     if not options["yes"]:
-        shown = build_tx(messages, fee=_fee(options, gas), gas_limit=gas, **{**common, "signers": []}).encode([])
+        shown = build_tx(messages, fee=fee_of(options, gas), gas_limit=gas, signers=[], **common).encode([])
         show(to_json(tx_message(shown)), options["output"])
         try:
             agreed = confirmed("confirm transaction before signing and broadcasting")
@@ -183,6 +175,20 @@ def send(ctx: click.Context, messages: list[Any], sender: str) -> None:
             click.echo("canceled transaction", err=True)
             return
     _broadcast(remote, unsigned.sign([key.private_key], chain_id), options)
+
+
+def _signer(key: PublicKey, options: dict[str, Any], number: int, sequence: int) -> Signer:
+    mode = LEGACY_AMINO_JSON if options["sign_mode"] == "amino-json" else DIRECT
+    return Signer(key, sequence if options["sequence"] is None else options["sequence"], number, mode)
+
+
+def _estimated(remote: Remote, messages: list[Any], signer: Signer, options: dict[str, Any], common: dict[str, Any]) -> int:
+    """The gas limit that a trial on the node and --gas-adjustment give; it is told on stderr."""
+    # The fee is part of the trial: taking it costs gas.
+    trial = build_tx(messages, fee=fee_of(options, DEFAULT_GAS), gas_limit=0, signers=[signer], **common).for_simulation()
+    gas = _adjusted(_simulated(remote, trial).gas_info.gas_used, options["gas_adjustment"])
+    click.echo(f"gas estimate: {gas}", err=True)
+    return gas
 
 
 def _simulated(remote: Remote, raw: bytes) -> Any:
@@ -222,18 +228,6 @@ def _gas(options: dict[str, Any], fallback: int) -> int:
     return int(text)
 
 
-def _fee(options: dict[str, Any], gas: int) -> Coins:
-    if options["fees"] and options["gas_prices"]:
-        raise click.ClickException("cannot provide both fees and gas prices")
-    if options["fees"]:
-        return parse_amounts(options["fees"])
-    try:
-        prices = parse_gas_prices(options["gas_prices"])
-    except ValueError as error:
-        raise click.ClickException(f"--gas-prices: {error}") from None
-    return parse_amounts(",".join(f"{Dec(price.price.scaled * gas).ceil()}{price.denom}" for price in prices))
-
-
 def _adjusted(used: int, factor: str) -> int:
     adjusted = Dec(parse_dec(factor).scaled * used).ceil()
     if not 0 < adjusted <= MAX_GAS:
@@ -243,7 +237,10 @@ def _adjusted(used: int, factor: str) -> int:
 
 @click.group()
 def tx() -> None:
-    """Make, sign and send transactions."""
+    """Make, sign and send transactions.
+
+    Of simd's flags two are refused: --ledger, for keys of hardware sign in a wallet, and --aux, for which each signer runs `stchaind tx sign`.
+    """
 
 
 @tx.group("bank")
@@ -298,29 +295,31 @@ def bank_multi_send(ctx: click.Context, /, from_key_or_address: str, targets_and
 
 
 @tx.command()
+@taken_as_simd_takes_them
+@refused("--offline", "cannot broadcast tx during offline mode")
+@refused("--dry-run", "the file would be sent: `stchaind tx simulate` asks a node what it would take")
 @click.argument("file", type=click.File("rb"))
 @_broadcast_mode
 @node_option
 @output_option
-@taken_as_simd_takes_them
 def broadcast(file: Any, node: str | None, **options: Any) -> None:
     """Send a signed transaction from a JSON file (- for standard input)."""
     _broadcast(Remote(node), raw_of(file.read()), options)
 
 
 @tx.command()
-@click.argument("file", type=click.File("rb"))
 @taken_as_simd_takes_them
+@click.argument("file", type=click.File("rb"))
 def encode(file: Any, **_: Any) -> None:
     """Print a transaction's bytes in base64, from its JSON file (- for standard input)."""
     click.echo(base64.b64encode(raw_of(file.read())).decode())
 
 
 @tx.command()
+@taken_as_simd_takes_them
 @click.argument("text")
 @click.option("-x", "--hex", "is_hex", is_flag=True, help="The bytes are in hex.")
 @output_option
-@taken_as_simd_takes_them
 def decode(text: str, is_hex: bool, output: str | None, **_: Any) -> None:
     """Print a transaction's JSON, from its bytes in base64."""
     try:

@@ -158,6 +158,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Pair:
         for name, words in MNEMONICS.items():
             side.ok("keys", "add", name, "--recover", *PLAIN, *KEYRING, stdin=words + "\n")
         side.ok("keys", "add", "multi", "--multisig", "k1,k2", "--multisig-threshold", "2", *KEYRING)
+        side.ok("keys", "add", "nest", "--multisig", "multi,friend", "--multisig-threshold", "2", *KEYRING)
     node_key = "config/node_key.json"
     (pair.ours.home / node_key).write_bytes((pair.simd.home / node_key).read_bytes())
     for name in ("val", "multi"):
@@ -519,6 +520,35 @@ def test_a_multisig_signs_and_sends_alike(sent: Pair) -> None:
     assert theirs["code"] == 0
 
 
+def test_a_multisig_within_a_multisig_signs_and_sends_alike(sent: Pair) -> None:
+    sent.ok("tx", "bank", "send", "val", name_of(sent, "nest"), "200000000000005wei", *FEES, "-y", *NODE, *KEYRING)
+    sent.next_block()
+    sent.write("nest.json", sent.ok("tx", "bank", "send", "nest", name_of(sent, "friend"), "5wei", *FEES, "--generate-only", *NODE, *KEYRING))
+    sides = (sent.simd, sent.ours)
+    infos = [json.loads(side.ok("query", "auth", "account-info", name_of(sent, "nest"), "--node", "NODE", "-o", "json"))["info"] for side in sides]
+    told = [("--offline", "--chain-id", "flow-1", "-a", info["account_number"], "-s", info.get("sequence", "0"), *KEYRING) for info in infos]
+
+    def made(name: str, *arguments: str) -> tuple[str, str]:
+        theirs, ours = (side.ok("tx", *arguments, *mine) for side, mine in zip(sides, told, strict=True))
+        same(json.loads(theirs), json.loads(ours))
+        sent.write(name, (theirs, ours))
+        return theirs, ours
+
+    for name in ("k1", "k2", "friend"):
+        made(f"{name}.json", "sign", "HOME/nest.json", "--from", name, "--multisig", "nest")
+    made("inner.json", "multisign", "HOME/nest.json", "multi", "HOME/k1.json", "HOME/k2.json", "--signature-only")
+    made("whole.json", "multisign", "HOME/nest.json", "nest", "HOME/inner.json", "HOME/friend.json")
+    theirs, ours = sent.json("tx", "broadcast", "HOME/whole.json", "-o", "json", *NODE)
+    same(theirs, ours)
+    assert theirs["code"] == 0
+    sent.next_block()
+    for left in sent.json("query", "bank", "balances", name_of(sent, "nest"), "--node", "NODE", "-o", "json"):
+        assert left["balances"] == []
+    for side, mine in zip(sides, told, strict=True):
+        code, out, _ = side.run("tx", "sign", "HOME/nest.json", "--from", "val", "--multisig", "nest", *mine)
+        assert (code, out) == (1, ""), "val is no member"
+
+
 def test_gas_estimates_dry_runs_and_refusals_go_to_the_same_place(sent: Pair) -> None:
     val, friend = name_of(sent, "val"), name_of(sent, "friend")
     estimates = []
@@ -528,6 +558,10 @@ def test_gas_estimates_dry_runs_and_refusals_go_to_the_same_place(sent: Pair) ->
         estimates.append(int(err.removeprefix("gas estimate: ")))
     # Addresses and balances differ in length by a few characters, each read and written.
     assert abs(estimates[0] - estimates[1]) < 1000
+    for made in sent.json(
+        "tx", "bank", "send", "val", friend, "5wei", *FEES, "--gas", "auto", "--gas-adjustment", "1", "--generate-only", *NODE, *KEYRING
+    ):
+        assert abs(int(made["auth_info"]["fee"]["gas_limit"]) - estimates[0]) < 1000
     for side in (sent.simd, sent.ours):
         code, out, err = side.run("tx", "bank", "send", val, friend, "5wei", *FEES, "-o", "json", *NODE, *KEYRING, stdin="n\n")
         assert (code, json.loads(out)["body"]["messages"][0]["amount"][0]["amount"]) == (0, "5")
@@ -544,6 +578,8 @@ REFUSED = [
     ("tx", "bank", "send", "val", "nowhere", "5wei", "-y"),
     ("tx", "bank", "send", "nobody", "FRIEND", "5wei", "-y"),
     ("tx", "bank", "send", "val", "FRIEND", "many", "-y"),
+    ("tx", "bank", "send", "val", "FRIEND", "5wei", "--offline", "-a", "0", "-s", "0", "--gas", "auto", "--generate-only"),
+    ("tx", "bank", "send", "val", "FRIEND", "5wei", "--offline", "-a", "0", "-s", "0", "--gas", "auto", "-y"),
     ("tx", "decode", "####"),
     ("genesis", "gentx", "val", STAKE, "--chain-id", "another"),
     ("genesis", "gentx", "friend", STAKE, "--chain-id", "flow-1"),

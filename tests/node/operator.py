@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
+from chain.api.comet import CometClient
+from chain.api.services import handlers
 from chain.cli.main import cli
-from chain.config import Home
+from chain.config import APP_DEFAULTS, Home
+from chain.testing.driver import Driver
 
 KEYRING = ("--keyring-backend", "test")
 FUNDS, STAKE = "2000000000000000000wei", "1000000000000000000wei"
@@ -69,3 +74,34 @@ def operator(root: Path, chain_id: str = "flow-1") -> Operator:
     made.ok("genesis", "add-genesis-account", "val", FUNDS, *KEYRING)
     made.ok("genesis", "gentx", "val", STAKE, *KEYRING)
     return made
+
+
+class InProcess:
+    """What CometBFT's RPC says to commands, by a chain in this process: every transaction that it takes gets a block."""
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+
+    def call(self, method: str) -> Any:
+        assert method == "status", method
+        return {"node_info": {"network": self.driver.chain_id}}
+
+    def abci_query(self, path: str, data: bytes, height: int = 0, prove: bool = False) -> Any:
+        answer = self.driver.query(path, data, height=height, prove=prove)
+        return {"code": answer.code, "codespace": answer.codespace, "log": answer.log, "value": base64.b64encode(answer.value).decode()}
+
+    def broadcast(self, raw: bytes, mode: str = "sync") -> Any:
+        checked = self.driver.check_tx(raw)
+        if checked.code == 0:
+            self.driver.next_block([raw])
+        return {"code": checked.code, "codespace": checked.codespace, "log": checked.log}
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def answered_by(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have ``driver`` answer every command that asks a node."""
+    app: Any = driver.apps[0]
+    app.register_queries(handlers(app, CometClient("tcp://127.0.0.1:1"), APP_DEFAULTS))
+    monkeypatch.setattr("chain.cli.tx.CometClient", lambda _: InProcess(driver))

@@ -15,8 +15,11 @@ from chain.cli import main
 from chain.coins import Coin
 from chain.errors import InvalidCoins
 from chain.tx.fees import UNITS, parse_amounts
+from tests.node.operator import answered_by
 from tests.node.test_operator_mistakes import FUNDS, KEYRING, STAKE, Operator
+from tests.support import KEYS, chain
 
+API = {"api.enable": True, "api.swagger": False, "api.enabled-unsafe-cors": True, "grpc.enable": True}
 OFFLINE = ("--offline", "--chain-id", "t-1", "--account-number", "0", "--sequence", "0")
 
 
@@ -117,6 +120,135 @@ def test_starts_flags_stand_for_the_settings_of_their_names(operator: Operator, 
         assert code == 1
         assert "-1 is not in the range" in err
     assert len(started) == 2
+
+
+START: list[tuple[tuple[str, ...], dict[str, Any], list[str]]] = [
+    (("--api.enable", "--api.swagger=false", "--api.enabled-unsafe-cors", "--grpc.enable"), API, []),
+    (("--mempool.max-txs", "50"), {"mempool.max-txs": 50}, []),
+    (("--mempool.max-txs=-1",), {"mempool.max-txs": 0}, []),
+    (("--rpc.pprof_laddr", "localhost:6060"), {}, ["--rpc.pprof_laddr=localhost:6060"]),
+    (("--consensus.create_empty_blocks_interval=5s",), {}, ["--consensus.create_empty_blocks_interval=5s"]),
+    (("--db_backend", "goleveldb", "--rpc.grpc_laddr", "tcp://127.0.0.1:1"), {}, ["--rpc.grpc_laddr=tcp://127.0.0.1:1", "--db_backend=goleveldb"]),
+    (("--inter-block-cache", "--iavl-disable-fastnode=true", "--grpc-web.enable", "false", "--with-tendermint"), {}, []),
+    (("--query-gas-limit", "5", "--api.max-open-connections=9", "--proxy_app", "tcp://127.0.0.1:1", "--abci", "socket"), {}, []),
+    (("--shutdown-grace", "5s", "--api.rpc-read-timeout", "1", "--api.rpc-write-timeout", "1", "--api.rpc-max-body-bytes", "1"), {}, []),
+]
+
+
+@pytest.mark.parametrize(("flags", "settings", "comet"), START, ids=lambda one: " ".join(one) if isinstance(one, tuple) else "")
+def test_starts_flags_of_simd_are_taken(
+    operator: Operator, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], settings: dict[str, Any], comet: list[str]
+) -> None:
+    started: list[Any] = []
+    monkeypatch.setattr("chain.cli.node.run", lambda options: started.append(options) or 0)
+    operator.ok("start", *flags)
+    assert [(one.app_overrides, one.comet_flags, one.with_comet) for one in started] == [(settings, comet, True)]
+
+
+REFUSED = [
+    (("start", "--trace-store", "trace.log"), "--trace-store: the store writes no trace of its operations"),
+    (("start", "--grpc-only"), "--grpc-only: the servers answer from a running application"),
+    (("start", "--cpu-profile", "cpu"), "--cpu-profile: the application is no Go program"),
+    (("start", "--genesis_hash", "00"), "--genesis_hash: CometBFT reads a copy of the genesis file"),
+    (("start", "--db_dir", "elsewhere"), "--db_dir: CometBFT's data stay in the home"),
+    (("tx", "bank", "send", "val", "val", "1wei", "--ledger"), "--ledger: this keyring holds no keys of hardware"),
+    (("tx", "bank", "send", "val", "val", "1wei", "--aux"), "--aux: no AuxSignerData is made here"),
+    (("tx", "sign", "unsigned.json", "--from", "val", "--ledger"), "--ledger: this keyring holds no keys of hardware"),
+    (("keys", "add", "other", "--ledger"), "--ledger: this keyring holds no keys of hardware"),
+    (("tx", "broadcast", "signed.json", "--offline"), "cannot broadcast tx during offline mode"),
+    (("tx", "broadcast", "signed.json", "--dry-run"), "--dry-run: the file would be sent"),
+]
+
+
+@pytest.mark.parametrize(("command", "told"), REFUSED, ids=lambda one: " ".join(one) if isinstance(one, tuple) else "")
+def test_flags_of_simd_that_cannot_be_had_are_refused_with_the_reason(operator: Operator, command: tuple[str, ...], told: str) -> None:
+    operator.refused(*command, told=told)
+
+
+def test_a_gentx_takes_simds_flags(operator: Operator, tmp_path: Path) -> None:
+    operator.ok("genesis", "add-genesis-account", "val", FUNDS, "--node", "tcp://127.0.0.1:1", *KEYRING)
+    path = tmp_path / "gentx.json"
+    asked = (
+        "--from",
+        "val",
+        "--offline",
+        "-a",
+        "0",
+        "-s",
+        "0",
+        "-b",
+        "sync",
+        "-y",
+        "--node",
+        "tcp://127.0.0.1:1",
+        "--amount",
+        STAKE,
+        "--note",
+        "hello",
+    )
+    meant = ("--gas-prices", "1gwei", "--timeout-height", "9", "--sign-mode", "amino-json", "--ip", "1.2.3.4")
+    operator.ok("genesis", "gentx", "val", STAKE, *asked, *meant, "--output-document", str(path), *KEYRING)
+    made = json.loads(path.read_text())
+    # As with simd, the memo is the node's address whatever --note says.
+    assert made["body"]["memo"].endswith("@1.2.3.4:26656")
+    assert (made["body"]["timeout_height"], made["auth_info"]["fee"]["amount"]) == ("9", [{"denom": "wei", "amount": "200000000000000"}])
+    assert "[OK]" in operator.ok("tx", "validate-signatures", str(path), *OFFLINE)
+
+
+def test_transactions_in_files_take_simds_flags(operator: Operator, tmp_path: Path) -> None:
+    address = operator.ok("keys", "show", "val", "-a", *KEYRING)
+    common = (
+        "--gas",
+        "5",
+        "--fees",
+        "1wei",
+        "-b",
+        "sync",
+        "-y",
+        "--tip",
+        "1wei",
+        "--fee-payer",
+        address,
+        "--timeout-height",
+        "7",
+        "--dry-run",
+        "--generate-only",
+    )
+    path = tmp_path / "given.json"
+    path.write_text(operator.ok("tx", "bank", "send", "val", address, "1wei", "--generate-only", "--tip", "1wei", *KEYRING))
+    path.write_text(operator.ok("tx", "sign", str(path), "--from", "val", "--note", "hello", *common, *OFFLINE, *KEYRING))
+    made = json.loads(path.read_text())
+    assert (made["body"]["memo"], made["auth_info"]["fee"]["gas_limit"], made["auth_info"]["fee"]["amount"]) == ("", "200000", [])
+    assert "[OK]" in operator.ok("tx", "validate-signatures", str(path), "--from", "val", *common, *OFFLINE)
+    encoded = operator.ok("tx", "encode", str(path), "--node", "tcp://127.0.0.1:1", "-a", "1", "-s", "1", *common)
+    assert json.loads(operator.ok("tx", "decode", encoded, "--node", "tcp://127.0.0.1:1", "--note", "hello", *common)) == made
+    assert operator.ok("keys", "mnemonic", *KEYRING)
+
+
+@pytest.mark.parametrize("flags", [("--generate-only",), ("-y",), ("-y", "--gas", "100000", "--dry-run")], ids=" ".join)
+def test_gas_is_not_estimated_without_a_node(operator: Operator, flags: tuple[str, ...]) -> None:
+    told = "cannot estimate gas in offline mode: name a number with --gas, or leave out --offline"
+    address = operator.ok("keys", "show", "val", "-a", *KEYRING)
+    operator.refused("tx", "bank", "send", "val", address, "1wei", "--gas", "auto", *OFFLINE, *flags, *KEYRING, told=told)
+
+
+def test_an_unsigned_transaction_has_the_gas_that_the_node_estimates(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered_by(chain(), monkeypatch)
+    operator.ok("keys", "import-hex", "rich", KEYS[1].raw.hex(), *KEYRING)
+    address = operator.ok("keys", "show", "val", "-a", *KEYRING)
+    code, out, err = operator.run("tx", "bank", "send", "rich", address, "1wei", "--fees", "200000gwei", "--gas", "auto", "--generate-only", *KEYRING)
+    assert code == 0, err
+    limit = json.loads(out)["auth_info"]["fee"]["gas_limit"]
+    assert err == f"gas estimate: {limit}\n"
+    assert limit != "200000"
+
+
+def test_the_supply_of_one_denom_is_asked_as_simd_tells(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered_by(chain(denom="foo"), monkeypatch)
+    every = json.loads(operator.ok("query", "bank", "total", "-o", "json"))
+    assert [one["denom"] for one in every["supply"]] == ["foo", "wei"]
+    assert json.loads(operator.ok("query", "bank", "total-supply", "--denom", "foo", "-o", "json")) == {"amount": every["supply"][0]}
+    assert json.loads(operator.ok("query", "bank", "total-supply-of", "foo", "-o", "json")) == {"amount": every["supply"][0]}
 
 
 def test_a_pruning_or_an_archive_that_is_none_is_one_sentence(operator: Operator, tmp_path: Path) -> None:
