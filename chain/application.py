@@ -1,7 +1,7 @@
 """The ABCI application: what CometBFT's calls mean for state, transactions and queries.
 
     CheckTx          ante chain on the check state, which starts from the last commit; what passes goes to the pool
-    PrepareProposal  the pool by priority, each transaction tried on a throwaway overlay
+    PrepareProposal  what CometBFT holds of the pool, by priority, each transaction tried on a throwaway overlay
     ProcessProposal  every transaction decodes, and sizes and gas fit; a failing one only wastes its proposer's space
     FinalizeBlock    hooks and transactions on one overlay, then the tree of the next version is staged: the app hash
     Commit           one atomic write; check state starts anew
@@ -294,6 +294,7 @@ class Application:
             return outcome.encode()  # ResponseCheckTx has the fields of ExecTxResult under the same numbers
         if tx.hash not in self.pool and not self.pool.is_full(len(tx.raw)):
             self._keep(tx, outcome.priority)
+        self.pool.rechecked(tx.hash)
         outcome.events = []
         return outcome.encode()
 
@@ -347,7 +348,7 @@ class Application:
         return self._capabilities.deliver_genesis_txs(ctx, state, app_state, deliver)
 
     def prepare_proposal(self, request: Any) -> Any:
-        """The best of the pool, then what CometBFT gave that the pool does not know, within bytes and gas."""
+        """The best of what CometBFT holds, as far as the pool knows it, then what else it gave, within bytes and gas."""
         state = self._base_state()
         info = BlockInfo(self.chain_id, request.height, request.time.seconds * NANOS + request.time.nanos, request.proposer_address, self._max_gas())
         ctx = Context(self.chain_id, request.height, info.time_ns, Mode.PROPOSE)
@@ -394,14 +395,14 @@ class Application:
         return 0 if account is None else int(account.sequence)
 
     def _candidates(self, given: Sequence[bytes]) -> Iterator[tuple[bytes, Pooled | None]]:
-        """The pool by priority, then what CometBFT gave that was not in it."""
-        seen: set[bytes] = set()
+        """What CometBFT holds of the pool, by priority, then what it gave that was not in it."""
+        rest = dict.fromkeys(given)
         for pooled in self.pool.by_priority():
-            seen.add(pooled.raw)
-            yield pooled.raw, pooled
-        for raw in given:
-            if raw not in seen:
-                yield raw, None
+            is_given = rest.pop(pooled.raw, True) is None
+            if is_given or self.pool.is_held(pooled.hash):
+                yield pooled.raw, pooled
+        for raw in rest:
+            yield raw, None
 
     def process_proposal(self, request: Any) -> Any:
         response = _abci("ResponseProcessProposal")
@@ -495,6 +496,7 @@ class Application:
         self._block = None
         self._pending_genesis = None
         self._time_of = block.info.height, block.info.time_ns
+        self.pool.next_block()
         self._reset_check()
         if self.snapshots is not None:
             self.snapshots.after_commit(block.info.height)

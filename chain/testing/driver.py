@@ -262,9 +262,9 @@ class Driver:
 
     # --- proposals ------------------------------------------------------------------------------------------------------------
 
-    def propose(self, txs: Sequence[bytes] = (), *, max_tx_bytes: int = 1 << 20) -> list[bytes]:
-        """What the first application would propose next, given ``txs``; nothing is decided."""
-        request = _abci("RequestPrepareProposal")(txs=list(txs), max_tx_bytes=max_tx_bytes, height=self.height + 1)
+    def propose(self, txs: Sequence[bytes] | None = None, *, max_tx_bytes: int = 1 << 20) -> list[bytes]:
+        """What the first application would propose next, given ``txs`` (None: the whole mempool); nothing is decided."""
+        request = _abci("RequestPrepareProposal")(txs=list(self.mempool if txs is None else txs), max_tx_bytes=max_tx_bytes, height=self.height + 1)
         set_time(request.time, self._next_time_ns(None))
         return list(self._call(0, "prepare_proposal", request).txs)
 

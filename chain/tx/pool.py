@@ -1,8 +1,10 @@
 """The application's own pool: transactions that passed CheckTx, picked by priority with each sender's sequences in order.
 
 CometBFT 0.38 keeps its own first-in mempool and knows no priority; it fills this pool through CheckTx and it empties with each block.
-What CometBFT drops without telling (its own mempool was full, or was flushed) leaves here when its sequence is used up or a proposal fails with it;
-what it still holds comes back with the next recheck.
+
+What CometBFT asks about it need not hold: its own mempool was full, or somebody called /check_tx, which promises that nothing comes of it. So a transaction is
+proposed from here only while CometBFT is known to hold it: it gave it for this proposal, or it has rechecked it since the last block. What it has not rechecked
+by the block after leaves the pool, and comes back with a recheck.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ class Pool:
         self._max_txs, self._max_bytes, self._bytes = max_txs, max_bytes, 0
         self._by_hash: dict[bytes, Pooled] = {}
         self._by_sender: dict[bytes, dict[int, Pooled]] = {}
+        self._held: set[bytes] = set()
+        self._fresh: set[bytes] = set()
 
     def __len__(self) -> int:
         return len(self._by_hash)
@@ -50,6 +54,7 @@ class Pool:
             return
         self.used_up(tx.sender, tx.sequence)
         self._by_hash[tx.hash] = tx
+        self._fresh.add(tx.hash)
         self._bytes += len(tx.raw)
         self._by_sender.setdefault(tx.sender, {})[tx.sequence] = tx
 
@@ -58,12 +63,29 @@ class Pool:
         tx = self._by_hash.pop(tx_hash, None)
         if tx is None:
             return False
+        self._held.discard(tx_hash)
+        self._fresh.discard(tx_hash)
         self._bytes -= len(tx.raw)
         mine = self._by_sender[tx.sender]
         del mine[tx.sequence]
         if not mine:
             del self._by_sender[tx.sender]
         return True
+
+    def rechecked(self, tx_hash: bytes) -> None:
+        """CometBFT holds a transaction of the pool."""
+        if tx_hash in self._by_hash:
+            self._held.add(tx_hash)
+
+    def is_held(self, tx_hash: bytes) -> bool:
+        """Whether CometBFT has rechecked it since the last block."""
+        return tx_hash in self._held
+
+    def next_block(self) -> None:
+        """A block is committed: what CometBFT holds it rechecks now. What was here before the last block, and was not rechecked after it, goes."""
+        for tx_hash in self._by_hash.keys() - self._held - self._fresh:
+            self.remove(tx_hash)
+        self._held, self._fresh = set(), set()
 
     def used_up(self, sender: bytes, sequence: int) -> None:
         """Forget the transaction whose place in ``sender``'s order has gone to another."""

@@ -100,12 +100,33 @@ def test_a_transaction_that_fails_in_a_proposal_leaves_the_pool() -> None:
     assert [one.raw for one in app(driver).pool.by_priority()] == [other]
 
 
+def test_what_cometbft_only_asked_about_is_never_proposed() -> None:
+    """``/check_tx`` promises that nothing comes of it, and what a full mempool turns away is not in it."""
+    driver = chain()
+    asked, held = paid(2, 9), paid(4, 1)
+    for raw in (asked, held):
+        assert driver.check_tx(raw).code == 0
+    del driver.mempool[asked]
+    assert driver.propose() == [held]
+    for kept in (1, 0):
+        driver.next_block()
+        driver.recheck()
+        assert driver.propose() == [held]
+        assert len(app(driver).pool) == 1 + kept, "it goes with the block after the one at which it was not rechecked"
+    driver.mempool[asked] = GAS
+    driver.next_block()
+    driver.recheck()
+    assert driver.propose([]) == [asked, held], "what was rechecked is proposed by its fee, though CometBFT gives another part of its mempool"
+    driver.next_block()
+    assert driver.propose([]) == []
+
+
 def test_a_recheck_that_passes_brings_back_what_the_pool_let_go() -> None:
     driver = chain()
     raw = send(2, 3)
     assert driver.check_tx(raw).code == 0
     app(driver).pool.used_up(KEYS[2].public_key.address, 0)
-    assert driver.propose() == []
+    assert driver.propose([]) == []
     driver.next_block()
     assert recheck(driver, raw) == [0]
     assert driver.propose() == [raw]

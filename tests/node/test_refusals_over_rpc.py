@@ -60,6 +60,13 @@ def test_bad_transactions_are_refused_by_their_rule_and_change_nothing(running: 
     assert (account(running, payer.address), balances(running, payer.address)) == before
 
 
+def test_a_transaction_that_is_only_checked_is_never_executed(running: Devnet, payer: Payer) -> None:
+    before = account(running, payer.address), balances(running, payer.address)
+    assert running.rpc("check_tx", tx=_b64(payer.build()))["code"] == 0
+    running.wait_for(running.height() + 3)
+    assert (account(running, payer.address), balances(running, payer.address)) == before
+
+
 def test_what_passes_the_ante_chain_and_then_fails_costs_its_fee(running: Devnet, payer: Payer) -> None:
     before = balances(running, payer.address)
     build, codespace, code = CASES[PAYS]
