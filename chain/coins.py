@@ -17,7 +17,7 @@ from chain.errors import InvalidCoins, PanicError, TxDecodeError
 MAX_BITS: Final = 256
 MAX_AMOUNT_DIGITS: Final = 78  # 2**256 has 78 digits
 _DENOM: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9/:._-]{2,127}", re.ASCII)
-_INT: Final = re.compile(r"-?[0-9]+", re.ASCII)
+_INT: Final = re.compile(r"-?(?:0|[1-9][0-9]*)", re.ASCII)
 _COIN: Final = re.compile(r"([0-9]+)[ ]*([a-zA-Z][a-zA-Z0-9/:._-]{2,127})", re.ASCII)
 
 CoinMessage: Final = message_class("cosmos.base.v1beta1.Coin")
@@ -40,10 +40,11 @@ def is_denom(text: str) -> bool:
 
 
 def parse_int(text: str) -> int:
-    """A decimal Int of at most 256 bits. Raises InvalidCoins (sdk/10) for anything else, before any big arithmetic."""
+    """A decimal Int of at most 256 bits. Raises InvalidCoins (sdk/10) for anything else, before any big arithmetic: also for zeros in front, with which Go reads
+    octal digits."""
     if len(text) > MAX_AMOUNT_DIGITS + 1 or _INT.fullmatch(text) is None:
         shown = text if len(text) <= 40 else f"{text[:40]}… ({len(text)} characters)"
-        raise InvalidCoins(f"amount must be a whole number of at most {MAX_AMOUNT_DIGITS} digits, got {shown!r}")
+        raise InvalidCoins(f"amount must be a whole number of at most {MAX_AMOUNT_DIGITS} digits, without zeros in front, got {shown!r}")
     value = int(text)
     if value.bit_length() > MAX_BITS:
         raise InvalidCoins(f"amount must fit {MAX_BITS} bits, got {value.bit_length()}")

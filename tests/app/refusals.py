@@ -152,6 +152,7 @@ CASES: dict[str, tuple[Build, str, int]] = {
     "an amount of 300 digits": (lambda payer: payer.build(amount="9" * 300), "sdk", 2),
     "an amount with a fraction": (lambda payer: payer.build(amount="1.5"), "sdk", 2),
     "a hexadecimal amount": (lambda payer: payer.build(amount="0x10"), "sdk", 2),
+    "an amount with a zero in front": (lambda payer: payer.build(amount="010"), "sdk", 2),
     "a fee of 300 digits": (lambda payer: payer.build(fee_amount="9" * 300), "sdk", 2),
     "no amount": (lambda payer: payer.build(amount=""), "sdk", 10),
     "a recipient that is no bech32": (lambda payer: payer.build(recipient=payer.recipient[:-1] + "b"), "sdk", 7),

@@ -29,6 +29,7 @@ DIFFERENT: dict[str, tuple[str, int, str]] = {
     "groups 1,000 deep": ("", 0, "simd skips an unknown non-critical field however deep its groups; here protobuf's parser bounds them"),
     "a critical extension option": ("sdk", 2, "simd knows no type of extension option, so none decodes; here the rule that refuses it is named"),
     "a hexadecimal amount": ("", 0, "Go reads 0x10 as sixteen; here an amount has one spelling, its decimal digits"),
+    "an amount with a zero in front": ("", 0, "Go reads 010 as eight, and people as ten"),
 }
 """name → (simd's codespace, simd's code, why ours is another)."""
 

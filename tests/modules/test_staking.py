@@ -350,10 +350,12 @@ def test_a_number_that_is_not_on_the_wire_is_the_sdks_panic(absent: Any) -> None
 
 def test_numbers_are_kept_without_leading_zeros() -> None:
     book = stake.Ledger()
-    book.create(1, commission={"rate": "007", "max_rate": "00100", "max_change_rate": "01"}, min_self_delegation="02")
+    book.create(1, commission={"rate": "007", "max_rate": "00100", "max_change_rate": "01"}, min_self_delegation="2")
     found = book.validator(1)
     rates = found.commission.commission_rates
     assert (rates.rate, rates.max_rate, rates.max_change_rate, found.min_self_delegation) == ("7", "100", "1", "2")
+    with pytest.raises(AppError, match="without zeros in front"):
+        book.create(2, min_self_delegation="02")
 
 
 def test_a_duration_of_more_than_64_bits_does_not_decode() -> None:
