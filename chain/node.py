@@ -11,12 +11,13 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import structlog
 
@@ -48,6 +49,9 @@ CLOCK_TOLERANCE_S: Final = 60
 """How far the last block may be ahead of this machine's clock: CometBFT's ``block_time_tolerance``."""
 _MAX_BACKOFF_S: Final = 30
 _STOP_TIMEOUT_S: Final = 15
+_LAST_WORDS: Final = ("panic:", "ERROR:", "Error:", "failed to")
+_LAST_WORDS_S: Final = 2
+_MOST_WORDS: Final = 400
 
 
 class NodeError(Exception):
@@ -158,7 +162,8 @@ def run(options: StartOptions) -> int:
     try:
         rpc = _comet_setting(options, "rpc.laddr")
         if options.with_comet:
-            _require_free(rpc)
+            _require_free(rpc, "RPC", "[rpc] laddr")
+            _require_free(_comet_setting(options, "p2p.laddr"), "P2P", "[p2p] laddr")
         # The state is a large graph that lives on: collecting it again and again costs a third of a block.
         gc.collect()
         gc.freeze()
@@ -243,6 +248,7 @@ class _Comet:
     def __init__(self, binary: Path, home: Home, address: str, flags: list[str], done: threading.Event) -> None:
         self._command = [str(binary), "start", "--home", str(home.root), "--proxy_app", address, *flags]
         self._process: subprocess.Popen[bytes] | None = None
+        self._last_words = ""
         self.failed = ""
 
     def run_until(self, done: threading.Event) -> None:
@@ -250,7 +256,9 @@ class _Comet:
         backoff_s = 1
         while not done.is_set():
             started = time.monotonic()
-            self._process = subprocess.Popen(self._command, preexec_fn=die_with_parent)
+            self._process = subprocess.Popen(self._command, preexec_fn=die_with_parent, stderr=subprocess.PIPE)
+            hearing = threading.Thread(target=self._hear, args=(self._process.stderr,), daemon=True)
+            hearing.start()
             while self._process.poll() is None and not done.wait(0.2):
                 pass
             if done.is_set():
@@ -258,13 +266,27 @@ class _Comet:
             # The application may have told why a moment before CometBFT ended.
             if done.wait(0.5):
                 return
+            hearing.join(_LAST_WORDS_S)
             lived_s = time.monotonic() - started
             backoff_s = 1 if lived_s > _MAX_BACKOFF_S else backoff_s * 2
             if backoff_s > 8:
-                self.failed = f"CometBFT ends at once (exit code {self._process.returncode}): its last lines say why"
+                self.failed = (
+                    f"CometBFT ends at once (exit code {self._process.returncode}): {self._last_words or 'its last lines say why'}; where its database is "
+                    "damaged, put the data folder of a backup back, or run `stchaind comet unsafe-reset-all` and join anew (docs/node.md)"
+                )
                 return
             log.warning("CometBFT ended; starting it again", exit_code=self._process.returncode, after_s=backoff_s)
             done.wait(backoff_s)
+
+    def _hear(self, stderr: IO[bytes]) -> None:
+        """Pass on what CometBFT writes, and remember of what kind of end it speaks."""
+        with stderr:
+            for line in stderr:
+                sys.stderr.write(line.decode(errors="replace"))
+                sys.stderr.flush()
+                text = line.decode(errors="replace").strip()
+                if text.startswith(_LAST_WORDS):
+                    self._last_words = text[:_MOST_WORDS]
 
     def stop(self) -> None:
         process = self._process
@@ -290,14 +312,16 @@ def _comet_setting(options: StartOptions, name: str) -> str:
     return str(found)
 
 
-def _require_free(laddr: str) -> None:
+def _require_free(laddr: str, what: str, setting: str) -> None:
     host, _, port = laddr.removeprefix("tcp://").rpartition(":")
+    if not port.isdigit():
+        return  # CometBFT says what it thinks of it
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host or "0.0.0.0", int(port)))  # noqa: S104  the address is the operator's
         except OSError as error:
-            raise NodeError(f"CometBFT's RPC cannot listen at {laddr}: {error.strerror}; is another node running? change [rpc] laddr") from None
+            raise NodeError(f"CometBFT's {what} cannot listen at {laddr}: {error.strerror}; is another node running? change {setting}") from None
 
 
 EXPECTED_ERRORS: Final[tuple[type[Exception], ...]] = (NodeError, ConfigError, GenesisError, CometError, StoreError)

@@ -152,6 +152,8 @@ class Executor:
             own = replace(ctx, next_message=tx.messages[at + 1]) if at + 1 < len(tx.messages) else ctx
             try:
                 responses.append(pack_any(self._handler(message).execute(own, state, message)))
+            except OutOfGas:
+                raise  # a panic in the SDK, which is caught around all messages and so names none
             except AppError as error:
                 raise with_detail(error, f"failed to execute message; message index: {at}: {error.detail}") from error
             emitted = ctx.events.events[mark:]

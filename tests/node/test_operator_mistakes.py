@@ -160,10 +160,10 @@ def test_a_missing_cometbft_is_told(ready: Operator, tmp_path: Path) -> None:
         ready.refused(*command, told="CometBFT is not on PATH nor in the", PATH=str(tmp_path), STRATOS_TOOLS=str(tmp_path))
 
 
-@pytest.mark.parametrize(("server", "key"), [("CometBFT's RPC", "rpc"), ("gRPC", "grpc"), ("REST", "api")])
+@pytest.mark.parametrize(("server", "key"), [("CometBFT's RPC", "rpc"), ("CometBFT's P2P", "p2p"), ("gRPC", "grpc"), ("REST", "api")])
 def test_a_port_in_use_is_named_with_the_setting_to_change(ready: Operator, server: str, key: str, capfd: pytest.CaptureFixture[str]) -> None:
-    file = config.read_comet(ready.home) if key == "rpc" else config.read_app(ready.home)
-    address = str(file[key]["laddr" if key == "rpc" else "address"]).removeprefix("tcp://")
+    file = config.read_comet(ready.home) if key in ("rpc", "p2p") else config.read_app(ready.home)
+    address = str(file[key]["laddr" if key in ("rpc", "p2p") else "address"]).removeprefix("tcp://")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(address.rpartition(":")[2])))
         taken.listen()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,6 +190,38 @@ def test_a_genesis_that_is_mended_after_a_start_is_read_after_a_reset_and_until_
     finally:
         process.terminate()
         assert process.wait(30) == 0
+
+
+def test_a_lost_database_of_cometbft_ends_in_one_sentence(node: Cli) -> None:
+    node.ok("genesis", "gentx", "val", "1000000000000000000wei", *KEYRING)
+    node.ok("genesis", "collect-gentxs")
+    base = free_ports(3)
+    rpc = f"tcp://127.0.0.1:{base}"
+    start = (
+        "start",
+        "--rpc.laddr",
+        rpc,
+        "--p2p.laddr",
+        f"tcp://127.0.0.1:{base + 1}",
+        "--grpc.address",
+        f"127.0.0.1:{base + 2}",
+        "--api.enable",
+        "false",
+    )
+    with (node.home / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "chain.cli.main", "--home", str(node.home), *start], cwd=ROOT, stdout=log, stderr=log)
+    try:
+        _wait_for(rpc, 2)
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+    shutil.rmtree(node.home / "data" / "blockstore.db")
+    done = node.run(*start)
+    assert done.returncode == 1
+    [told] = [line for line in (done.stdout + done.stderr).splitlines() if "stopped" in line and "reason=" in line]
+    assert "panic: state" in told
+    assert "height mismatch" in told
+    assert "run `stchaind comet unsafe-reset-all`" in told
 
 
 def _height(rpc: str) -> int:
