@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,42 @@ def test_a_query_is_answered_while_a_block_is_executed(served: tuple[Recorder, P
     assert peer.receive().WhichOneof("value") == "finalize_block"
 
 
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread does; raise TimeoutError when it has not after 10 s."""
+    end = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.005)
+
+
+def test_a_waiting_call_of_consensus_comes_before_a_waiting_check_tx(tmp_path: Path) -> None:
+    app = Recorder()
+    server = AbciServer(app, f"unix://{tmp_path}/abci.sock", on_fatal=lambda error: None)  # type: ignore[arg-type]
+
+    def check(requests: Sequence[Any]) -> list[Any]:
+        app.began.append("check_tx")
+        return [CheckTx() for _ in requests]
+
+    app.check_txs = check  # type: ignore[method-assign]
+    server.start()
+    peers = [Peer(server.address) for _ in range(3)]
+    try:
+        app.block.clear()
+        for at, kind in enumerate(("finalize_block", "check_tx", "commit")):
+            peers[at].send(Request(**{kind: {}}))
+            until(lambda waiting=at: bool(app.began) and server._jobs.qsize() == waiting)  # type: ignore[misc]
+        app.block.set()
+        for peer in peers:
+            peer.receive()
+        assert app.began == ["finalize_block", "commit", "check_tx"]
+    finally:
+        app.block.set()
+        for peer in peers:
+            peer.socket.close()
+        server.stop()
+
+
 GOES_ON = {
     "query": {"code": 111222, "codespace": "undefined"},
     "check_tx": {"code": 111222, "codespace": "undefined"},
@@ -195,6 +231,18 @@ def test_an_error_in_such_a_call_stops_the_node(served: tuple[Recorder, Peer, li
     with pytest.raises(ConnectionError):
         peer.receive()
     assert [str(error) for error in fatal] == ["a bug in a block hook"]
+
+
+@pytest.mark.parametrize("call", ["check_tx", "finalize_block"])
+def test_a_node_that_is_stopping_executes_nothing_more(served: tuple[Recorder, Peer, list[BaseException]], call: str) -> None:
+    app, peer, fatal = served
+    app.raises["commit"] = ValueError("a bug")
+    other = another(peer)
+    assert peer.ask(commit={}).exception.error == "a bug"
+    assert "the node is stopping after an earlier error" in other.ask(**{call: {}}).exception.error
+    other.socket.close()
+    assert (app.batches, app.began) == ([], [])
+    assert len(fatal) == 1, "it is told once"
 
 
 def test_a_halt_stops_the_node_whatever_the_call(served: tuple[Recorder, Peer, list[BaseException]]) -> None:

@@ -24,6 +24,7 @@ from chain.pagination import MAX_LIMIT, MAX_WALK, paginate
 from chain.store.api import KVReader
 from chain.store.kv import MemoryBackend
 from chain.store.pruning import Pruning
+from chain.store.state import EmptyView, State
 from chain.testing.driver import Driver
 from tests.support import KEYS, Served, chain, genesis_document, send, serve, text
 
@@ -232,6 +233,36 @@ def test_one_page_passes_a_bounded_number_of_entries(page: dict[str, Any]) -> No
     nothing, gone_on = paginate(Many(MAX_WALK * 3), b"p", request, lambda key, _: key, lambda *_: False)
     assert nothing == []
     assert gone_on.next_key
+
+
+def letters(**page: Any) -> tuple[str, bytes]:
+    """Entries and next key of a page over ``a`` to ``f`` between entries of other prefixes."""
+    state = State(EmptyView(), ("bank",))
+    store = state.store("bank")
+    for key in (b"oz", *(b"p" + bytes([letter]) for letter in b"abcdef"), b"qa"):
+        store.set(key, b"v")
+    found, answer = paginate(store, b"p", message_class("cosmos.base.query.v1beta1.PageRequest")(**page), lambda key, _: key.decode())
+    return "".join(found), answer.next_key
+
+
+def test_a_page_begins_with_the_entry_of_its_key_in_either_direction() -> None:
+    assert letters(key=b"c", limit=2) == ("cd", b"e")
+    assert letters(key=b"c", limit=2, reverse=True) == ("cb", b"a")
+    assert letters(limit=2, reverse=True) == ("fe", b"d")
+    for reverse in (False, True):
+        seen, key = letters(limit=2, reverse=reverse)
+        while key:
+            more, key = letters(limit=2, reverse=reverse, key=key)
+            seen += more
+        assert seen == ("fedcba" if reverse else "abcdef"), "following next_key nothing is left out and nothing comes twice"
+
+
+def test_a_page_has_a_key_or_an_offset(served: Served) -> None:
+    both = message_class("cosmos.base.query.v1beta1.PageRequest")(key=b"wei", offset=1)
+    request = message_class("cosmos.bank.v1beta1.QueryTotalSupplyRequest")(pagination=both)
+    status, told = served.call("/cosmos.bank.v1beta1.Query/TotalSupply", request.SerializeToString())
+    assert status == "INVALID_ARGUMENT"
+    assert "either offset or key is expected, got both" in told
 
 
 def test_a_raw_subspace_is_bounded(served: Served) -> None:

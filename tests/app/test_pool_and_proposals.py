@@ -75,6 +75,17 @@ def test_many_first_signers_that_share_a_second_one_cost_no_execution_out_of_tur
     assert runs == [txs[0]]
 
 
+def test_of_a_fee_of_several_coins_the_least_amount_is_its_priority() -> None:
+    """Else a coin that is worth nothing would buy the first place."""
+    driver = chain(denom="ufoo")
+    plain, better = send(2, 3), send(5, 3, fee=(Coin("wei", FEE_WEI * 2),))
+    padded = send(4, 3, fee=(Coin("ufoo", 10**20), Coin("wei", FEE_WEI * 3 // 2)))
+    poor = send(1, 3, fee=(Coin("ufoo", 1), Coin("wei", FEE_WEI * 9)))
+    for raw in (poor, plain, padded, better):
+        assert driver.check_tx(raw).code == 0
+    assert driver.propose() == [better, padded, plain, poor]
+
+
 def test_what_cometbft_dropped_silently_holds_its_sender_up_no_longer() -> None:
     """A pooled transaction whose sequence another one used up failed in every proposal, and took all of its sender's with it, forever."""
     driver = chain()

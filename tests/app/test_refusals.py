@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from chain.application import Settings
 from chain.codec.registry import message_class
 from chain.coins import Coin, to_messages
 from chain.crypto import address as bech32
@@ -177,6 +178,16 @@ def test_a_minimum_price_below_the_chains_floor_is_raised_to_it(asked: str, held
     assert with_floor(parse_gas_prices(asked), MIN_GAS_PRICE_FLOOR) == parse_gas_prices(held)
 
 
+@pytest.mark.parametrize(("price", "gas", "least"), [("0.5", 200_001, 100_001), ("0.5", 200_000, 100_000), ("0.000001", 200_000, 1)])
+@pytest.mark.parametrize("denom", ["wei", "ufoo"])
+def test_the_minimum_fee_of_a_price_with_a_fraction_is_rounded_up(denom: str, price: str, gas: int, least: int) -> None:
+    driver = chain(settings=[Settings(min_gas_prices=price + denom)], denom="ufoo")
+    less = driver.check_tx(PAYER.build(gas=gas, fee=(Coin(denom, least - 1),) if least > 1 else ()))
+    assert (less.codespace, less.code) == ("sdk", 13)
+    assert f"required: {least}{denom}" in less.log
+    assert driver.check_tx(PAYER.build(gas=gas, fee=(Coin(denom, least),))).code == 0
+
+
 def test_a_fee_whose_sum_exceeds_256_bits_is_refused() -> None:
     answer = chain().check_tx(PAYER.build(fee=(Coin("gwei", 2**255), Coin("stos", 2**255))))
     assert (answer.codespace, answer.code) == ("sdk", 13)
@@ -190,6 +201,17 @@ def test_gas_that_is_just_enough_is_enough_and_one_less_is_not() -> None:
         [result] = driver.next_block([send(2, 3, gas=gas)]).results
         assert (result.code, result.gas_wanted) == (code, gas), result.log
         assert balance(driver, 2) == FUNDS_WEI - FEE[0].amount - (5 if code == 0 else 0), "the fee is taken either way"
+
+
+@pytest.mark.parametrize("fast_sends", [False, True], ids=["plain", "fast"])
+def test_a_gas_limit_may_be_all_of_the_blocks_gas_and_no_more(fast_sends: bool) -> None:
+    driver = chain(settings=[Settings(fast_sends=fast_sends)], consensus={"block": {"max_bytes": "2097152", "max_gas": str(GAS)}})
+    beyond = driver.check_tx(PAYER.build(gas=GAS + 1, fee=(Coin("wei", (GAS + 1) * 10**9),)))
+    assert (beyond.codespace, beyond.code) == ("sdk", 41)
+    raw = PAYER.build(gas=GAS)
+    assert driver.check_tx(raw).code == 0
+    assert driver.propose() == [raw]
+    assert driver.next_block([raw]).results[0].code == 0
 
 
 @pytest.mark.parametrize("gas", [2**63 - 1, 2**63, 2**64 - 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
@@ -9,11 +10,12 @@ import pytest
 from chain.application import Settings
 from chain.codec.registry import message_class
 from chain.coins import Coin
+from chain.errors import InvalidRequest
 from chain.store import ics23
 from chain.testing.driver import Driver
 from chain.tx.build import Signer, build_tx
 from chain.tx.signing import LEGACY_AMINO_JSON
-from tests.support import CHAIN_ID, FEE, FUNDS_WEI, GAS, KEYS, balance, chain, send, text
+from tests.support import CHAIN_ID, FEE, FUNDS_WEI, GAS, KEYS, balance, chain, genesis_document, send, text
 
 FEE_WEI = FEE[0].amount
 
@@ -227,11 +229,12 @@ def test_blocks_before_and_after_a_restart_agree() -> None:
 def test_the_blocks_gas_is_a_limit() -> None:
     driver = chain(consensus={"block": {"max_bytes": "2097152", "max_gas": "250000"}})
     driver.next_block()
-    results = driver.next_block([send(2, 3), send(3, 2), send(4, 2), send(5, 2)], process=False).results
-    codes = [result.code for result in results]
-    assert codes[:2] == [0, 0]
-    assert codes[-1] == 11
-    assert "block gas" in results[-1].log
+    results = driver.next_block([send(2, 3), send(3, 2), send(4, 2), send(5, 2), send(1, 2)], process=False).results
+    assert [result.code for result in results] == [0, 0, 0, 11, 11]
+    assert "block gas meter" in results[3].log
+    assert "no block gas left to run tx" in results[4].log
+    assert balance(driver, 5) == FUNDS_WEI - FEE_WEI, "it was begun"
+    assert (results[4].events, balance(driver, 1)) == ((), FUNDS_WEI), "what is not begun pays no fee"
 
 
 def test_export_import_export_gives_identical_bytes_at_every_kept_height(driver: Driver) -> None:
@@ -302,3 +305,21 @@ def test_the_application_names_the_version_that_headers_carry() -> None:
     assert driver.apps[0].info(None).app_version == 0, "InitChain has yet to tell CometBFT"
     driver.next_block()
     assert driver.apps[0].info(None).app_version == 7
+
+
+def test_validators_of_the_genesis_file_must_be_those_of_the_applications_state() -> None:
+    from chain.app import build_application
+    from chain.store.kv import MemoryBackend
+    from chain.testing.validators import ValidatorKey
+
+    app = build_application(MemoryBackend(), Settings())
+    for number, power, fits in ((0, 1000, True), (0, 1001, False), (1, 1000, False)):
+        genesis = genesis_document(app)
+        value = base64.b64encode(ValidatorKey.numbered(number).public_key.raw).decode()
+        genesis["consensus"]["validators"] = [{"pub_key": {"type": "tendermint/PubKeyEd25519", "value": value}, "power": str(power)}]
+        driver = Driver([build_application(MemoryBackend(), Settings())], genesis)
+        if fits:
+            driver.start()
+            continue
+        with pytest.raises(InvalidRequest, match="are not those that the application's state leads to"):
+            driver.start()

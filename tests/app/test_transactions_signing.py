@@ -18,6 +18,7 @@ from chain.coins import Coin, to_messages
 from chain.crypto import address as bech32
 from chain.crypto.keys import MAX_MULTISIG_DEPTH, MultisigPublicKey, PrivateKey, PublicKey, Secp256r1PublicKey, public_key_to_any
 from chain.errors import TxDecodeError, WrongSequence
+from chain.gas import GasMeter
 from chain.testing.driver import Driver, TxResult
 from chain.tx.decode import AuthInfo, TxBody, TxRaw, decode_tx
 from chain.tx.signing import DIRECT, DIRECT_AUX, LEGACY_AMINO_JSON, sign_bytes
@@ -159,6 +160,21 @@ def test_every_key_type_signs_in_both_modes_again_and_again(kind: str, mode: int
         assert result.code == 0, result.log
 
 
+def test_a_secp256r1_signature_costs_half_of_a_secp256k1_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    charged: dict[str, int] = {}
+    consume = GasMeter.consume
+
+    def watch(meter: GasMeter, amount: int, descriptor: str) -> None:
+        charged[descriptor] = amount
+        consume(meter, amount, descriptor)
+
+    who = SINGLE["secp256r1"]
+    driver, [number] = funded(who.public_key)
+    monkeypatch.setattr(GasMeter, "consume", watch)
+    assert deliver(driver, transaction([send_from(who.public_key)], [By(who, 0, number)])).code == 0
+    assert {what: amount for what, amount in charged.items() if "verify" in what} == {"ante verify: secp256r1": 1000 // 2}
+
+
 MEMBERS: dict[str, list[Any]] = {
     "plain members": [key(40), key(41), key(42)],
     "eth members": [key(43, "eth_secp256k1"), key(44, "eth_secp256k1"), key(45, "eth_secp256k1")],
@@ -262,6 +278,24 @@ def test_a_multisigs_signature_has_one_spelling_alone(change: Any) -> None:
     assert both(driver, raw).code == 0
 
 
+@pytest.mark.parametrize(
+    ("who", "signatures"), [(SINGLE["secp256k1"], 1), (Multisig(2, MEMBERS["plain members"], [0, 1]), 7)], ids=["one key", "multisig"]
+)
+def test_a_simulation_without_signatures_pays_for_the_bytes_of_as_many_as_may_come(who: Any, signatures: int) -> None:
+    """112 bytes, 10 of gas each: once for a key, for a multisig as many times as a transaction may have signatures."""
+    driver, [number] = funded(who.public_key)
+    assert deliver(driver, transaction([send_from(who.public_key)], [By(who, 0, number, AMINO)])).code == 0
+    signed = transaction([send_from(who.public_key)], [By(who, 1, number, AMINO)])
+    parts = TxRaw.FromString(signed)
+    parts.signatures[0] = b""
+    unsigned = parts.SerializeToString()
+    with_it, without = (driver.apps[0].simulate(raw).gas_info.gas_used for raw in (signed, unsigned))  # type: ignore[attr-defined]
+    with driver.apps[0].store.view() as view:  # type: ignore[attr-defined]
+        account = b"\x01" + who.public_key.address
+        key_is_looked_up = 1000 + 3 * len(account + view.store("acc").get(account))
+    assert without - with_it == 10 * (signatures * 112 - (len(signed) - len(unsigned))) + key_is_looked_up
+
+
 def test_fewer_members_than_the_threshold_or_another_bit_array_do_not_sign() -> None:
     group = Multisig(2, MEMBERS["plain members"], [0])
     driver, [number] = funded(group.public_key)
@@ -321,12 +355,17 @@ def test_a_sender_signs_direct_aux_where_another_pays_and_the_payer_never_does()
     message = send_from(KEYS[4].public_key)
     good = [By(KEYS[4], 0, 4, DIRECT_AUX), By(KEYS[5], 0, 5, DIRECT)]
     assert both(driver, transaction([message], good, payer=payer)).code == 0
-    swapped = transaction([message], [By(KEYS[4], 1, 4), By(KEYS[5], 1, 5)], payer=payer)
-    parts = TxRaw.FromString(swapped)
-    info = AuthInfo.FromString(parts.auth_info_bytes)
-    info.signer_infos[1].mode_info.single.mode = DIRECT_AUX
-    result = both(driver, TxRaw(body_bytes=parts.body_bytes, auth_info_bytes=encode(info), signatures=parts.signatures).SerializeToString())
-    assert (result.codespace, result.code) == ("sdk", 4)
+    for who, number, named in ((KEYS[5], 5, payer), (KEYS[4], 4, "")):
+        signers = [By(KEYS[4], 1, 4)] if who is KEYS[4] else [By(KEYS[4], 1, 4, DIRECT_AUX), By(KEYS[5], 1, 5)]
+        parts = TxRaw.FromString(transaction([message], signers, payer=named))
+        info = AuthInfo.FromString(parts.auth_info_bytes)
+        info.signer_infos[-1].mode_info.single.mode = DIRECT_AUX
+        document = message_class("cosmos.tx.v1beta1.SignDocDirectAux")(
+            body_bytes=parts.body_bytes, public_key=public_key_to_any(who.public_key), chain_id=CHAIN_ID, account_number=number, sequence=1
+        )
+        parts.auth_info_bytes, parts.signatures[-1] = encode(info), who.sign(document.SerializeToString())
+        result = both(driver, parts.SerializeToString())
+        assert (result.codespace, result.code) == ("sdk", 4), "its own signature, which would let anybody change what it pays"
 
 
 def test_direct_aux_covers_the_body_and_not_the_fee() -> None:

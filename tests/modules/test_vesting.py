@@ -22,7 +22,7 @@ from chain.testing.driver import Driver
 from chain.tx.build import Signer, build_tx
 from modules.auth import vesting
 from modules.auth.genesis import AuthGenesis
-from modules.auth.keeper import AuthKeeper, BaseAccount
+from modules.auth.keeper import Account, AuthKeeper, BaseAccount
 from modules.bank.keeper import BankMint
 from tests.support import CHAIN_ID, FEE, FUNDS_WEI, GAS, KEYS, chain, key, text
 
@@ -345,6 +345,33 @@ def test_an_account_number_that_leaves_no_next_one_is_refused_at_once() -> None:
     assert keeper.next_number(state) == 2**40 + 1
 
 
+@pytest.mark.parametrize(("given_numbers", "loaded"), [((7, 3), (7, 3)), ((7, 7), (0, 1)), ((0, 0), (0, 1))], ids=["distinct", "repeated", "none"])
+def test_account_numbers_of_a_genesis_file_are_kept_if_they_are_distinct_and_given_anew_if_not(
+    given_numbers: tuple[int, int], loaded: tuple[int, int]
+) -> None:
+    keeper, state, ctx = AuthKeeper({}), State(EmptyView(), ("acc",)), Context("test-1", 0, 0, Mode.GENESIS)
+    owners = KEYS[2:4]
+    AuthGenesis(keeper).load(
+        ctx, state, section(*(BaseAccount(address=text(one), account_number=number) for one, number in zip(owners, given_numbers, strict=True)))
+    )
+    for one, number in zip(owners, loaded, strict=True):
+        found = keeper.get_account(ctx, state, one.public_key.address)
+        assert found is not None
+        assert found.account_number == number
+        assert keeper.address_by_number(state, number) == one.public_key.address
+    assert keeper.next_number(state) == max(loaded) + 1
+
+
+def test_no_two_accounts_have_one_number() -> None:
+    keeper, state, ctx = AuthKeeper({}), State(EmptyView(), ("acc",)), at_time(0)
+    keeper.set_account(ctx, state, Account(BaseAccount(address=text(KEYS[2]), account_number=4)))
+    with pytest.raises(LogicError, match="account number 4 is taken"):
+        keeper.set_account(ctx, state, Account(BaseAccount(address=text(KEYS[3]), account_number=4)))
+    assert keeper.address_by_number(state, 4) == KEYS[2].public_key.address
+    assert not keeper.has_account(ctx, state, KEYS[3].public_key.address)
+    keeper.set_account(ctx, state, Account(BaseAccount(address=text(KEYS[2]), account_number=4, sequence=1)))
+
+
 def test_a_vesting_account_delegates_its_locked_coins_to_its_own_validator_at_genesis() -> None:
     driver = chain(blocks=0)
     driver.apps = [_fresh()]
@@ -414,6 +441,17 @@ def test_a_delegation_takes_locked_coins_first_and_comes_back_free_first() -> No
     late = at_time(1000)
     bank.delegate_to_module(late, state, owner, "pool", (Coin("wei", 80),))
     assert tracked(auth, state, owner) == (70, 80), "after the end every coin is free"
+
+
+def test_what_comes_back_beyond_what_was_delegated_is_not_tracked() -> None:
+    """A delegation that grew, or one of another account's coins: the rest is free."""
+    auth, bank, state, owner = funded(delayed, 150)
+    ctx = at_time(10)
+    bank.delegate_to_module(ctx, state, owner, "pool", (Coin("wei", 120),))
+    bank.give(ctx, state, auth.module_addresses["pool"], (Coin("ufoo", 3), Coin("wei", 10)))
+    bank.undelegate_from_module(ctx, state, "pool", owner, (Coin("ufoo", 3), Coin("wei", 130)))
+    assert tracked(auth, state, owner) == (0, 0)
+    assert bank.spendable(ctx, state, owner) == (Coin("ufoo", 3), Coin("wei", 60))
 
 
 def test_a_delegation_that_cannot_be_made_says_why() -> None:
