@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +73,9 @@ def _goes_on_from(exported: Any, node: Cli) -> None:
     (second.home / "config" / "genesis.json").write_text(json.dumps(exported))
     key = "config/priv_validator_key.json"
     (second.home / key).write_bytes((node.home / key).read_bytes())
-    base = free_ports(3)
-    rpc = f"tcp://127.0.0.1:{base}"
-    ports = ["--rpc.laddr", rpc, "--p2p.laddr", f"tcp://127.0.0.1:{base + 1}", "--grpc.address", f"127.0.0.1:{base + 2}", "--api.enable", "false"]
-    with (second.home / "log").open("wb") as log:
-        command = [sys.executable, "-m", "chain.cli.main", "--home", str(second.home), "start", *ports]
-        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
-    try:
+    rpc, start = _start_command()
+    with _running(second.home, start):
         _wait_for(rpc, exported["initial_height"] + 1)
-    finally:
-        process.terminate()
-        assert process.wait(30) == 0
     again = json.loads(second.ok("export"))
     for document in (again, exported):
         for info in document["app_state"]["slashing"]["signing_infos"]:
@@ -161,19 +155,7 @@ def test_a_genesis_that_is_mended_after_a_start_is_read_after_a_reset_and_until_
     bank = poor["app_state"]["bank"]
     bank["balances"][0]["coins"][0]["amount"] = bank["supply"][0]["amount"] = "5"
     path.write_text(json.dumps(poor))
-    base = free_ports(3)
-    rpc = f"tcp://127.0.0.1:{base}"
-    start = (
-        "start",
-        "--rpc.laddr",
-        rpc,
-        "--p2p.laddr",
-        f"tcp://127.0.0.1:{base + 1}",
-        "--grpc.address",
-        f"127.0.0.1:{base + 2}",
-        "--api.enable",
-        "false",
-    )
+    rpc, start = _start_command()
     refused = node.run(*start)
     assert refused.returncode == 1
     assert "insufficient funds" in refused.stdout + refused.stderr
@@ -183,38 +165,16 @@ def test_a_genesis_that_is_mended_after_a_start_is_read_after_a_reset_and_until_
     assert kept.returncode == 1
     assert f"`stchaind comet unsafe-reset-all --home {node.home}` makes it forget it" in kept.stderr
     node.ok("comet", "unsafe-reset-all")
-    with (node.home / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "chain.cli.main", "--home", str(node.home), *start], cwd=ROOT, stdout=log, stderr=log)
-    try:
+    with _running(node.home, start):
         _wait_for(rpc, 1)
-    finally:
-        process.terminate()
-        assert process.wait(30) == 0
 
 
 def test_a_lost_database_of_cometbft_ends_in_one_sentence(node: Cli) -> None:
     node.ok("genesis", "gentx", "val", "1000000000000000000wei", *KEYRING)
     node.ok("genesis", "collect-gentxs")
-    base = free_ports(3)
-    rpc = f"tcp://127.0.0.1:{base}"
-    start = (
-        "start",
-        "--rpc.laddr",
-        rpc,
-        "--p2p.laddr",
-        f"tcp://127.0.0.1:{base + 1}",
-        "--grpc.address",
-        f"127.0.0.1:{base + 2}",
-        "--api.enable",
-        "false",
-    )
-    with (node.home / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "chain.cli.main", "--home", str(node.home), *start], cwd=ROOT, stdout=log, stderr=log)
-    try:
+    rpc, start = _start_command()
+    with _running(node.home, start):
         _wait_for(rpc, 2)
-    finally:
-        process.terminate()
-        assert process.wait(30) == 0
     shutil.rmtree(node.home / "data" / "blockstore.db")
     done = node.run(*start)
     assert done.returncode == 1
@@ -222,6 +182,26 @@ def test_a_lost_database_of_cometbft_ends_in_one_sentence(node: Cli) -> None:
     assert "panic: state" in told
     assert "height mismatch" in told
     assert "run `stchaind comet unsafe-reset-all`" in told
+
+
+def _start_command() -> tuple[str, list[str]]:
+    """(address of the RPC, ``start`` on free ports without REST)."""
+    base = free_ports(3)
+    rpc = f"tcp://127.0.0.1:{base}"
+    ports = ["--rpc.laddr", rpc, "--p2p.laddr", f"tcp://127.0.0.1:{base + 1}", "--grpc.address", f"127.0.0.1:{base + 2}"]
+    return rpc, ["start", *ports, "--api.enable", "false"]
+
+
+@contextlib.contextmanager
+def _running(home: Path, start: list[str]) -> Iterator[None]:
+    """A node that is told to stop at the end, and does."""
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "chain.cli.main", "--home", str(home), *start], cwd=ROOT, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
 
 
 def _height(rpc: str) -> int:

@@ -225,6 +225,21 @@ def test_an_acknowledgement_that_was_lost_is_given_again(tmp_path: Path) -> None
     run(test, tmp_path, changes={1: change})
 
 
+def cut_at(number: int, stream: Stream, connection: Connection, cuts: list[int]) -> None:
+    """Have a node's connection lost at its ``number``-th send on a stream, and noted in ``cuts``."""
+    send, count = stream.send, 0
+
+    async def sent(data: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            cuts.append(number)
+            connection.close("cut")
+        await send(data)
+
+    stream.send = sent  # type: ignore[method-assign]
+
+
 def test_a_get_whose_connection_is_lost_goes_on_under_the_same_limit(tmp_path: Path) -> None:
     broken: list[int] = []
 
@@ -232,17 +247,8 @@ def test_a_get_whose_connection_is_lost_goes_on_under_the_same_limit(tmp_path: P
         honest = handlers[transfers.GET]
 
         async def get(stream: Stream, connection: Connection) -> None:
-            send, count = stream.send, 0
-
-            async def changed(data: Any) -> None:
-                nonlocal count
-                count += 1
-                if count == 4 and len(broken) < 2:
-                    broken.append(count)
-                    connection.close("broken")
-                await send(data)
-
-            stream.send = changed  # type: ignore[method-assign]
+            if len(broken) < 2:
+                cut_at(4, stream, connection, broken)
             await honest(stream, connection)
 
         handlers[transfers.GET] = get
@@ -1029,17 +1035,7 @@ def test_gets_that_lost_their_network_hand_their_receipts_in_when_the_node_is_th
                 cuts.append(0)
                 connection.close("cut")
             elif len(cuts) < 3:
-                send, count = stream.send, 0
-
-                async def sent(piece: Any) -> None:
-                    nonlocal count
-                    count += 1
-                    if count == 3:
-                        cuts.append(count)
-                        connection.close("cut")
-                    await send(piece)
-
-                stream.send = sent  # type: ignore[method-assign]
+                cut_at(3, stream, connection, cuts)
             await honest(stream, connection)
 
         handlers[transfers.GET] = get
