@@ -35,6 +35,8 @@ def invariants(keeper: DistributionKeeper, staking: Staking) -> Mapping[str, Inv
         """Rewards are cut to what is outstanding when they are paid: rounding may need that, by next to nothing; more must never be cut."""
         for validator in staking.validators(state):
             operator = operator_of(validator)
+            if not keeper.current(state, operator).period:
+                return f"{validator.operator_address} has no running period of rewards"
             owed = keeper.commission(state, operator)
             for delegation in staking.delegations_to(state, operator):
                 owed = dec_coins.add(owed, keeper.earned_so_far(state, validator, delegation, _AFTERWARDS))

@@ -25,6 +25,7 @@ from chain.module import GenesisError
 from chain.store.kv import MemoryBackend
 from chain.testing.driver import Driver
 from chain.tx.build import Signer, build_tx
+from modules.distribution import keys
 from modules.distribution.genesis import DistributionGenesis
 from modules.distribution.hooks import DistributionHooks
 from modules.distribution.keeper import MAX_INFLOW_BITS, Historical, StartingInfo
@@ -512,6 +513,7 @@ def test_a_bad_section_is_refused_by_the_name_of_its_field(exported: tuple[Distr
     [
         ("nonnegative-outstanding", lambda world: world.distribution.set_outstanding(world.state, world.operator, (DecCoin("wei", -1),))),
         ("can-withdraw", lambda world: world.distribution.set_commission(world.state, world.operator, (DecCoin("wei", 10**60),))),
+        ("can-withdraw", lambda world: world.state.store(keys.STORE).delete(keys.current(world.operator))),
         ("reference-count", lambda world: world.distribution.refer(world.state, world.operator, 1)),
         ("module-account", lambda world: world.distribution.set_community_pool(world.state, (DecCoin("abc", ONE),))),
     ],
