@@ -398,9 +398,11 @@ class Application:
         """What CometBFT holds of the pool, by priority, then what it gave that was not in it."""
         rest = dict.fromkeys(given)
         for pooled in self.pool.by_priority():
-            is_given = rest.pop(pooled.raw, True) is None
-            if is_given or self.pool.is_held(pooled.hash):
-                yield pooled.raw, pooled
+            if pooled.raw in rest:
+                del rest[pooled.raw]
+            elif not self.pool.is_held(pooled.hash):
+                continue
+            yield pooled.raw, pooled
         for raw in rest:
             yield raw, None
 

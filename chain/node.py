@@ -223,8 +223,8 @@ def _require_fit(app: Application, genesis: dict[str, Any], home: Home) -> None:
 
 def _require_validators(genesis: dict[str, Any]) -> None:
     """Raise NodeError for a genesis file that names no validator. CometBFT would keep it, and never read the one that is mended."""
-    sections = [genesis["app_state"].get(name) or {} for name in ("genutil", "staking")]
-    if not any(section.get(name) for section, name in zip(sections, ("gen_txs", "validators"), strict=True)):
+    genutil, staking = (genesis["app_state"].get(name) or {} for name in ("genutil", "staking"))
+    if not genutil.get("gen_txs") and not staking.get("validators"):
         raise NodeError(
             "the genesis file has no validator: make one with `stchaind genesis gentx`, delegating 10^15 wei or more, "
             "and add it with `stchaind genesis collect-gentxs`"
@@ -281,12 +281,12 @@ class _Comet:
     def _hear(self, stderr: IO[bytes]) -> None:
         """Pass on what CometBFT writes, and remember of what kind of end it speaks."""
         with stderr:
-            for line in stderr:
-                sys.stderr.write(line.decode(errors="replace"))
+            for raw in stderr:
+                line = raw.decode(errors="replace")
+                sys.stderr.write(line)
                 sys.stderr.flush()
-                text = line.decode(errors="replace").strip()
-                if text.startswith(_LAST_WORDS):
-                    self._last_words = text[:_MOST_WORDS]
+                if line.strip().startswith(_LAST_WORDS):
+                    self._last_words = line.strip()[:_MOST_WORDS]
 
     def stop(self) -> None:
         process = self._process

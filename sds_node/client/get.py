@@ -90,30 +90,44 @@ async def get_share(
     root = bytes(place.limit.share_root)
     with of_node(place):
         async with _line(session, place.peer.address) as line:
-            receipts = Receipts(session, place.order_limit, root)
-            debt = _Debt(session, place, receipts)
-            known = _Known(hashes or b"")
+            debt = _Debt(session, place, Receipts(session, place.order_limit, root))
             try:
-                for attempt in range(patience.attempts):
-                    is_resumed = attempt > 0
-                    head = transfers.GetHead(certificate=place.certificate, with_hashes=not known.hashes, segment_root=share.segment_root)
-                    head.evidence.CopyFrom(session.evidence(place.order_limit, receipts.so_far() if is_resumed else None))
-                    left = _left(runs, share.size_bytes, receipts.moved.bytes)
-                    head.runs.extend(transfers.LeafRun(first=run.first, leaves=run.leaves) for run in left)
-                    try:
-                        async with asyncio.timeout(patience.stall_s):
-                            stream = await place.peer.call(transfers.GET, head_bytes(head))
-                        debt.is_owed = True
-                        await _receive(stream, receipts, share, root, left, into[receipts.moved.bytes :], known, patience.stall_s, came, line, debt)
-                        return known.hashes
-                    except ConnectionFailed:
-                        if receipts.is_final:
-                            return known.hashes  # all came, but for the node's word that it has the receipt
-                        if attempt + 1 == patience.attempts:
-                            raise
+                return await _got(debt, share, root, runs, into, _Known(hashes or b""), patience, came, line)
             finally:
                 if debt.is_owed:
                     line.owe(debt)
+
+
+async def _got(
+    debt: _Debt,
+    share: ShareToGet,
+    root: bytes,
+    runs: Sequence[Run],
+    into: memoryview,
+    known: _Known,
+    patience: Settings,
+    came: Callable[[int], None] | None,
+    line: _Line,
+) -> bytes:
+    """``get_share``'s bytes, over as many connections as it takes."""
+    session, place, receipts = debt.session, debt.place, debt.receipts
+    for attempt in range(patience.attempts):
+        is_resumed = attempt > 0
+        head = transfers.GetHead(certificate=place.certificate, with_hashes=not known.hashes, segment_root=share.segment_root)
+        head.evidence.CopyFrom(session.evidence(place.order_limit, receipts.so_far() if is_resumed else None))
+        left = _left(runs, share.size_bytes, receipts.moved.bytes)
+        head.runs.extend(transfers.LeafRun(first=run.first, leaves=run.leaves) for run in left)
+        try:
+            async with asyncio.timeout(patience.stall_s):
+                stream = await place.peer.call(transfers.GET, head_bytes(head))
+            debt.is_owed = True
+            await _receive(stream, debt, share, root, left, into[receipts.moved.bytes :], known, patience.stall_s, came, line)
+            return known.hashes
+        except ConnectionFailed:
+            if receipts.is_final:
+                return known.hashes  # all came, but for the node's word that it has the receipt
+            if attempt + 1 == patience.attempts:
+                raise
     raise AssertionError("unreachable")
 
 
@@ -132,7 +146,7 @@ def _left(runs: Sequence[Run], size_bytes: int, done_bytes: int) -> list[Run]:
 
 async def _receive(
     stream: Stream,
-    receipts: Receipts,
+    debt: _Debt,
     share: ShareToGet,
     root: bytes,
     runs: Sequence[Run],
@@ -141,9 +155,9 @@ async def _receive(
     stall_s: float,
     came: Callable[[int], None] | None,
     line: _Line,
-    debt: _Debt,
 ) -> None:
     """The reply and the leaves of one connection; the final receipt goes out, and what the node makes of it is nobody's concern here."""
+    receipts = debt.receipts
     try:
         async with asyncio.timeout(stall_s):
             data = await receive_record(stream, transfers.MAX_REPLY_BYTES)
@@ -168,7 +182,7 @@ async def _receive(
         if isinstance(error, ConnectionFailed):
             stream.cancel()
         else:
-            _let_go(stream, receipts, line, debt)
+            _let_go(stream, line, debt)
         raise
 
 
@@ -287,8 +301,9 @@ async def _confirmed(stream: Stream) -> None:
         await stream.result()
 
 
-def _let_go(stream: Stream, receipts: Receipts, line: _Line, debt: _Debt) -> None:
+def _let_go(stream: Stream, line: _Line, debt: _Debt) -> None:
     """A get that is given up: the final receipt of what was good goes out behind the caller's back, so that the node is paid for it."""
+    receipts = debt.receipts
     if stream.over:
         stream.cancel()
         debt.is_owed = receipts.moved.bytes > 0

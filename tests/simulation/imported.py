@@ -56,6 +56,17 @@ def ends_now(original: Application, driver: Driver) -> bool:
     return f'"expiration": "{rfc3339(*divmod(driver.time_ns, 10**9))}"' in json.dumps(original.export())
 
 
+def genesis_of(original: Application, driver: Driver, exported: dict[str, Any]) -> dict[str, Any]:
+    """A genesis document that goes on from what a chain ``exported`` at the driver's height."""
+    return {
+        "chain_id": driver.chain_id,
+        "initial_height": driver.height + 1,
+        "genesis_time": rfc3339(*divmod(driver.time_ns, 10**9)),
+        "app_state": exported,
+        "consensus": {"params": original.export_consensus_params()},
+    }
+
+
 class Imported:
     """Export at the driver's height, import into the empty ``app``, compare. Raises ImportDiffers, and what the application raises."""
 
@@ -65,14 +76,7 @@ class Imported:
         for module in app.modules:
             if module.genesis is not None and module.name in exported:
                 module.genesis.validate(exported[module.name])
-        document = {
-            "chain_id": driver.chain_id,
-            "initial_height": driver.height + 1,
-            "genesis_time": rfc3339(*divmod(driver.time_ns, 10**9)),
-            "app_state": exported,
-            "consensus": {"params": original.export_consensus_params()},
-        }
-        imported = Driver([app], document)
+        imported = Driver([app], genesis_of(original, driver, exported))
         imported.start()
         _equal("the validator set", *({one.address.hex(): one.power for one in each} for each in (driver.next_validators, imported.validators)))
         state = app._pending_genesis

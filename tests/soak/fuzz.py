@@ -25,7 +25,6 @@ from chain.abci.server import AbciServer
 from chain.application import Settings
 from chain.codec.json import loads
 from chain.codec.registry import message_class
-from chain.codec.times import rfc3339
 from chain.codec.varint import delimited, uvarint
 from chain.coins import parse_coins, parse_int, to_text
 from chain.crypto import address as bech32
@@ -37,6 +36,7 @@ from chain.tx.execution import Executor
 from genesis import build, document
 from tests.simulation.generate import Generator
 from tests.simulation.generate import genesis as simulated
+from tests.simulation.imported import genesis_of
 from tests.simulation.processes import VARIANTS
 from tests.simulation.run import Run
 from tests.simulation.world import World
@@ -492,13 +492,7 @@ def lived_genesis(seed: int) -> dict[str, Any]:
     generator = Generator(World(running.driver, random.Random(seed)))
     for _ in range(12):
         running.block(generator.block(40))
-    app, driver = running.app, running.driver
-    found = dict(made) | {
-        "genesis_time": rfc3339(*divmod(driver.time_ns, 10**9)),
-        "initial_height": driver.height + 1,
-        "app_state": app.export(),
-        "consensus": {"params": app.export_consensus_params()},
-    }
+    found = made | genesis_of(running.app, running.driver, running.app.export())
     running.close()
     return document.normalise(found)
 

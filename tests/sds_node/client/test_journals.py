@@ -646,19 +646,25 @@ class Killed(Exception):
     """Between the commit and the end of the journal."""
 
 
+async def killed_when_done(net: Network, source: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A put whose process ends when it is committed, and its journal is still there."""
+
+    async def drop(_: journal.Journal) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Journal, "drop", drop)
+        async with net.storage(state=state) as storage:
+            with pytest.raises(Killed):
+                await storage.put(source, "name")
+
+
 @pytest.mark.parametrize("meanwhile", ["nothing", "another file", "removed"])
 async def test_a_put_that_was_killed_when_it_was_done_is_done_unless_its_path_has_another_file(
     tmp_path: Path, source: Path, state: Path, meanwhile: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def drop(_: journal.Journal) -> None:
-        raise Killed
-
     async with network(tmp_path, 1, is_live=True) as net:
-        with monkeypatch.context() as patch:
-            patch.setattr(journal.Journal, "drop", drop)
-            async with net.storage(state=state) as storage:
-                with pytest.raises(Killed):
-                    await storage.put(source, "name")
+        await killed_when_done(net, source, state, monkeypatch)
         async with net.storage(state=state) as storage:
             first = await storage.stat("name")
             if meanwhile == "another file":
@@ -727,15 +733,8 @@ async def test_a_put_that_goes_on_in_another_process_does_not_end_a_lease_that_p
 async def test_a_put_that_has_no_attempt_left_when_its_path_is_gone_is_told_what_to_do(
     tmp_path: Path, source: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def killed(_: journal.Journal) -> None:
-        raise Killed
-
     async with network(tmp_path, 1, is_live=True) as net:
-        with monkeypatch.context() as patch:
-            patch.setattr(journal.Journal, "drop", killed)
-            async with net.storage(state=state) as storage:
-                with pytest.raises(Killed):
-                    await storage.put(source, "name")
+        await killed_when_done(net, source, state, monkeypatch)
         async with net.storage(state=state) as storage:
             await storage.remove("name")
             with monkeypatch.context() as patch:
@@ -750,20 +749,13 @@ async def test_whether_a_path_has_its_file_is_asked_of_the_meta_node_that_commit
 ) -> None:
     ask = MetaClient.ask
 
-    async def killed(_: journal.Journal) -> None:
-        raise Killed
-
     async def lags(self: MetaClient, method: str, *given: Any, meta: bytes | None = None, **more: Any) -> Any:
         if method == asking.FILE_FIND and meta != META_ADDRESS:
             raise NotFound("another meta node does not know of it yet")
         return await ask(self, method, *given, meta=meta, **more)
 
     async with network(tmp_path, 1, is_live=True) as net:
-        with monkeypatch.context() as patch:
-            patch.setattr(journal.Journal, "drop", killed)
-            async with net.storage(state=state) as storage:
-                with pytest.raises(Killed):
-                    await storage.put(source, "name")
+        await killed_when_done(net, source, state, monkeypatch)
         async with net.storage(state=state) as storage:
             monkeypatch.setattr(MetaClient, "ask", lags)
             assert (await storage.put(source, "name")).is_resumed
