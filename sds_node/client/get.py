@@ -177,7 +177,7 @@ async def _receive(
             into = into[size:]
         await stream.send(record(receipts.so_far(is_final=True).SerializeToString()))
         stream.end()
-        line.end_with(_confirmed(stream), debt)
+        line.end_with(debt.confirmed(stream), debt)
     except BaseException as error:
         if isinstance(error, ConnectionFailed):
             stream.cancel()
@@ -295,12 +295,6 @@ class _Run:
             self._count()
 
 
-async def _confirmed(stream: Stream) -> None:
-    """Let a node say that it has the final receipt."""
-    async with stream:
-        await stream.result()
-
-
 def _let_go(stream: Stream, line: _Line, debt: _Debt) -> None:
     """A get that is given up: the final receipt of what was good goes out behind the caller's back, so that the node is paid for it."""
     receipts = debt.receipts
@@ -330,6 +324,12 @@ class _Debt:
     receipts: Receipts
     is_owed: bool = False
 
+    async def confirmed(self, stream: Stream) -> None:
+        """Let the node say that it has the receipt. Raises what else it says, or WireError."""
+        async with stream:
+            await stream.result()
+        self.is_owed = False
+
     async def hand_in(self) -> None:
         """Until the node has it, or judged it, or the limit's time is over. A node serves nobody who owes it some, and closes a session whose limits end so."""
         if not self.receipts.is_final:
@@ -339,7 +339,7 @@ class _Debt:
             await asyncio.sleep(OWED_PAUSE_S)
             try:
                 async with asyncio.timeout(_LET_GO_S):
-                    await _confirmed(await self.place.peer.call(transfers.GET, head_bytes(head), ended=True))
+                    await self.confirmed(await self.place.peer.call(transfers.GET, head_bytes(head), ended=True))
                 return
             except (*_UNHEARD, TimeoutError):
                 continue

@@ -42,6 +42,7 @@ from sds_node.hashes import file_hash
 from sds_node.value_chain import views
 from sds_node.value_chain.client import ValueChain, ValueChainError
 from sds_node.wire.errors import WireError
+from sds_node.wire.stream import Stream
 from tests.sds_node.gateway.memory import Site
 from tests.soak.storage_at_rest import Lost, NodeHome, Told, at_rest, head_of, receipts_of, went_back
 from tests.support import free_ports
@@ -178,28 +179,18 @@ async def _balances(network: Network, seen: Seen) -> dict[bytes, int]:
 @contextlib.contextmanager
 def listening(told: Told) -> Iterator[None]:
     """Remember what nodes acknowledge to clients of this process: a put's final receipt with its StoreAck, a get's with the stream's success."""
-    put_share, receive, confirmed = put.put_share, get._receive, get._confirmed
-    receipts_of: dict[Any, Any] = {}
+    put_share, confirmed = put.put_share, get._Debt.confirmed
 
     async def stored(session: Any, place: Any, share: Any, data: Any, settings: Any = None) -> Any:
         ack = await put_share(session, place, share, data, settings)
         told.acknowledged[bytes(place.limit.serial)] = len(memoryview(data).cast("B"))
         return ack
 
-    async def received(stream: Any, receipts: Any, *rest: Any) -> None:
-        receipts_of[stream] = receipts
-        await receive(stream, receipts, *rest)
+    async def succeeded(debt: get._Debt, stream: Stream) -> None:
+        await confirmed(debt, stream)
+        told.acknowledged[bytes(debt.receipts.limit.serial)] = debt.receipts.moved.bytes
 
-    async def succeeded(stream: Any) -> None:
-        receipts = receipts_of.pop(stream)
-        await confirmed(stream)
-        told.acknowledged[bytes(receipts.limit.serial)] = receipts.moved.bytes
-
-    with (
-        mock.patch.object(put, "put_share", stored),
-        mock.patch.object(get, "_receive", received),
-        mock.patch.object(get, "_confirmed", succeeded),
-    ):
+    with mock.patch.object(put, "put_share", stored), mock.patch.object(get._Debt, "confirmed", succeeded):
         yield
 
 
