@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from sds_node import transfers
-from sds_node.client.placing import GetWanted, Issuer, NodeFailed, NotReadable, Place, Settings, TransferFailed, of_node
+from sds_node.client.placing import SLOW_TIMES, GetWanted, Issuer, NodeFailed, NotReadable, Place, Settings, TransferFailed, of_node
 from sds_node.client.session import Receipts, Session
 from sds_node.coding import NotEnoughShares, Slice, locate, recreate
 from sds_node.documents import Refused
@@ -25,18 +25,22 @@ from sds_node.merkle import LEAF_BYTES, LeafCheck, MerkleError, object_root, seg
 from sds_node.schemes import SEGMENT_BYTES, Scheme, segment_count, segment_size, share_bytes
 from sds_node.threads import INLINE_BYTES, aside
 from sds_node.transfers import RECEIPT_BYTES, Run, head_bytes, receive_record, record, runs_bytes
-from sds_node.wire.errors import Busy, ConnectionFailed, TimedOut, Unreachable, WireError
+from sds_node.wire.errors import Busy, CallCancelled, ConnectionFailed, InternalFailure, TimedOut, Unreachable, WireError
+from sds_node.wire.node import Node
 from sds_node.wire.stream import Stream
 
 _HASH_BYTES: Final = 32
 _CACHED_HASHES: Final = 256
 """Lists of leaf hashes that a reader keeps, of at most 64 KiB each."""
+RECEIPT_S: Final = 10.0
+"""On a slow line a receipt is signed after so long, though no MiB has come."""
 _LET_GO_S: Final = 30.0
 OWED_PAUSE_S: Final = 3.0
 """A final receipt whose node cannot be reached is handed in again after so long."""
 MOST_OWED: Final = 64
 """So many of them are kept for a node."""
-_UNHEARD: Final = (ConnectionFailed, Unreachable, Busy, TimedOut)
+_UNHEARD: Final = (ConnectionFailed, Unreachable, Busy, TimedOut, CallCancelled, InternalFailure)
+"""What a node answers that has judged nothing."""
 MOST_OPEN: Final = 48
 """Of the 64 transfers that a node takes from a wallet at once."""
 
@@ -89,7 +93,7 @@ async def get_share(
         raise ValueError(f"the runs have {runs_bytes(runs, share.size_bytes)} bytes, and into {len(into)}")
     root = bytes(place.limit.share_root)
     with of_node(place):
-        async with _line(session, place.peer.address) as line:
+        async with _line(place) as line:
             debt = _Debt(session, place, Receipts(session, place.order_limit, root))
             try:
                 return await _got(debt, share, root, runs, into, _Known(hashes or b""), patience, came, line)
@@ -175,8 +179,14 @@ async def _receive(
             size = check.missing_bytes
             await _Run(stream, receipts, check, share.size_bytes, run, into[:size], hashes, came).receive(stall_s)
             into = into[size:]
-        await stream.send(record(receipts.so_far(is_final=True).SerializeToString()))
-        stream.end()
+        final = record(receipts.so_far(is_final=True).SerializeToString())
+        try:
+            await stream.send(final)
+            stream.end()
+        except WireError:
+            # Every byte is proved, whatever the node says now: the receipt is handed in anew.
+            stream.cancel()
+            return
         line.end_with(debt.confirmed(stream), debt)
     except BaseException as error:
         if isinstance(error, ConnectionFailed):
@@ -208,24 +218,30 @@ class _Run:
         self._is_wrong = False
 
     async def receive(self, stall_s: float) -> None:
-        """Fill the memory. Raises what the node or the check says; receipts then cover all that was good."""
+        """Fill the memory. Raises what the node or the check says, TimeoutError for a node that is too slow; receipts then cover all that was good."""
         stream, size = self._stream, self._into.nbytes
         stream.place(self._into)
+        now_s = asyncio.get_running_loop().time
+        due_s, slow_at, slow_s = now_s() + RECEIPT_S, RECEIPT_BYTES, now_s() + stall_s * SLOW_TIMES
         try:
             while self._at < size:
-                async with asyncio.timeout(stall_s):
+                async with asyncio.timeout_at(min(now_s() + stall_s, slow_s)):
                     chunk = await self._next(min(size - self._at, RECEIPT_BYTES))
                 if not chunk:
                     await stream.result()
                     raise Refused(f"expected {size - self._at} bytes more of the share, got the end")
                 self._at += chunk.nbytes
-                if self._at - self._asked >= RECEIPT_BYTES or self._at == size:
+                if self._at >= slow_at:
+                    slow_at, slow_s = self._at + RECEIPT_BYTES, now_s() + stall_s * SLOW_TIMES
+                is_due = now_s() >= due_s
+                if self._at - self._asked >= RECEIPT_BYTES or self._at == size or is_due:
+                    due_s = now_s() + RECEIPT_S
                     await self._judged()
                     part, self._asked = self._into[self._asked : self._at], self._at
                     if part.nbytes > INLINE_BYTES:
-                        self._judging = asyncio.get_running_loop().create_task(self._judge(part))
+                        self._judging = asyncio.get_running_loop().create_task(self._judge(part, is_due))
                     else:
-                        await self._judge(part)
+                        await self._judge(part, is_due)
             await self._judged()
         except BaseException:
             await self._good()
@@ -248,9 +264,11 @@ class _Run:
             if not coming.done():
                 coming.cancel()
                 await asyncio.wait({coming})
+            if not coming.cancelled():
+                coming.exception()  # what was judged may have failed first
 
-    async def _judge(self, part: memoryview) -> None:
-        """Judge what came; count it, and send the receipt that is due."""
+    async def _judge(self, part: memoryview, is_due: bool) -> None:
+        """Judge what came; count it, and send the receipt that is due: by its time, or with each MiB."""
         try:
             await aside(part.nbytes, self._check.update, part)
         except MerkleError:
@@ -259,7 +277,7 @@ class _Run:
         finally:
             self._count()
         moved = self._receipts.moved
-        if moved.bytes - moved.acked_bytes >= RECEIPT_BYTES:
+        if moved.bytes - moved.acked_bytes >= (1 if is_due else RECEIPT_BYTES):
             await self._stream.send(record(self._receipts.so_far().SerializeToString()))
 
     async def _judged(self) -> None:
@@ -330,39 +348,46 @@ class _Debt:
             await stream.result()
         self.is_owed = False
 
-    async def hand_in(self) -> None:
-        """Until the node has it, or judged it, or the limit's time is over. A node serves nobody who owes it some, and closes a session whose limits end so."""
+    async def hand_in(self, tried: Callable[[], None]) -> None:
+        """Until the node has it, or judged it, or the limit's time is over; ``tried`` is called once it was tried. A node serves nobody who owes it some, and
+        closes a session whose limits end so.
+        """
         if not self.receipts.is_final:
             self.receipts.so_far(is_final=True)
         head = transfers.GetHead(certificate=self.place.certificate, evidence=self.session.evidence(self.place.order_limit, self.receipts.last))
         while self.session.clock() < self.receipts.limit.expires_s:
-            await asyncio.sleep(OWED_PAUSE_S)
             try:
                 async with asyncio.timeout(_LET_GO_S):
                     await self.confirmed(await self.place.peer.call(transfers.GET, head_bytes(head), ended=True))
                 return
             except (*_UNHEARD, TimeoutError):
-                continue
+                pass
             except WireError:
                 return
+            finally:
+                tried()
+            await asyncio.sleep(OWED_PAUSE_S)
 
 
 class _Line:
-    """What a session has open at a node: gets that go on, and what is still said to it behind their backs."""
+    """What a client has open at a node: gets that go on, and what is still said to it behind their backs."""
 
-    def __init__(self, key: tuple[bytes, bytes]) -> None:
+    def __init__(self, key: tuple[Node, bytes]) -> None:
         self.key = key
         self._users = self._gets = 0
         self.ending: set[asyncio.Task[None]] = set()
         self.owing: set[asyncio.Task[None]] = set()
+        self._trying: set[asyncio.Future[None]] = set()
         self._is_closed = False
 
     async def __aenter__(self) -> Self:
-        """Begin a get. While a node counts many, those that are over and not confirmed are waited for: it takes few at once from one wallet, and refuses
-        more.
+        """Begin a get. What the node is owed comes before it, as far as the node can be reached. While a node counts many, those that are over and not
+        confirmed are waited for: it takes few at once from one wallet, and refuses more.
         """
         self._users += 1
         try:
+            if self._trying:
+                await asyncio.wait(set(self._trying), timeout=_LET_GO_S)
             while self.ending and self._gets + len(self.ending) >= MOST_OPEN:
                 await asyncio.wait(set(self.ending), return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
@@ -395,10 +420,13 @@ class _Line:
     def owe(self, debt: _Debt) -> None:
         """Hand a debt in as soon as the node can be reached."""
         if not self._is_closed and len(self.owing) < MOST_OWED:
-            self._begin(debt.hand_in(), self.owing)
+            tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._trying.add(tried)
+            tried.add_done_callback(self._trying.discard)
+            self._begin(debt.hand_in(lambda: None if tried.done() else tried.set_result(None)), self.owing)
 
     def close(self) -> None:
-        """The session's connections end: what is owed is not handed in any more."""
+        """The client's connections end: what is owed is not handed in any more."""
         self._is_closed = True
         for task in self.owing:
             task.cancel()
@@ -417,26 +445,33 @@ class _Line:
             del _LINES[self.key]
 
 
-def _line(session: Session, node: bytes) -> _Line:
-    key = session.public_key, node
+def _line(place: Place) -> _Line:
+    key = place.peer.node, place.peer.address
     return _LINES.setdefault(key, _Line(key))
 
 
-async def last_receipts(session: Session, timeout_s: float) -> None:
-    """Wait until the nodes have the last receipts of a session, or the time is over: its connections are closed then."""
-    lines = [line for (key, _), line in _LINES.items() if key == session.public_key]
-    waiting = {task for line in lines for task in line.ending | line.owing}
+async def last_receipts(client: Node, timeout_s: float) -> None:
+    """Wait until the nodes have the last receipts of a client, or the time is over: its connections are closed then. Another client of the same session has
+    its own.
+    """
+
+    def lines() -> list[_Line]:
+        return [line for (node, _), line in _LINES.items() if node is client]
+
+    now_s = asyncio.get_running_loop().time
+    until_s = now_s() + timeout_s
     try:
-        if waiting:
-            await asyncio.wait(waiting, timeout=timeout_s)
+        # What a node has not heard is owed by another task then.
+        while (waiting := {task for line in lines() for task in line.ending | line.owing}) and now_s() < until_s:
+            await asyncio.wait(waiting, timeout=until_s - now_s())
     finally:
-        for line in lines:
+        for line in lines():
             line.close()
             _LINES.pop(line.key, None)
 
 
-_LINES: Final[dict[tuple[bytes, bytes], _Line]] = {}
-"""By session key and node. They hold tasks that nobody waits for."""
+_LINES: Final[dict[tuple[Node, bytes], _Line]] = {}
+"""By the client's own node and the address of the one that it calls. They hold tasks that nobody waits for."""
 
 # --- a whole object out ----------------------------------------------------------------------------------------------------------------
 

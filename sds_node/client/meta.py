@@ -166,7 +166,7 @@ class MetaClient:
     async def close(self) -> None:
         """End all connections, once the nodes have the last receipts or RECEIPTS_S is over."""
         try:
-            await last_receipts(self._session, RECEIPTS_S)
+            await last_receipts(self.node, RECEIPTS_S)
         finally:
             for peer in [*(one.peer for one in self._metas.values()), *self._peers.values()]:
                 await peer.close()

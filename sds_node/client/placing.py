@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from modules.settlement.documents import OrderLimit
 from sds_node.documents import Refused, opened
@@ -114,6 +114,11 @@ class Issuer(Protocol):
     async def for_get(self, wanted: GetWanted) -> Place | None:
         """The holder of a share and a limit of that many bytes; None when nobody holds it."""
         ...
+
+
+SLOW_TIMES: Final = 8
+"""A MiB may take so many times as long as a node that moves nothing: ten shares and more come over one line, and what waits in its buffers is not seen. A node
+that is gone is told by its connection, and a slow one does not hold up a put that others are done with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,19 @@ from typing import Any, Final, Protocol, runtime_checkable
 import structlog
 
 from sds_node import transfers
-from sds_node.client.placing import ChainOnly, Issuer, NodeFailed, NotStored, Place, PutWanted, Settings, TransferFailed, WrongSource, of_node
+from sds_node.client.placing import (
+    SLOW_TIMES,
+    ChainOnly,
+    Issuer,
+    NodeFailed,
+    NotStored,
+    Place,
+    PutWanted,
+    Settings,
+    TransferFailed,
+    WrongSource,
+    of_node,
+)
 from sds_node.client.session import Receipts, Session
 from sds_node.coding import STRETCH_BYTES, add_shares
 from sds_node.documents import ShareManifest, SignedDocument, SignedManifest, check_ack, signed
@@ -29,10 +41,6 @@ from sds_node.wire.errors import ConnectionFailed, Refused
 from sds_node.wire.stream import Stream
 
 log = structlog.get_logger("client")
-
-SLOW_TIMES: Final = 8
-"""A MiB may take so many times as long as a node that moves nothing: ten shares and more come over one line, and what waits in its buffers is not seen. A node
-that is gone is told by its connection, and a slow one does not hold up a put that others are done with."""
 
 # --- one share in ----------------------------------------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ async def test_a_shares_way_in_and_out_pays_its_node(tmp_path: Path) -> None:
         into = bytearray(SIZE)
         await get_share(session, to_get, ShareToGet(share.segment_root, 0, 1, SIZE), [whole(SIZE)], memoryview(into))
         assert into == data
-        await last_receipts(session, 5.0)
+        await last_receipts(caller, 5.0)
         leaves = node.service._receipts.pending(int(made.clock()))
         assert await made.states(made.peer(1), *leaves) == [HELD, HELD]
         assert await made.windows.settle() == 2

@@ -112,7 +112,7 @@ async def test_a_limit_moves_bytes_once_and_for_its_own_session(network: Storage
         buffer = bytearray(len(data))
         await get_share(storage._client.session, place, share, [Run(0, leaf_count(len(data)))], memoryview(buffer))
         assert bytes(buffer) == data
-        await last_receipts(storage._client.session, 5.0)
+        await last_receipts(storage._client.node, 5.0)
         count, code = await free_ride(storage, place, len(data))
         assert (count, code) == (0, transfers.LIMIT_USED)
         with pytest.raises(NodeFailed, match="was used already"):

@@ -16,7 +16,7 @@ import nacl.signing
 from chain.crypto import address as bech32
 from modules.settlement.documents import Receipt
 from sds_node.client.session import Session, open_session
-from sds_node.client.transfer import GetWanted, ObjectToGet, Place, PutWanted, ShareToPut, StoredObject
+from sds_node.client.transfer import GetWanted, ObjectToGet, Place, PutWanted, ShareToPut, StoredObject, last_receipts
 from sds_node.documents import LeaseCertificate, signed
 from sds_node.merkle import LEAF_BYTES, leaf_count, segment_path, segment_root, share_root
 from sds_node.p2p import address_of
@@ -199,6 +199,11 @@ class Network:
     issuer: Issuer
     callers: list[Node]
 
+    def another_client(self) -> Node:
+        """Another client of the session."""
+        self.callers.append(Node(self.session.identity, CHAIN_ID))
+        return self.callers[-1]
+
     def another_session(self, **changes: Any) -> Issuer:
         """Somebody else's session with the same lease: its limits begin a billion noz further."""
         session = open_session(PAYER, CHAIN_ID, max_noz=10**12, actions=[1, 2], clock=self.clock, **changes)
@@ -222,6 +227,7 @@ async def network(
         yield Network(clock, made, session, Issuer(session, callers[0], made), callers)
     finally:
         for caller in callers:
+            await last_receipts(caller, 0.0)
             await caller.close()
         for node in made:
             await node.close()

@@ -77,7 +77,7 @@ async def fetched(issuer: Issuer, place: Place, data: bytes, *runs: Run) -> byte
     wanted = runs or (whole(len(data)),)
     into = memoryview(bytearray(runs_bytes(wanted, len(data))))
     await get_share(issuer.session, place, asked(data), wanted, into, None, QUICK)
-    await last_receipts(issuer.session, 5.0)
+    await last_receipts(issuer.caller, 5.0)
     return bytes(into)
 
 
@@ -146,7 +146,7 @@ def test_gets_that_are_not_confirmed_yet_do_not_fill_the_node(tmp_path: Path, mo
                 assert into == data
 
         await asyncio.gather(*(caller() for _ in range(64)))
-        await last_receipts(net.session, 20.0)
+        await last_receipts(net.issuer.caller, 20.0)
         assert len(net.nodes[0].leaves(NOW_S)) == 1 + 4 * 64
 
     run(test, tmp_path)
@@ -259,11 +259,77 @@ def test_a_get_whose_connection_is_lost_goes_on_under_the_same_limit(tmp_path: P
         into = memoryview(bytearray(len(data)))
         place = net.issuer.to_read(net.nodes[0], root, len(data))
         await get_share(net.session, place, asked(data), [whole(len(data))], into, None, Patience(attempts=3))
-        await last_receipts(net.session, 5.0)
+        await last_receipts(net.issuer.caller, 5.0)
         assert broken
         assert bytes(into) == data
         assert_payable(net.nodes[0], len(data) // 2, len(data))
         assert await fetched(net.issuer, net.issuer.to_read(net.nodes[0], root, len(data)), data) == data
+
+    run(test, tmp_path, changes={1: change})
+
+
+def test_a_share_that_is_proved_is_kept_whatever_the_node_says_then(tmp_path: Path) -> None:
+    told: list[int] = []
+
+    def change(handlers: dict[str, Handler]) -> None:
+        honest = handlers[transfers.GET]
+
+        async def get(stream: Stream, connection: Connection) -> None:
+            send, most_bytes = stream.send, 3 * LEAF_BYTES
+
+            async def sent(data: Any) -> None:
+                nonlocal most_bytes
+                await send(data)
+                most_bytes -= len(data) if len(data) > LEAF_BYTES else 0
+                if not most_bytes and not told:
+                    told.append(1)
+                    raise Busy("something else has to be done here")
+
+            stream.send = sent  # type: ignore[method-assign]
+            await honest(stream, connection)
+
+        handlers[transfers.GET] = get
+
+    async def test(net: Network) -> None:
+        data = content(26, 3 * LEAF_BYTES)
+        root = await stored(net, data)
+        assert await fetched(net.issuer, net.issuer.to_read(net.nodes[0], root, len(data)), data) == data
+        assert told
+        assert_payable(net.nodes[0], len(data) // 2, len(data))
+
+    run(test, tmp_path, changes={1: change})
+
+
+def test_on_a_slow_line_receipts_are_signed_by_time_and_a_node_that_drips_is_given_up(tmp_path: Path) -> None:
+    def change(handlers: dict[str, Handler]) -> None:
+        honest = handlers[transfers.GET]
+
+        async def get(stream: Stream, connection: Connection) -> None:
+            send = stream.send
+
+            async def sent(data: Any) -> None:
+                for at in range(0, len(data), LEAF_BYTES):
+                    await send(bytes(data[at : at + LEAF_BYTES]))
+                    await asyncio.sleep(0.05)
+
+            stream.send = sent  # type: ignore[method-assign]
+            await honest(stream, connection)
+
+        handlers[transfers.GET] = get
+
+    async def test(net: Network) -> None:
+        data, node = content(27, MIB), net.nodes[0]
+        root = await stored(net, data)
+        noted: list[bytes] = []
+        note = node.receipts.note
+        with mock.patch.object(node.receipts, "note", lambda serial, given: (noted.append(serial), note(serial, given))):
+            assert await fetched(net.issuer, net.issuer.to_read(node, root, len(data)), data) == data
+            assert len(noted) == 1  # that of a whole MiB
+            with mock.patch.object(getting, "RECEIPT_S", 0.2):
+                assert await fetched(net.issuer, net.issuer.to_read(node, root, len(data)), data) == data
+            assert len(noted) > 4
+        with mock.patch.object(getting, "SLOW_TIMES", 0.02), pytest.raises(NodeFailed, match="nothing moved in time"):
+            await fetched(net.issuer, net.issuer.to_read(node, root, len(data)), data)
 
     run(test, tmp_path, changes={1: change})
 
@@ -285,7 +351,7 @@ def test_the_hashes_of_a_share_are_known_though_the_node_goes_after_its_last_rec
             into = memoryview(bytearray(runs_bytes(runs, len(data))))
             place = net.issuer.to_read(net.nodes[node], root, len(data))
             hashes = await get_share(net.session, place, asked(data), runs, into, None, Patience(attempts=1))
-            await last_receipts(net.session, 5.0)
+            await last_receipts(net.issuer.caller, 5.0)
             assert hashes == leaf_hash_of(data, 0) + leaf_hash_of(data, 1)
 
     run(test, tmp_path, changes={1: change})
@@ -1023,7 +1089,20 @@ async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most
         await writer.drain()
 
 
-def test_gets_that_lost_their_network_hand_their_receipts_in_when_the_node_is_there_again(tmp_path: Path) -> None:
+async def lost_three_gets(net: Network, data: bytes) -> bytes:
+    """Store a share and read it three times in vain; returns its root."""
+    root = await stored(net, data)
+    for _ in range(3):
+        into, place = memoryview(bytearray(len(data))), net.issuer.to_read(net.nodes[0], root, len(data))
+        with pytest.raises(NodeFailed):
+            await get_share(net.session, place, asked(data), [whole(len(data))], into, None, Patience(attempts=1))
+    return root
+
+
+@pytest.mark.parametrize("fails", [lambda connection: connection.close("cut"), lambda connection: 1 // 0])
+def test_gets_that_lost_their_network_hand_their_receipts_in_when_the_node_is_there_again(
+    tmp_path: Path, fails: Callable[[Connection], None]
+) -> None:
     cuts: list[int] = []
 
     def change(handlers: dict[str, Handler]) -> None:
@@ -1033,7 +1112,7 @@ def test_gets_that_lost_their_network_hand_their_receipts_in_when_the_node_is_th
             if len(cuts) == 3:
                 # The first that hands something in.
                 cuts.append(0)
-                connection.close("cut")
+                fails(connection)
             elif len(cuts) < 3:
                 cut_at(3, stream, connection, cuts)
             await honest(stream, connection)
@@ -1042,19 +1121,39 @@ def test_gets_that_lost_their_network_hand_their_receipts_in_when_the_node_is_th
 
     async def test(net: Network) -> None:
         data, node = content(38, 3 * MIB), net.nodes[0]
-        root = await stored(net, data)
-        for _ in range(3):
-            into = memoryview(bytearray(len(data)))
-            with pytest.raises(NodeFailed):
-                await get_share(
-                    net.session, net.issuer.to_read(node, root, len(data)), asked(data), [whole(len(data))], into, None, Patience(attempts=1)
-                )
+        root = await lost_three_gets(net, data)
         assert len(cuts) == 3
-        await last_receipts(net.session, 20.0)
+        # Another client of the session, as a put that goes on is one, ends: these are not its.
+        other = net.another_client()
+        await last_receipts(other, 1.0)
+        await last_receipts(net.issuer.caller, 20.0)
+        assert len(cuts) > 3
         assert not any(one.missing for one in node.service._sessions.values())
         assert await fetched(net.issuer, net.issuer.to_read(node, root, len(data)), data) == data
 
     with mock.patch.object(getting, "OWED_PAUSE_S", 0.05):
+        run(test, tmp_path, changes={1: change})
+
+
+def test_a_get_on_a_line_that_is_there_again_waits_until_what_is_owed_was_handed_in(tmp_path: Path) -> None:
+    cuts: list[int] = []
+
+    def change(handlers: dict[str, Handler]) -> None:
+        honest = handlers[transfers.GET]
+
+        async def get(stream: Stream, connection: Connection) -> None:
+            if len(cuts) < 3:
+                cut_at(3, stream, connection, cuts)
+            await honest(stream, connection)
+
+        handlers[transfers.GET] = get
+
+    async def test(net: Network) -> None:
+        data = content(39, 3 * MIB)
+        root = await lost_three_gets(net, data)
+        assert await fetched(net.issuer, net.issuer.to_read(net.nodes[0], root, len(data)), data) == data
+
+    with mock.patch.object(getting, "OWED_PAUSE_S", 3_600.0):
         run(test, tmp_path, changes={1: change})
 
 
