@@ -178,6 +178,10 @@ class _Transfer:
     """It failed by a fault of this node."""
     is_counted: bool = False
     """It is among its wallet's."""
+    is_resuming: bool = False
+    """It comes with its last receipt, which is not taken yet."""
+    was_final: bool = False
+    """It comes with the final receipt that is here."""
     is_again: bool = False
     """A put that goes on: an earlier one under its limit ended before all of the share, or its receipt, was here."""
 
@@ -434,15 +438,14 @@ class Service:
         receipts = asyncio.create_task(self._take_receipts(stream, transfer))
         try:
             await self._pour(stream, transfer, reader, runs, receipts)
-            acked_bytes = -LEAST_BYTES
-            while not receipts.done() and transfer.moved.acked_bytes >= acked_bytes + LEAST_BYTES:
+            timeout_s = max(self.settings.sent_s, self.settings.receipt_s)  # what was sent last is still on its way, on a slow line
+            while not receipts.done():
                 acked_bytes = transfer.moved.acked_bytes
-                await asyncio.wait({receipts}, timeout=self.settings.receipt_s)
-            if not receipts.done():
-                raise WrongReceipt(
-                    f"expected the final receipt, or {LEAST_BYTES} bytes to be acknowledged, within {self.settings.receipt_s:g} s, "
-                    f"got {transfer.moved.acked_bytes - acked_bytes}"
-                )
+                await asyncio.wait({receipts}, timeout=timeout_s)
+                more_bytes = transfer.moved.acked_bytes - acked_bytes
+                if not receipts.done() and more_bytes < LEAST_BYTES:
+                    raise WrongReceipt(f"expected the final receipt, or {LEAST_BYTES} bytes to be acknowledged, within {timeout_s:g} s, got {more_bytes}")
+                timeout_s = self.settings.receipt_s
             await receipts
         finally:
             receipts.cancel()
@@ -520,9 +523,8 @@ class Service:
         while not transfer.is_final:
             given = await self._next_receipt(stream)
             receipt = check_receipt(given, transfer.limit, transfer.receipt)
-            more = transfer.moved.acknowledge(receipt.bytes_acked, receipt.chunks_digest)
+            self._wallet(transfer.limit.wallet).less(transfer.moved.acknowledge(receipt.bytes_acked, receipt.chunks_digest))
             await self._take(transfer, given, receipt)
-            self._wallet(transfer.limit.wallet).less(more)
 
     async def _take(self, transfer: _Transfer, given: Any, receipt: Any) -> None:
         if receipt.is_final:
@@ -532,8 +534,12 @@ class Service:
             self._receipts.note(transfer.serial, given)
 
     async def _finish(self, transfer: _Transfer, given: Any, receipt: Any) -> None:
+        # Whose connection is lost meanwhile has given it all the same.
+        await to_its_end(asyncio.ensure_future(self._finished(transfer, given, receipt)))
+
+    async def _finished(self, transfer: _Transfer, given: Any, receipt: Any) -> None:
         try:
-            await asyncio.shield(asyncio.wrap_future(self._receipts.finish(transfer.serial, given)))
+            await asyncio.wrap_future(self._receipts.finish(transfer.serial, given))
         except ReceiptsError:
             transfer.is_blameless = True
             raise
@@ -677,23 +683,28 @@ class Service:
 
     async def _resume(self, transfer: _Transfer, evidence: Any) -> None:
         """Go on with a get whose last receipt came along; a final receipt ends it. What was sent before and is not in the receipt stays frozen."""
+        transfer.is_resuming = True
         entry = await self._entry(transfer.serial)
-        if entry is None or entry.progress is not Progress.OPEN or entry.evidence.order_limit != evidence.order_limit:
+        is_same = entry is not None and entry.evidence.receipt == evidence.receipt
+        if entry is None or entry.evidence.order_limit != evidence.order_limit or (entry.progress is not Progress.OPEN and not is_same):
             raise wire_errors.Refused(transfers.LIMIT_USED, f"no transfer under serial {transfer.serial.hex()} waits to go on here")
+        if entry.progress is not Progress.OPEN:
+            # Its final receipt is here: its sender has not heard so.
+            transfer.was_final = transfer.is_final = True
+            return
         if self._now_s() >= transfer.limit.expires_s:
             raise Refused(f"the order limit expired at {transfer.limit.expires_s} s")
         transfer.grant_expires_s = entry.grant_expires_s
         last = entry.receipt
-        is_same = entry.evidence.receipt == evidence.receipt
         receipt: Any = last if is_same else check_receipt(evidence.receipt, transfer.limit, last)
         frozen = self._frozen.get(transfer.serial)
         if frozen is not None:
             self._wallet(frozen.wallet).less(frozen.moved.acknowledge(receipt.bytes_acked, receipt.chunks_digest))
+        transfer.moved = Moved(bytes(receipt.chunks_digest), receipt.bytes_acked)
         if not is_same:
             await self._take(transfer, evidence.receipt, receipt)
         transfer.receipt = receipt
-        transfer.moved = Moved(bytes(receipt.chunks_digest), receipt.bytes_acked)
-        transfer.is_due = True
+        transfer.is_due, transfer.is_resuming = True, False
         self._sessions[transfer.session].missing.discard(transfer.serial)
 
     async def _begin_again(self, transfer: _Transfer, evidence: Any) -> None:
@@ -710,11 +721,13 @@ class Service:
         serial, key = transfer.serial, transfer.session
         ahead_bytes = transfer.moved.bytes - transfer.moved.acked_bytes
         before = self._frozen.get(serial)
-        if transfer.is_final and transfer.limit.action != WRITES:
+        if transfer.is_final and not transfer.was_final and transfer.limit.action != WRITES:
             unpaid_bytes = ahead_bytes + (before.moved.bytes - before.moved.acked_bytes if before is not None else 0)
             self._weigh(key, transfer.grant_expires_s, transfer.moved.acked_bytes, unpaid_bytes)
         is_missing = transfer.is_due and not (transfer.is_final or transfer.is_blameless or self._is_stopping)
-        if before is not None:
+        if before is not None and transfer.is_resuming:
+            pass  # it did not go on: what an earlier stream moved is what the next receipt is judged by
+        elif before is not None:
             # The bytes that an earlier stream lost stay with those of this one.
             before.moved = _left_over(transfer.moved, ahead_bytes + before.moved.bytes - before.moved.acked_bytes)
         elif ahead_bytes or is_missing:

@@ -931,7 +931,7 @@ def test_a_wallet_has_one_window_over_all_of_its_streams_until_its_limits_expire
         place = fresh.to_read(node, root, len(data), created_s=NOW_S + LIFE_S, expires_s=NOW_S + 2 * LIFE_S)
         assert await fetched(fresh, place, data) == data
 
-    run(test, tmp_path, settings=Settings(threads=2, receipt_s=0.3, stream_window_bytes=3 * MIB, wallet_window_bytes=4 * MIB))
+    run(test, tmp_path, settings=Settings(threads=2, receipt_s=0.3, sent_s=1.0, stream_window_bytes=3 * MIB, wallet_window_bytes=4 * MIB))
 
 
 @pytest.mark.parametrize("kind", ["smaller", "more than came", "other digest", "other serial", "within a leaf"])
@@ -1155,6 +1155,90 @@ def test_a_get_on_a_line_that_is_there_again_waits_until_what_is_owed_was_handed
 
     with mock.patch.object(getting, "OWED_PAUSE_S", 3_600.0):
         run(test, tmp_path, changes={1: change})
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_receipt_whose_handing_in_failed_here_is_taken_the_next_time(tmp_path: Path, is_full: bool) -> None:
+    cuts: list[int] = []
+    failed: list[bytes] = []
+
+    def change(handlers: dict[str, Handler]) -> None:
+        honest = handlers[transfers.GET]
+
+        async def get(stream: Stream, connection: Connection) -> None:
+            if len(cuts) < 3:
+                cut_at(3, stream, connection, cuts)
+            await honest(stream, connection)
+
+        handlers[transfers.GET] = get
+
+    async def test(net: Network) -> None:
+        data, node = content(40, 3 * MIB), net.nodes[0]
+        look, finish = node.service._entry, node.receipts.finish
+
+        async def lost(serial: bytes) -> Any:
+            if serial not in failed and not is_full:
+                failed.append(serial)
+                for link in list(node.server.node.links):
+                    link.abort()
+                await asyncio.sleep(3_600)
+            return await look(serial)
+
+        def full(serial: bytes, given: Any) -> Future[None]:
+            if serial in failed or not is_full or len(cuts) < 3:
+                return finish(serial, given)
+            failed.append(serial)
+            future: Future[None] = Future()
+            future.set_exception(ReceiptsUnusable("the disk is full"))
+            return future
+
+        root = await stored(net, data)
+        with mock.patch.object(node.service, "_entry", lost), mock.patch.object(node.receipts, "finish", full):
+            for _ in range(3):
+                into, place = memoryview(bytearray(len(data))), net.issuer.to_read(node, root, len(data))
+                with pytest.raises(NodeFailed):
+                    await get_share(net.session, place, asked(data), [whole(len(data))], into, None, Patience(attempts=1))
+            await last_receipts(net.issuer.caller, 20.0)
+        assert failed
+        assert not node.service._sessions
+        assert not node.service._lapsed
+        assert await fetched(net.issuer, net.issuer.to_read(node, root, len(data)), data) == data
+
+    with mock.patch.object(getting, "OWED_PAUSE_S", 0.05):
+        run(test, tmp_path, changes={1: change})
+
+
+def test_a_final_receipt_is_here_though_its_connection_is_lost_while_it_is_written(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(41, 3 * LEAF_BYTES), net.nodes[0]
+        root = await stored(net, data)
+        finish = node.receipts.finish
+
+        def slow(serial: bytes, given: Any) -> Future[None]:
+            late: Future[None] = Future()
+            finish(serial, given).add_done_callback(lambda done: threading.Timer(0.2, late.set_result, [done.result()]).start())
+            for link in list(node.server.node.links):
+                link.abort()
+            return late
+
+        place = net.issuer.to_read(node, root, len(data))
+        with mock.patch.object(node.receipts, "finish", slow):
+            assert await fetched(net.issuer, place, data) == data
+        assert not node.service._sessions  # it owes nothing
+        assert_payable(node, len(data) // 2, len(data))
+        # Handed in once more it is as good; another one is none.
+        entry = await node.service._entry(bytes(place.limit.serial))
+        assert entry is not None
+        receipts = Receipts(net.session, place.order_limit, root)
+        receipts.moved.leaves(0, b"".join(leaf_hash_of(data, index) for index in range(3)), len(data))
+        for given, code in ((entry.evidence.receipt, 0), (receipts.so_far(is_final=True), transfers.LIMIT_USED)):
+            head = transfers.GetHead(certificate=place.certificate, evidence=net.session.evidence(place.order_limit, given))
+            async with await place.peer.call(transfers.GET, head_bytes(head), ended=True) as stream:
+                assert await taken(stream) == (0, code)
+        assert not node.service._sessions
+        assert not node.service._frozen
+
+    run(test, tmp_path)
 
 
 def test_a_closed_session_stays_closed_over_a_restart(tmp_path: Path) -> None:

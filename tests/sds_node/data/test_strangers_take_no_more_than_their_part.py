@@ -221,7 +221,7 @@ def test_a_get_that_is_acknowledged_a_leaf_at_a_time_ends(tmp_path: Path, size: 
         # Ended in two periods or so, long before everything was acknowledged.
         assert receipts.moved.bytes < 8 * LEAST_BYTES
 
-    run(test, tmp_path, settings=Settings(threads=2, receipt_s=0.5))
+    run(test, tmp_path, settings=Settings(threads=2, receipt_s=0.5, sent_s=1.0))
 
 
 def test_a_peer_that_takes_nothing_of_what_it_asked_for_does_not_keep_the_transfer(tmp_path: Path) -> None:
