@@ -41,6 +41,12 @@ MOST_OWED: Final = 64
 """So many of them are kept for a node."""
 _UNHEARD: Final = (ConnectionFailed, Unreachable, Busy, TimedOut, CallCancelled, InternalFailure)
 """What a node answers that has judged nothing."""
+CRAWL_BYTES: Final = 64 << 10
+"""A share of which fewer bytes come in ``hedge_s`` is slow, whatever the line is."""
+CRAWL_TIMES: Final = 3
+"""Where others come beside it that it can be held against, so much longer is waited for it."""
+BEHIND_TIMES: Final = 4
+"""A share is behind when the others have so many times as much."""
 MOST_OPEN: Final = 48
 """Of the 64 transfers that a node takes from a wallet at once."""
 
@@ -65,6 +71,9 @@ def check_seat(share: ShareToGet, share_root: bytes, path: Sequence[bytes]) -> N
         raise Refused(f"expected a path from {share_root.hex()} to the segment {share.segment_root.hex()} as share {share.index}")
 
 
+Came = Callable[[int, int], None]
+
+
 @dataclass(slots=True)
 class _Known:
     """The hashes of a share's leaves, once they are proved by its root; empty before."""
@@ -80,12 +89,13 @@ async def get_share(
     into: memoryview,
     hashes: bytes | None = None,
     settings: Settings | None = None,
-    came: Callable[[int], None] | None = None,
+    came: Came | None = None,
 ) -> bytes:
     """Leaves of a share → ``into``, which has exactly their bytes, one run after another; the hashes of all leaves are returned, for the next time.
 
     Each leaf is checked before the receipt that covers it is signed. A connection that is lost is made again, and the rest comes under the same limit.
-    ``hashes``: what an earlier call for the same root returned; ``came`` is told how many bytes of ``into`` are proved. Raises NodeFailed, NodeLied.
+    ``hashes``: what an earlier call for the same root returned; ``came`` is told how many bytes of ``into`` are proved and how many have come. Raises
+    NodeFailed, NodeLied.
     That the node has the final receipt is waited for behind the caller's back (``last_receipts``).
     """
     patience = settings or Settings()
@@ -110,7 +120,7 @@ async def _got(
     into: memoryview,
     known: _Known,
     patience: Settings,
-    came: Callable[[int], None] | None,
+    came: Came | None,
     line: _Line,
 ) -> bytes:
     """``get_share``'s bytes, over as many connections as it takes."""
@@ -157,7 +167,7 @@ async def _receive(
     into: memoryview,
     known: _Known,
     stall_s: float,
-    came: Callable[[int], None] | None,
+    came: Came | None,
     line: _Line,
 ) -> None:
     """The reply and the leaves of one connection; the final receipt goes out, and what the node makes of it is nobody's concern here."""
@@ -208,7 +218,7 @@ class _Run:
         run: Run,
         into: memoryview,
         hashes: bytes,
-        came: Callable[[int], None] | None,
+        came: Came | None,
     ) -> None:
         self._stream, self._receipts, self._check, self._size_bytes = stream, receipts, check, size_bytes
         self._into, self._hashes, self._came = into, hashes, came
@@ -231,6 +241,7 @@ class _Run:
                     await stream.result()
                     raise Refused(f"expected {size - self._at} bytes more of the share, got the end")
                 self._at += chunk.nbytes
+                self._told()
                 if self._at >= slow_at:
                     slow_at, slow_s = self._at + RECEIPT_BYTES, now_s() + stall_s * SLOW_TIMES
                 is_due = now_s() >= due_s
@@ -298,8 +309,13 @@ class _Run:
             start, stop = Run(self._leaf, proved - self._leaf).bounds(self._size_bytes)
             self._receipts.moved.leaves(self._leaf, self._hashes[self._leaf * _HASH_BYTES : proved * _HASH_BYTES], stop - start)
             self._leaf = proved
+        self._told()
+
+    def _told(self) -> None:
+        """Tell how much is proved, and how much is there."""
         if self._came is not None:
-            self._came(self._receipts.moved.bytes)
+            proved_bytes = self._receipts.moved.bytes
+            self._came(proved_bytes, proved_bytes + self._at - self._check.proved_bytes)
 
     async def _good(self) -> None:
         """The run is given up: count what came and was not judged yet."""
@@ -544,6 +560,14 @@ class _Reading:
     runs: dict[int, Run] = field(default_factory=dict)
     """What was asked of each share, whether it came or not."""
     failures: dict[int, str] = field(default_factory=dict)
+    refused: Exception | None = None
+    """What was wrong when no place was given for a share: nobody is asked for more."""
+    begun_s: float = 0.0
+    done_s: float | None = None
+    """When a share was complete the last time, as it was begun ``begun_s``."""
+    heard: dict[int, int] = field(default_factory=dict)
+    """Bytes that came of each share, whether they are proved or not."""
+    hedges: int = 0
     tell: Tell | None = None
     where: dict[int, tuple[int, Slice]] = field(default_factory=dict)
     """Where in the object what is wanted of a share begins, and what it is."""
@@ -660,20 +684,27 @@ class ObjectReader:
             found = await asyncio.gather(*(self._place(reading, index, run) for index, run in needed.items()), return_exceptions=True)
             asked = dict(zip(needed, found, strict=True))
             await before.half.wait()
+        now_s = asyncio.get_running_loop().time
+        reading.begun_s = now_s()
         try:
             for index, run in needed.items():
                 self._start(reading, index, run, asked)
             while not self._is_complete(reading):
-                while not self._enough_under_way(reading) and self._start_another(reading):
+                while not self._enough_under_way(reading) and reading.refused is None and self._start_another(reading):
                     pass
-                if not reading.running:
-                    raise NotReadable(segment, scheme.k, reading.failures)
+                if not self._enough_under_way(reading):
+                    if reading.refused is not None:
+                        raise reading.refused
+                    if not reading.running:
+                        raise NotReadable(segment, scheme.k, reading.failures)
                 done, _ = await asyncio.wait(reading.running, timeout=self._settings.hedge_s, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    del reading.running[task]
+                    index = reading.running.pop(task)
                     task.result()
-                if not done:
-                    self._start_another(reading)
+                    if index in reading.parts:
+                        reading.done_s = now_s() - reading.begun_s
+                if not done and reading.refused is None and self._is_late(reading, now_s() - reading.begun_s) and self._start_another(reading):
+                    reading.hedges += 1
         finally:
             for task in reading.running:
                 task.cancel()
@@ -691,6 +722,23 @@ class ObjectReader:
         """``asked``: what was asked for already."""
         reading.runs[index] = run
         reading.running[asyncio.create_task(self._fetch(reading, index, run, asked))] = index
+
+    def _is_late(self, reading: _Reading, passed_s: float) -> bool:
+        """Whether one more holder is asked, when no share was complete for ``hedge_s``: one is behind the others, or comes slowly beyond any measure. A line
+        that is slow for all of them is no holder's fault, and a share too many makes it slower and costs.
+        """
+        hedge_s, behind, crawls = self._settings.hedge_s, 0, False
+        for index in reading.running.values():
+            heard = reading.heard.get(index, 0)
+            others = sorted(reading.heard.get(one, 0) for one in reading.runs if one != index)
+            middle = others[len(others) // 2] if others else 0
+            if reading.done_s is not None:
+                behind += passed_s >= 2 * reading.done_s
+            else:
+                behind += middle >= CRAWL_BYTES and BEHIND_TIMES * heard < middle
+            crawls = crawls or heard * hedge_s < CRAWL_BYTES * passed_s
+        patience_s = hedge_s * 2**reading.hedges * (1 if len(reading.running) == 1 else CRAWL_TIMES)
+        return reading.hedges < behind or (crawls and passed_s >= patience_s)
 
     def _start_another(self, reading: _Reading) -> bool:
         """Ask one more holder for what is missing. Returns whether there is one."""
@@ -725,9 +773,13 @@ class ObjectReader:
 
     async def _fetch(self, reading: _Reading, index: int, run: Run, asked: Mapping[int, Place | BaseException | None]) -> None:
         start, stop = run.bounds(reading.size_bytes)
-        place = asked[index] if index in asked else await self._place(reading, index, run)
-        if isinstance(place, BaseException):
-            raise place
+        try:
+            place = asked[index] if index in asked else await self._place(reading, index, run)
+            if isinstance(place, BaseException):
+                raise place
+        except Exception as error:
+            reading.failures[index], reading.refused = str(error), error
+            return
         if place is None:
             reading.failures[index] = "nobody holds it"
             return
@@ -738,8 +790,9 @@ class ObjectReader:
         needed_bytes = sum(one.bounds(reading.size_bytes)[1] - one.bounds(reading.size_bytes)[0] for one in reading.needed.values())
         came_bytes = 0
 
-        def came(proved_bytes: int) -> None:
+        def came(proved_bytes: int, heard_bytes: int) -> None:
             nonlocal came_bytes
+            reading.heard[index] = heard_bytes
             reading.came_bytes += proved_bytes - came_bytes
             came_bytes = proved_bytes
             reading.progress.came(reading.came_bytes, needed_bytes)

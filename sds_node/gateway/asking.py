@@ -129,6 +129,9 @@ class TaskLease(Leases):
         self.lease.users += 1
         return Hold(self.lease, noz)
 
+    def lost(self, lease: Lease) -> None:
+        """It stays: there is no other one, and what it does not pay for may have been a share too many."""
+
 
 @contextmanager
 def told() -> Iterator[None]:

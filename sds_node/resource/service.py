@@ -444,7 +444,9 @@ class Service:
                 await asyncio.wait({receipts}, timeout=timeout_s)
                 more_bytes = transfer.moved.acked_bytes - acked_bytes
                 if not receipts.done() and more_bytes < LEAST_BYTES:
-                    raise WrongReceipt(f"expected the final receipt, or {LEAST_BYTES} bytes to be acknowledged, within {timeout_s:g} s, got {more_bytes}")
+                    raise WrongReceipt(
+                        f"expected the final receipt, or {LEAST_BYTES} bytes to be acknowledged, within {timeout_s:g} s, got {more_bytes}"
+                    )
                 timeout_s = self.settings.receipt_s
             await receipts
         finally:

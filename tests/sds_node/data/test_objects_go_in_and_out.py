@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -17,7 +18,7 @@ from modules.settlement import leaves
 from sds_node import transfers
 from sds_node.client import get as getting
 from sds_node.client import put as putting
-from sds_node.client.errors import MetaUnreachable
+from sds_node.client.errors import LeaseGone, MetaUnreachable
 from sds_node.client.transfer import (
     GetWanted,
     NodeFailed,
@@ -35,6 +36,7 @@ from sds_node.client.transfer import (
 )
 from sds_node.merkle import LEAF_BYTES, share_root
 from sds_node.schemes import FIVE_OF_TEN, ONE_COPY, SEGMENT_BYTES, TEN_OF_THIRTY, THREE_REPLICAS, TWO_OF_FIVE, Scheme, share_bytes
+from sds_node.transfers import Run
 from sds_node.wire.connection import Connection, Handler
 from sds_node.wire.stream import Stream
 from tests.sds_node.data.network import Network, content, network, pieces_of, to_get
@@ -212,6 +214,104 @@ def test_a_node_that_stalls_does_not_hold_up_the_others(tmp_path: Path) -> None:
         assert await got(net, to_get(stored), settings=quick) == data
 
     run(test, tmp_path, 10, {3: stalling(transfers.PUT), 1: stalling(transfers.GET)})
+
+
+@pytest.mark.parametrize(
+    ("heard", "running", "done_s", "hedges", "passed_s", "is_late"),
+    [
+        pytest.param([MIB] * 5, 5, None, 0, 15.0, False, id="all come steadily"),
+        pytest.param([0, *[2 * MIB] * 4], 5, None, 0, 5.0, True, id="one has nothing, the others come"),
+        pytest.param([MIB, *[3 * MIB] * 4], 5, None, 0, 5.0, False, id="one comes at a third of their pace"),
+        pytest.param([MIB // 2, *[3 * MIB] * 4], 5, None, 0, 5.0, True, id="one comes at a sixth of it"),
+        pytest.param([0, *[2 * MIB] * 5], 6, None, 1, 10.0, False, id="another one was asked for it"),
+        pytest.param([0, 0, *[2 * MIB] * 4], 6, None, 1, 5.0, True, id="two have nothing, another one was asked for one"),
+        pytest.param([0] * 5, 5, None, 0, 5.0, False, id="nothing comes of any: the line"),
+        pytest.param([0] * 5, 5, None, 0, 15.0, True, id="nothing comes of any, for long"),
+        pytest.param([0] * 6, 6, None, 1, 20.0, False, id="one more has nothing either"),
+        pytest.param([0] * 6, 6, None, 1, 30.0, True, id="one more has nothing either, for long"),
+        pytest.param([0], 1, None, 0, 5.0, True, id="the only one has nothing"),
+        pytest.param([50_000], 1, None, 0, 5.0, True, id="the only one crawls"),
+        pytest.param([70_000], 1, None, 0, 5.0, False, id="the only one is slow"),
+        pytest.param([MIB] * 5, 1, 10.0, 0, 19.0, False, id="four are done, the fifth is not twice as late"),
+        pytest.param([MIB] * 5, 1, 10.0, 0, 20.0, True, id="four are done, the fifth is twice as late"),
+    ],
+)
+def test_one_more_holder_is_asked_for_what_is_behind_and_not_for_a_slow_line(
+    heard: list[int], running: int, done_s: float | None, hedges: int, passed_s: float, is_late: bool
+) -> None:
+    reader = Scripted()
+    reader._settings = Settings(hedge_s=5.0)
+    tasks: dict[Any, int] = {object(): index for index in range(running)}
+    reading = getting._Reading(0, 32 * MIB, 7 * MIB, {}, getting._Progress(), running=tasks, done_s=done_s, hedges=hedges)
+    reading.runs = dict.fromkeys(range(len(heard)), Run(0, 400))
+    reading.heard = dict(enumerate(heard))
+    assert reader._is_late(reading, passed_s) is is_late
+
+
+def test_a_get_whose_shares_come_slowly_asks_for_no_more_of_them(tmp_path: Path) -> None:
+    """Each takes many times as long as nothing is complete before another one is asked for."""
+    asked: list[int] = []
+
+    def slow(handlers: dict[str, Handler]) -> None:
+        honest = handlers[transfers.GET]
+
+        async def get(stream: Stream, connection: Connection) -> None:
+            asked.append(1)
+            send = stream.send
+
+            async def sent(data: Any) -> None:
+                for at in range(0, len(data), LEAF_BYTES):
+                    await send(bytes(data[at : at + LEAF_BYTES]))
+                    await asyncio.sleep(0.02)
+
+            stream.send = sent  # type: ignore[method-assign]
+            await honest(stream, connection)
+
+        handlers[transfers.GET] = get
+
+    async def test(net: Network) -> None:
+        data = content(43, 2 * MIB)
+        stored = await put(net, FIVE_OF_TEN, data)
+        with mock.patch.object(getting, "CRAWL_BYTES", 0):
+            assert await got(net, to_get(stored), settings=Settings(hedge_s=0.1)) == data
+        assert len(asked) == 5
+
+    run(test, tmp_path, 10, dict.fromkeys(range(1, 11), slow))
+
+
+def test_a_holder_too_many_that_has_no_place_ends_no_get(tmp_path: Path) -> None:
+    held, refused = asyncio.Event(), []
+
+    def late(handlers: dict[str, Handler]) -> None:
+        honest = handlers[transfers.GET]
+
+        async def get(stream: Stream, connection: Connection) -> None:
+            await held.wait()
+            await honest(stream, connection)
+
+        handlers[transfers.GET] = get
+
+    async def test(net: Network) -> None:
+        data = content(44, 300_000)
+        stored = await put(net, FIVE_OF_TEN, data)
+        for_get = net.issuer.for_get
+
+        async def spent(wanted: GetWanted) -> Place | None:
+            if wanted.index in denied:
+                refused.append(wanted.index)
+                held.set()
+                raise LeaseGone("the lease has too few noz left for this")
+            return await for_get(wanted)
+
+        with mock.patch.object(net.issuer, "for_get", spent):
+            denied = {5, 6, 7, 8, 9}
+            assert await got(net, to_get(stored), settings=Settings(hedge_s=0.05)) == data
+            assert refused == [5]
+            denied = {3}
+            with pytest.raises(LeaseGone, match="too few noz"):
+                await got(net, to_get(stored))
+
+    run(test, tmp_path, 10, {1: late})
 
 
 def test_wrong_shares_are_left_out_and_too_many_of_them_are_told(tmp_path: Path) -> None:

@@ -1231,6 +1231,7 @@ def test_a_final_receipt_is_here_though_its_connection_is_lost_while_it_is_writt
         assert entry is not None
         receipts = Receipts(net.session, place.order_limit, root)
         receipts.moved.leaves(0, b"".join(leaf_hash_of(data, index) for index in range(3)), len(data))
+        receipts.so_far()
         for given, code in ((entry.evidence.receipt, 0), (receipts.so_far(is_final=True), transfers.LIMIT_USED)):
             head = transfers.GetHead(certificate=place.certificate, evidence=net.session.evidence(place.order_limit, given))
             async with await place.peer.call(transfers.GET, head_bytes(head), ended=True) as stream:
