@@ -73,6 +73,7 @@ DIRECT_BYTES: Final = 8 << 10
 SMALL_FRAME_BYTES: Final = 1 << 10
 STAGE_BYTES: Final = 16 << 10
 FLOOR_BYTES: Final = 256 << 10
+TAKEN_BYTES: Final = 64 << 10
 PING_BYTES: Final = bytes(8)
 
 Handler: TypeAlias = Callable[[Stream, "Connection"], Awaitable[None]]
@@ -143,6 +144,7 @@ class Connection:
         self._ready: deque[Stream] = deque()
         self._starved: dict[int, Stream] = {}  # wait for the connection's window
         self._credit = 0
+        self._sent_bytes = self._taken_bytes = 0  # of data; as the peer says
         self._kicked = False
         self._retry: asyncio.TimerHandle | None = None
         # Streams
@@ -157,7 +159,7 @@ class Connection:
         self.quiet.set()
         # Clocks
         now = self.now()
-        self._frame_at = self._used_at = self._swept_at = now
+        self._frame_at = self._used_at = self._swept_at = self._opened_at = now
         self._full_since: float | None = None
         self._pinged = False
         self._sweeper: asyncio.TimerHandle | None = None
@@ -305,13 +307,17 @@ class Connection:
             return
         if stream.number in self._streams:
             stream.unreported += size_bytes
-            if not stream.in_ended and stream.unreported >= self._limits.stream_window_bytes // 4:
-                stream.window += stream.unreported
-                self._queue(frame(Kind.WINDOW, stream.number, stream.unreported.to_bytes(4, "big")))
-                stream.unreported = 0
+            if stream.unreported >= self._limits.stream_window_bytes // 4:
+                self._open_window(stream)
         elif not stream.in_bytes:
             self._finished.pop(stream.number, None)
         self._release_bytes(size_bytes)
+
+    def _open_window(self, stream: Stream) -> None:
+        if stream.unreported and not stream.in_ended:
+            stream.window += stream.unreported
+            self._queue(frame(Kind.WINDOW, stream.number, stream.unreported.to_bytes(4, "big")))
+            stream.unreported = 0
 
     def reset(self, stream: Stream, error: WireError) -> None:
         """Ends a stream from here."""
@@ -539,6 +545,10 @@ class Connection:
                 self.wake(waiting)
         elif stream is not None:
             stream.take_window(size_bytes)
+            self._taken_bytes += size_bytes
+            # Bytes that it has read left here: on a slow line long before the socket has room. What it only says is soon more than was sent.
+            if self._full_since is not None and size_bytes >= TAKEN_BYTES and self._taken_bytes <= self._sent_bytes:
+                self._full_since = self.now()
             self.wake(stream)
         elif not size_bytes:
             raise ProtocolViolation(f"a window of stream {number} is opened by nothing")
@@ -739,6 +749,11 @@ class Connection:
         if silent_s > limits.dead_s:
             self._end(TooSlow(f"no complete frame came for {limits.dead_s:g} s"), None)
             return
+        if now - self._opened_at > limits.keepalive_s / 2:
+            # On a slow line a window is long in coming, and a PING waits behind the data: the sender is told that its bytes arrive.
+            self._opened_at = now
+            for stream in self._streams.values():
+                self._open_window(stream)
         if silent_s > limits.keepalive_s and not self._pinged:
             self._pinged = True
             self._queue(frame(Kind.PING, 0, PING_BYTES))
@@ -838,6 +853,7 @@ class Connection:
             piece, flags = stream.next_piece(min(self._piece, self._credit, stream.credit) if stream.out_bytes else 0)
             size = len(piece)
             self._credit -= size
+            self._sent_bytes += size
             stage += HEADER.pack(stream.number, Kind.DATA, flags, size)
             if size < DIRECT_BYTES:
                 stage += piece

@@ -16,7 +16,7 @@ from typing import Any, Final, cast
 import structlog
 
 from sds_node.wire.connection import Connection, Handler, Phase
-from sds_node.wire.errors import Busy, HandshakeFailed, WireError
+from sds_node.wire.errors import Busy, HandshakeFailed, Lost, WireError
 from sds_node.wire.frames import VERSION, Hello, encode_hello
 from sds_node.wire.identity import Identity, contexts
 from sds_node.wire.limits import Bucket, Budget, Limits, Rates, byte_bucket
@@ -84,6 +84,7 @@ class Node:
         self.up, self.down = byte_bucket(self.rates.up_bytes_per_s, 0.0), byte_bucket(self.rates.down_bytes_per_s, 0.0)
         self.connections: set[Connection] = set()
         self._leaving: set[TcpLink] = set()  # of the links, those whose place a newcomer has
+        self._is_closed = False
         self.links: set[TcpLink] = set()  # sockets, those included that only wait for the peer to take our last words
         # Of all sockets in turn: what came in is copied before the next one is read.
         self.landing = memoryview(bytearray(BUFFER_BYTES))
@@ -101,7 +102,8 @@ class Node:
         return [one for one in self._by_address.get(address, ()) if one.phase is Phase.OPEN]
 
     async def close(self) -> None:
-        """Ends every connection, and waits for the handlers that ran on them and, ``flush_s`` at most, for the sockets."""
+        """Ends every connection, and waits for the handlers that ran on them and, ``flush_s`` at most, for the sockets. Nobody is called any more."""
+        self._is_closed = True
         ended = list(self.connections)
         for connection in ended:
             connection.close("the node stops")
@@ -113,6 +115,11 @@ class Node:
         # Bounded: a connection that is over aborts its link after flush_s.
         for link in list(self.links):
             await link.gone.wait()
+
+    def require_open(self) -> None:
+        """Raises Lost after ``close``."""
+        if self._is_closed:
+            raise Lost("this node was closed: it calls nobody any more")
 
     def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs something of the node's in the background; ``close`` ends it."""
@@ -319,8 +326,10 @@ class TcpLink(asyncio.BufferedProtocol):
 async def dial(node: Node, host: str, port: int, address: bytes, source_host: str | None = None) -> Connection:
     """An open connection to the node with that address at a TCP endpoint; ``source_host`` is the own IP address to call from.
 
-    Raises HandshakeFailed if there is none in ``handshake_s``, WrongPeer, WrongChain, NoCommonVersion, Busy as the peer says.
+    Raises HandshakeFailed if there is none in ``handshake_s``, WrongPeer, WrongChain, NoCommonVersion, Busy as the peer says, Lost
+    of a node that was closed.
     """
+    node.require_open()
     link = TcpLink(node, lambda made: Connection(node, made, dialed=True, expect=address), accepted=False)
     source = None if source_host is None else (source_host, 0)
     try:
@@ -333,6 +342,11 @@ async def dial(node: Node, host: str, port: int, address: bytes, source_host: st
     except (ValueError, OverflowError):
         # What the resolver raises for a name with a label of 64 letters or a NUL, and for a port beyond 65,535.
         raise HandshakeFailed(f"no TCP connection to {host[:256]!a}:{port}: expected a host's name or IP address, and a port of 1 to 65535") from None
+    try:
+        node.require_open()
+    except Lost:
+        link.abort()
+        raise
     assert link.connection is not None
     return await opened(link.connection)
 

@@ -254,6 +254,28 @@ async def test_a_peer_that_takes_nothing_is_cut_off() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_peer_that_only_says_that_it_takes_what_it_is_sent_is_cut_off() -> None:
+    ended = asyncio.Event()
+
+    async def pour(stream: Stream, _: Connection) -> None:
+        try:
+            await stream.send(bytes(40 << 20))
+        finally:
+            ended.set()
+
+    big = Hello(CHAIN, stream_window_bytes=1 << 30, connection_window_bytes=1 << 30)
+    async with pair({"pour": pour}, limits=Limits(stall_s=0.2)) as two, raw(two, hello=big) as peer:
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await peer.open(1, "pour")
+        told = 0
+        while not ended.is_set():
+            told += 1
+            await peer.write(frame(Kind.WINDOW, 1, (1 << 20).to_bytes(4, "big")))
+            await asyncio.sleep(0.05)
+        assert told < 40 + 20  # some MiB lie in the sockets' buffers, and no more is believed than was sent
+
+
+@pytest.mark.asyncio
 async def test_pings_that_are_not_taken_back_fill_no_memory() -> None:
     async with pair(limits=Limits(queued_frames=100)) as two:
         identity = Identity.ephemeral()

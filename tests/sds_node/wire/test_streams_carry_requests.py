@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import random
 
@@ -21,6 +22,7 @@ from sds_node.wire.errors import (
     UnknownMethod,
 )
 from sds_node.wire.limits import Limits
+from sds_node.wire.peer import Direct, Peer
 from sds_node.wire.stream import SMALL_SEND_BYTES, Stream
 from tests.sds_node.wire.support import CONNECTION_WINDOW, SMALL, WINDOW, pair, until
 
@@ -546,3 +548,44 @@ async def test_nothing_is_written_into_memory_that_was_taken_back(monkeypatch: p
             await asyncio.gather(writing, return_exceptions=True)
             assert not any(memory)
     assert displaced
+
+
+async def test_a_slow_line_that_moves_is_no_dead_peer() -> None:
+    """A window comes after 2 s, a PING's answer behind all data, the socket has room again after longer: each is more than a silent peer has."""
+    rate, size = 512 << 10, 3 << 20
+
+    async def take(stream: Stream, _: Connection) -> None:
+        await stream.send(len(await stream.receive_all(size)).to_bytes(4, "big"))
+
+    async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pause_s: float) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(16 << 10):
+                writer.write(data)
+                await writer.drain()
+                await asyncio.sleep(pause_s * len(data))
+        writer.close()
+
+    quick = Limits(dead_s=1.2, stall_s=1.2, keepalive_s=0.6)
+    async with pair({"take": take}, limits=quick, caller_limits=quick) as two:
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            other_reader, other_writer = await asyncio.open_connection(two.host, two.port)
+            await asyncio.gather(slow(reader, other_writer, 1 / rate), slow(other_reader, writer, 0))
+
+        listener = await asyncio.start_server(accept, "127.0.0.1", 0, limit=16 << 10)
+        peer = Peer(two.caller, two.callee.address, [Direct("127.0.0.1", listener.sockets[0].getsockname()[1])])
+        try:
+            assert await peer.ask("take", body=bytes(size)) == size.to_bytes(4, "big")
+        finally:
+            await peer.close()
+            listener.close()
+            await listener.wait_closed()
+
+
+async def test_a_node_that_was_closed_calls_nobody() -> None:
+    async with pair() as two:
+        await two.peer.ask("who")
+        await two.caller.close()
+        with pytest.raises(Lost, match="this node was closed"):
+            await two.peer.ask("who")
+        assert not two.caller.links
