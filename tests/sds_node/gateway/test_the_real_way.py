@@ -14,9 +14,10 @@ import pytest_asyncio
 from chain.crypto import address as bech32
 from sds_node import asking
 from sds_node.client.errors import StorageError
-from sds_node.client.meta import MetaAddress
+from sds_node.client.leases import Lease as HeldLease
+from sds_node.client.meta import MetaAddress, MetaClient
 from sds_node.documents import Lease
-from sds_node.gateway.asking import StringClient, legacy_ask
+from sds_node.gateway.asking import StringClient, TaskLease, legacy_ask
 from sds_node.gateway.backend import Ask, BackendError, StringRefused
 from sds_node.gateway.network import NetworkBackend
 from sds_node.hashes import file_hash
@@ -476,3 +477,12 @@ async def test_folders_and_private_files_of_the_same_wallet_do_not_break_its_lis
     assert packet["filesize"] == size_bytes
     read = await here.downloaded(packet, wanted)
     assert (len(read), file_hash(read)) == (size_bytes, wanted)
+
+
+async def test_the_lease_of_a_task_stays_though_a_share_too_many_is_refused_under_it() -> None:
+    client = MetaClient(key_of("carol"), CHAIN_ID, [MetaAddress(bytes(20), "127.0.0.1", 1)], clock=time.time)
+    lease = HeldLease(certificate=None, lease_id=bytes(32), meta=bytes(20), noz=10, left_noz=10, expires_s=1 << 40)
+    leases = TaskLease(client)
+    leases.lease = lease
+    leases.lost(lease)
+    assert (await leases.hold(5)).lease is lease
