@@ -561,13 +561,15 @@ class _Reading:
     """What was asked of each share, whether it came or not."""
     failures: dict[int, str] = field(default_factory=dict)
     refused: Exception | None = None
-    """What was wrong when no place was given for a share: nobody is asked for more."""
+    """What was wrong when no place was given for a share that is needed: nobody is asked for more."""
+    hedged: set[int] = field(default_factory=set)
+    """Shares that were asked for in case others are late; none any more once no place is given for one."""
+    may_hedge: bool = True
     begun_s: float = 0.0
     done_s: float | None = None
     """When a share was complete the last time, as it was begun ``begun_s``."""
     heard: dict[int, int] = field(default_factory=dict)
     """Bytes that came of each share, whether they are proved or not."""
-    hedges: int = 0
     tell: Tell | None = None
     where: dict[int, tuple[int, Slice]] = field(default_factory=dict)
     """Where in the object what is wanted of a share begins, and what it is."""
@@ -703,8 +705,10 @@ class ObjectReader:
                     task.result()
                     if index in reading.parts:
                         reading.done_s = now_s() - reading.begun_s
-                if not done and reading.refused is None and self._is_late(reading, now_s() - reading.begun_s) and self._start_another(reading):
-                    reading.hedges += 1
+                if not done and reading.may_hedge and self._is_late(reading, now_s() - reading.begun_s):
+                    known = set(reading.runs)
+                    self._start_another(reading)
+                    reading.hedged |= set(reading.runs) - known
         finally:
             for task in reading.running:
                 task.cancel()
@@ -737,8 +741,8 @@ class ObjectReader:
             else:
                 behind += middle >= CRAWL_BYTES and BEHIND_TIMES * heard < middle
             crawls = crawls or heard * hedge_s < CRAWL_BYTES * passed_s
-        patience_s = hedge_s * 2**reading.hedges * (1 if len(reading.running) == 1 else CRAWL_TIMES)
-        return reading.hedges < behind or (crawls and passed_s >= patience_s)
+        patience_s = hedge_s * 2 ** len(reading.hedged) * (1 if len(reading.running) == 1 else CRAWL_TIMES)
+        return len(reading.hedged) < behind or (crawls and passed_s >= patience_s)
 
     def _start_another(self, reading: _Reading) -> bool:
         """Ask one more holder for what is missing. Returns whether there is one."""
@@ -778,7 +782,11 @@ class ObjectReader:
             if isinstance(place, BaseException):
                 raise place
         except Exception as error:
-            reading.failures[index], reading.refused = str(error), error
+            reading.failures[index] = str(error)
+            if index in reading.hedged:
+                reading.may_hedge = False
+            else:
+                reading.refused = error
             return
         if place is None:
             reading.failures[index] = "nobody holds it"

@@ -242,7 +242,7 @@ def test_one_more_holder_is_asked_for_what_is_behind_and_not_for_a_slow_line(
     reader = Scripted()
     reader._settings = Settings(hedge_s=5.0)
     tasks: dict[Any, int] = {object(): index for index in range(running)}
-    reading = getting._Reading(0, 32 * MIB, 7 * MIB, {}, getting._Progress(), running=tasks, done_s=done_s, hedges=hedges)
+    reading = getting._Reading(0, 32 * MIB, 7 * MIB, {}, getting._Progress(), running=tasks, done_s=done_s, hedged=set(range(hedges)))
     reading.runs = dict.fromkeys(range(len(heard)), Run(0, 400))
     reading.heard = dict(enumerate(heard))
     assert reader._is_late(reading, passed_s) is is_late
@@ -307,6 +307,12 @@ def test_a_holder_too_many_that_has_no_place_ends_no_get(tmp_path: Path) -> None
             denied = {5, 6, 7, 8, 9}
             assert await got(net, to_get(stored), settings=Settings(hedge_s=0.05)) == data
             assert refused == [5]
+            # Asked for again when it is needed; and one that is needed and has no place ends it.
+            held.clear()
+            await net.nodes[1].server.close()
+            with pytest.raises(LeaseGone, match="too few noz"):
+                await got(net, to_get(stored), settings=Settings(hedge_s=0.05))
+            held.set()
             denied = {3}
             with pytest.raises(LeaseGone, match="too few noz"):
                 await got(net, to_get(stored))
