@@ -398,8 +398,15 @@ class Storage:
     # ---- shares
 
     async def share(self, name: str, *, expires_s: int | None = None, password: str | None = None) -> ShareInfo:
-        """A link to a file's version, for ``expires_s`` seconds from now on or for as long as it is there. Raises NotFound, StorageError."""
-        file = await self.files.find(name)
+        """A link to a file's version, for ``expires_s`` seconds from now on or for as long as it is there. Raises NotFound, BadName for a folder, StorageError."""
+        try:
+            file = await self.files.find(name)
+        except (NotFound, BadName):
+            if await self.files.is_folder(clean(name)):
+                raise BadName(
+                    f"{name[:200]} is a folder, and a link leads to one file: share those in it one by one ('ppd list' names them)"
+                ) from None
+            raise
         key, entry = self._key(file), self._entry(file)
         text = new_share_link(cipher.new_link_secret()[:LINK_ENTROPY_BYTES])
         link = Link(text, text, self._link_secret(text) if key is not None else b"")

@@ -81,6 +81,9 @@ async def test_a_file_goes_in_is_listed_fetched_shared_removed_and_restored(tmp_
         link = (await told(tmp_path, "share", "photos/photo.jpg", "--expires", "2h", "--link-password", "pass word"))["link"]
         await run(tmp_path, "get-shared", link, str(tmp_path / "shared.jpg"), "--link-password", "pass word", user=2)
         assert (tmp_path / "shared.jpg").read_bytes() == source.read_bytes()
+        for folder in ("photos", "photos/"):
+            assert f"{folder} is a folder, and a link leads to one file" in (await run(tmp_path, "share", folder, code=1)).stderr
+        assert "there is no file nothing" in (await run(tmp_path, "share", "nothing", code=1)).stderr
         assert "password" in (await run(tmp_path, "get-shared", link, str(tmp_path / "x"), code=1, user=2)).stderr
         assert len((await told(tmp_path, "shares"))["shares"]) == 1
         await run(tmp_path, "unshare", link)
