@@ -102,8 +102,12 @@ class Node:
         return [one for one in self._by_address.get(address, ()) if one.phase is Phase.OPEN]
 
     async def close(self) -> None:
-        """Ends every connection, and waits for the handlers that ran on them and, ``flush_s`` at most, for the sockets. Nobody is called any more."""
+        """``end_all``, and nobody is called any more."""
         self._is_closed = True
+        await self.end_all()
+
+    async def end_all(self) -> None:
+        """Ends every connection, and waits for the handlers that ran on them and, ``flush_s`` at most, for the sockets."""
         ended = list(self.connections)
         for connection in ended:
             connection.close("the node stops")
@@ -388,9 +392,9 @@ class Server:
         await self.close()
 
     async def close(self) -> None:
-        """Closes the listeners and every connection of the node."""
+        """Closes the listeners and every connection of the node, which may call others still: it ends what it has begun."""
         self._stop()
-        await self.node.close()
+        await self.node.end_all()
         for listener in self._listeners:
             await listener.wait_closed()
         self._listeners.clear()
