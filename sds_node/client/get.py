@@ -10,8 +10,9 @@ Source: storage-protocol.md 3.1 to 3.4 and 4; ADR 7 and 8.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+import math
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -41,12 +42,14 @@ MOST_OWED: Final = 64
 """So many of them are kept for a node."""
 _UNHEARD: Final = (ConnectionFailed, Unreachable, Busy, TimedOut, CallCancelled, InternalFailure)
 """What a node answers that has judged nothing."""
-CRAWL_BYTES: Final = 64 << 10
-"""A share of which fewer bytes come in ``hedge_s`` is slow, whatever the line is."""
-CRAWL_TIMES: Final = 3
-"""Where others come beside it that it can be held against, so much longer is waited for it."""
-BEHIND_TIMES: Final = 4
-"""A share is behind when the others have so many times as much."""
+PATIENT_TIMES: Final = 12
+"""A share that there is nothing to hold against may take so many times ``hedge_s``."""
+PACE_LOOKS: Final = 3
+"""A pace is that of so many ``hedge_s``: frames are large, and on a slow line seldom."""
+_TRIED_S: Final = 5.0
+"""What is owed to a node keeps others from asking it for so long at most."""
+_IN_TIME_S: Final = 15.0
+"""A get ends so long before its limit does, so that its last receipt comes in time."""
 MOST_OPEN: Final = 48
 """Of the 64 transfers that a node takes from a wallet at once."""
 
@@ -105,8 +108,11 @@ async def get_share(
     with of_node(place):
         async with _line(place) as line:
             debt = _Debt(session, place, Receipts(session, place.order_limit, root))
+            # Not beyond its limit: what is not receipted then counts as owed, and closes the session.
+            left_s = place.limit.expires_s - session.clock()
             try:
-                return await _got(debt, share, root, runs, into, _Known(hashes or b""), patience, came, line)
+                async with asyncio.timeout(max(left_s - _IN_TIME_S, left_s / 2, 1.0)):
+                    return await _got(debt, share, root, runs, into, _Known(hashes or b""), patience, came, line)
             finally:
                 if debt.is_owed:
                     line.owe(debt)
@@ -403,7 +409,7 @@ class _Line:
         self._users += 1
         try:
             if self._trying:
-                await asyncio.wait(set(self._trying), timeout=_LET_GO_S)
+                await asyncio.wait(set(self._trying), timeout=_TRIED_S)
             while self.ending and self._gets + len(self.ending) >= MOST_OPEN:
                 await asyncio.wait(set(self.ending), return_when=asyncio.FIRST_COMPLETED)
         except BaseException:
@@ -439,7 +445,8 @@ class _Line:
             tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._trying.add(tried)
             tried.add_done_callback(self._trying.discard)
-            self._begin(debt.hand_in(lambda: None if tried.done() else tried.set_result(None)), self.owing)
+            task = self._begin(debt.hand_in(lambda: None if tried.done() else tried.set_result(None)), self.owing)
+            task.add_done_callback(lambda _: None if tried.done() else tried.set_result(None))
 
     def close(self) -> None:
         """The client's connections end: what is owed is not handed in any more."""
@@ -447,7 +454,7 @@ class _Line:
         for task in self.owing:
             task.cancel()
 
-    def _begin(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> asyncio.Task[None]:
         def ended(task: asyncio.Task[None]) -> None:
             among.discard(task)
             self._tidy()
@@ -455,6 +462,7 @@ class _Line:
         task = asyncio.get_running_loop().create_task(work)
         among.add(task)
         task.add_done_callback(ended)
+        return task
 
     def _tidy(self) -> None:
         if not self._users and not self.ending and not self.owing and _LINES.get(self.key) is self:
@@ -545,6 +553,30 @@ class _Progress:
 
 
 @dataclass(slots=True)
+class _Flow:
+    """How what is wanted of a share comes, proved or not."""
+
+    begun_s: float
+    wanted_bytes: int
+    heard_bytes: int = 0
+    done_s: float | None = None
+    looks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=PACE_LOOKS))
+    """When it was looked at, and what had come by then."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether enough came to hold others against it."""
+        return self.done_s is not None or self.heard_bytes >= RECEIPT_BYTES
+
+    def pace(self, now_s: float) -> float:
+        """Bytes a second: of a share that is there over all, else of late."""
+        if self.done_s is not None:
+            return self.wanted_bytes / max(self.done_s - self.begun_s, 1e-3)
+        since_s, before_bytes = self.looks[0] if len(self.looks) == PACE_LOOKS else (self.begun_s, 0)
+        return (self.heard_bytes - before_bytes) / max(now_s - since_s, 1e-3)
+
+
+@dataclass(slots=True)
 class _Reading:
     """A range of a segment on its way."""
 
@@ -562,14 +594,9 @@ class _Reading:
     failures: dict[int, str] = field(default_factory=dict)
     refused: Exception | None = None
     """What was wrong when no place was given for a share that is needed: nobody is asked for more."""
-    hedged: set[int] = field(default_factory=set)
-    """Shares that were asked for in case others are late; none any more once no place is given for one."""
-    may_hedge: bool = True
-    begun_s: float = 0.0
-    done_s: float | None = None
-    """When a share was complete the last time, as it was begun ``begun_s``."""
-    heard: dict[int, int] = field(default_factory=dict)
-    """Bytes that came of each share, whether they are proved or not."""
+    hedge_from_s: float = 0.0
+    """A share in case others are late had no place: the next one is asked for then."""
+    flows: dict[int, _Flow] = field(default_factory=dict)
     tell: Tell | None = None
     where: dict[int, tuple[int, Slice]] = field(default_factory=dict)
     """Where in the object what is wanted of a share begins, and what it is."""
@@ -599,6 +626,8 @@ class ObjectReader:
             raise TransferFailed(f"expected the {segment_count(wanted.size_bytes)} segment roots of object {wanted.root.hex()}")
         self._session, self._issuer, self._object, self._settings = session, issuer, wanted, settings or Settings()
         self._hashes: OrderedDict[tuple[int, int], tuple[bytes, bytes]] = OrderedDict()
+        self._pace = 0.0
+        """Of the last share that was complete, in bytes a second."""
 
     async def read(self, offset: int = 0, length: int | None = None) -> AsyncGenerator[memoryview, None]:
         """The stored stream's bytes from ``offset`` on, in order, in pieces of at most 1 MiB. While one segment is handed out the next is fetched.
@@ -686,8 +715,8 @@ class ObjectReader:
             found = await asyncio.gather(*(self._place(reading, index, run) for index, run in needed.items()), return_exceptions=True)
             asked = dict(zip(needed, found, strict=True))
             await before.half.wait()
-        now_s = asyncio.get_running_loop().time
-        reading.begun_s = now_s()
+        now_s, hedge_s = asyncio.get_running_loop().time, self._settings.hedge_s
+        look_s = now_s() + hedge_s
         try:
             for index, run in needed.items():
                 self._start(reading, index, run, asked)
@@ -699,17 +728,19 @@ class ObjectReader:
                         raise reading.refused
                     if not reading.running:
                         raise NotReadable(segment, scheme.k, reading.failures)
-                done, _ = await asyncio.wait(reading.running, timeout=self._settings.hedge_s, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(reading.running, timeout=max(look_s - now_s(), 0.0), return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    index = reading.running.pop(task)
+                    del reading.running[task]
                     task.result()
-                    if index in reading.parts:
-                        reading.done_s = now_s() - reading.begun_s
-                if not done and reading.may_hedge and self._is_late(reading, now_s() - reading.begun_s):
-                    known = set(reading.runs)
-                    self._start_another(reading)
-                    reading.hedged |= set(reading.runs) - known
+                if now_s() >= look_s:
+                    late = self._late(reading, now_s()) if now_s() >= reading.hedge_from_s else set()
+                    while late and not self._enough_under_way(reading, late) and self._start_another(reading, is_hedge=True):
+                        pass
+                    for flow in reading.flows.values():
+                        flow.looks.append((now_s(), flow.heard_bytes))
+                    look_s = now_s() + hedge_s
         finally:
+            reading.refused = None  # its traceback has this frame
             for task in reading.running:
                 task.cancel()
             await asyncio.gather(*reading.running, return_exceptions=True)
@@ -722,69 +753,80 @@ class ObjectReader:
         start, stop = run.bounds(reading.size_bytes)
         return await self._issuer.for_get(GetWanted(self._object.root, reading.segment, index, stop - start))
 
-    def _start(self, reading: _Reading, index: int, run: Run, asked: Mapping[int, Place | BaseException | None]) -> None:
+    def _start(self, reading: _Reading, index: int, run: Run, asked: Mapping[int, Place | BaseException | None], *, is_hedge: bool = False) -> None:
         """``asked``: what was asked for already."""
         reading.runs[index] = run
-        reading.running[asyncio.create_task(self._fetch(reading, index, run, asked))] = index
+        start, stop = run.bounds(reading.size_bytes)
+        reading.flows[index] = _Flow(asyncio.get_running_loop().time(), stop - start)
+        reading.running[asyncio.create_task(self._fetch(reading, index, run, asked, is_hedge))] = index
 
-    def _is_late(self, reading: _Reading, passed_s: float) -> bool:
-        """Whether one more holder is asked, when no share was complete for ``hedge_s``: one is behind the others, or comes slowly beyond any measure. A line
-        that is slow for all of them is no holder's fault, and a share too many makes it slower and costs.
+    def _late(self, reading: _Reading, now_s: float) -> set[int]:
+        """Which of the shares on their way are to be had elsewhere: those that will take more than twice as long as a new one, by the pace of the others, or
+        of what was read before; where nothing is known, more than ``PATIENT_TIMES`` of ``hedge_s``; of several, when nothing comes of any. A line that is
+        slow for all is no holder's fault: a share too many makes it slower, and costs.
         """
-        hedge_s, behind, crawls = self._settings.hedge_s, 0, False
+        hedge_s, late = self._settings.hedge_s, set()
         for index in reading.running.values():
-            heard = reading.heard.get(index, 0)
-            others = sorted(reading.heard.get(one, 0) for one in reading.runs if one != index)
-            middle = others[len(others) // 2] if others else 0
-            if reading.done_s is not None:
-                behind += passed_s >= 2 * reading.done_s
+            one = reading.flows[index]
+            if now_s - one.begun_s < hedge_s:
+                continue
+            beside = [flow for at, flow in reading.flows.items() if at != index and (flow.done_s is not None or at in reading.running.values())]
+            others = sorted(flow.pace(now_s) for flow in beside if flow.tells)
+            if 2 * len(others) < len(beside):
+                others = []  # a few that are near say nothing of the rest
+            known = others[len(others) // 2] if others else self._pace
+            pace = one.pace(now_s)
+            left_s = (one.wanted_bytes - one.heard_bytes) / pace if pace else math.inf
+            if not others and len(reading.needed) > 1:
+                # Too early to tell, unless nothing comes at all.
+                is_late = not pace and now_s - one.begun_s >= PACE_LOOKS * hedge_s
             else:
-                behind += middle >= CRAWL_BYTES and BEHIND_TIMES * heard < middle
-            crawls = crawls or heard * hedge_s < CRAWL_BYTES * passed_s
-        patience_s = hedge_s * 2 ** len(reading.hedged) * (1 if len(reading.running) == 1 else CRAWL_TIMES)
-        return len(reading.hedged) < behind or (crawls and passed_s >= patience_s)
+                is_late = left_s > (2 * one.wanted_bytes / known + hedge_s if known else PATIENT_TIMES * hedge_s)
+            if is_late:
+                late.add(index)
+        return late
 
-    def _start_another(self, reading: _Reading) -> bool:
+    def _start_another(self, reading: _Reading, *, is_hedge: bool = False) -> bool:
         """Ask one more holder for what is missing. Returns whether there is one."""
         hull = _hull(*(run for index, run in reading.needed.items() if index not in reading.parts))
         for index in range(self._object.scheme.n):
             if index not in reading.runs:
-                self._start(reading, index, hull, {})
+                self._start(reading, index, hull, {}, is_hedge=is_hedge)
                 return True
         # A share of which other leaves came may be asked again, once, for these too.
         for index, part in reading.parts.items():
             if not _covers(reading.runs[index], hull):
-                self._start(reading, index, _hull(part.run, hull), {})
+                self._start(reading, index, _hull(part.run, hull), {}, is_hedge=is_hedge)
                 return True
         return False
 
-    def _sources(self, reading: _Reading, run: Run, *, with_running: bool) -> list[int]:
-        """Shares that have the leaves of a run, or will."""
+    def _sources(self, reading: _Reading, run: Run, running: Collection[int] = ()) -> list[int]:
+        """Shares that have the leaves of a run, or will, if they are among those that run."""
         found = [index for index, part in reading.parts.items() if _covers(part.run, run)]
-        if with_running:
-            found += [index for index in reading.running.values() if index not in found and _covers(reading.runs[index], run)]
-        return found
+        return found + [index for index in running if index not in found and _covers(reading.runs[index], run)]
 
-    def _is_there(self, reading: _Reading, index: int, run: Run, *, with_running: bool) -> bool:
-        sources = self._sources(reading, run, with_running=with_running)
+    def _is_there(self, reading: _Reading, index: int, run: Run, running: Collection[int] = ()) -> bool:
+        sources = self._sources(reading, run, running)
         return index in sources or len(sources) >= self._object.scheme.k
 
     def _is_complete(self, reading: _Reading) -> bool:
-        return all(self._is_there(reading, index, run, with_running=False) for index, run in reading.needed.items())
+        return all(self._is_there(reading, index, run) for index, run in reading.needed.items())
 
-    def _enough_under_way(self, reading: _Reading) -> bool:
-        return all(self._is_there(reading, index, run, with_running=True) for index, run in reading.needed.items())
+    def _enough_under_way(self, reading: _Reading, late: Collection[int] = ()) -> bool:
+        running = [index for index in reading.running.values() if index not in late]
+        return all(self._is_there(reading, index, run, running) for index, run in reading.needed.items())
 
-    async def _fetch(self, reading: _Reading, index: int, run: Run, asked: Mapping[int, Place | BaseException | None]) -> None:
+    async def _fetch(self, reading: _Reading, index: int, run: Run, asked: Mapping[int, Place | BaseException | None], is_hedge: bool) -> None:
         start, stop = run.bounds(reading.size_bytes)
+        flow, now_s = reading.flows[index], asyncio.get_running_loop().time
         try:
             place = asked[index] if index in asked else await self._place(reading, index, run)
             if isinstance(place, BaseException):
                 raise place
         except Exception as error:
             reading.failures[index] = str(error)
-            if index in reading.hedged:
-                reading.may_hedge = False
+            if is_hedge:
+                reading.hedge_from_s = now_s() + PACE_LOOKS * self._settings.hedge_s
             else:
                 reading.refused = error
             return
@@ -800,7 +842,7 @@ class ObjectReader:
 
         def came(proved_bytes: int, heard_bytes: int) -> None:
             nonlocal came_bytes
-            reading.heard[index] = heard_bytes
+            flow.heard_bytes = heard_bytes
             reading.came_bytes += proved_bytes - came_bytes
             came_bytes = proved_bytes
             reading.progress.came(reading.came_bytes, needed_bytes)
@@ -817,11 +859,13 @@ class ObjectReader:
         if len(self._hashes) > _CACHED_HASHES:
             self._hashes.popitem(last=False)
         reading.parts[index] = _Part(run, start, data)
+        flow.done_s = now_s()
+        self._pace = flow.pace(flow.done_s)
 
     async def _recreate(self, reading: _Reading, index: int, run: Run) -> None:
         """Compute the leaves of a share from those of k others."""
         start, stop = run.bounds(reading.size_bytes)
-        chosen = self._sources(reading, run, with_running=False)[: self._object.scheme.k]
+        chosen = self._sources(reading, run)[: self._object.scheme.k]
         given = [(one, reading.parts[one].slice(start, stop)) for one in chosen]
         try:
             (made,) = await asyncio.to_thread(recreate, self._object.scheme, given, [index])

@@ -131,8 +131,8 @@ class Settings:
     straggler_s: float = 2.0
     """What shares beyond those that confirm a segment still get."""
     hedge_s: float = 5.0
-    """Nothing was complete for so long: one more holder is asked for what is behind the others, or crawls; for a share that is needed and late, another node,
-    when others are done."""
+    """So often a get looks which shares are late, and asks other holders. A put's share that is needed and late goes to another node so long after others are
+    done."""
     attempts: int = 3
     """Places tried for one share of a put; connections for one share of a get."""
 

@@ -144,7 +144,7 @@ class Connection:
         self._ready: deque[Stream] = deque()
         self._starved: dict[int, Stream] = {}  # wait for the connection's window
         self._credit = 0
-        self._sent_bytes = self._taken_bytes = 0  # of data; as the peer says
+        self._sent_bytes = self._taken_bytes = self._believed_bytes = 0  # of data; as the peer says, and when that counted last
         self._kicked = False
         self._retry: asyncio.TimerHandle | None = None
         # Streams
@@ -547,8 +547,8 @@ class Connection:
             stream.take_window(size_bytes)
             self._taken_bytes += size_bytes
             # Bytes that it has read left here: on a slow line long before the socket has room. What it only says is soon more than was sent.
-            if self._full_since is not None and size_bytes >= TAKEN_BYTES and self._taken_bytes <= self._sent_bytes:
-                self._full_since = self.now()
+            if self._full_since is not None and self._believed_bytes + TAKEN_BYTES <= self._taken_bytes <= self._sent_bytes:
+                self._full_since, self._believed_bytes = self.now(), self._taken_bytes
             self.wake(stream)
         elif not size_bytes:
             raise ProtocolViolation(f"a window of stream {number} is opened by nothing")

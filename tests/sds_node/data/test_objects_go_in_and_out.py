@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import pytest
@@ -216,40 +216,78 @@ def test_a_node_that_stalls_does_not_hold_up_the_others(tmp_path: Path) -> None:
     run(test, tmp_path, 10, {3: stalling(transfers.PUT), 1: stalling(transfers.GET)})
 
 
+def flow(begun_s: float, wanted_bytes: int, *heard_bytes: int, done_s: float | None = None) -> Any:
+    """A share as it was looked at each 5 s from its beginning on; the last number is what has come by now."""
+    found = getting._Flow(begun_s, wanted_bytes, heard_bytes[-1], done_s)
+    found.looks.extend((begun_s + 5 * (at + 1), one) for at, one in enumerate(heard_bytes[:-1]))
+    return found
+
+
+SHARE = 32 * MIB // 5
+
+
 @pytest.mark.parametrize(
-    ("heard", "running", "done_s", "hedges", "passed_s", "is_late"),
+    ("flows", "now_s", "known", "late"),
     [
-        pytest.param([MIB] * 5, 5, None, 0, 15.0, False, id="all come steadily"),
-        pytest.param([0, *[2 * MIB] * 4], 5, None, 0, 5.0, True, id="one has nothing, the others come"),
-        pytest.param([MIB, *[3 * MIB] * 4], 5, None, 0, 5.0, False, id="one comes at a third of their pace"),
-        pytest.param([MIB // 2, *[3 * MIB] * 4], 5, None, 0, 5.0, True, id="one comes at a sixth of it"),
-        pytest.param([0, *[2 * MIB] * 5], 6, None, 1, 10.0, False, id="another one was asked for it"),
-        pytest.param([0, 0, *[2 * MIB] * 4], 6, None, 1, 5.0, True, id="two have nothing, another one was asked for one"),
-        pytest.param([0] * 5, 5, None, 0, 5.0, False, id="nothing comes of any: the line"),
-        pytest.param([0] * 5, 5, None, 0, 15.0, True, id="nothing comes of any, for long"),
-        pytest.param([0] * 6, 6, None, 1, 20.0, False, id="one more has nothing either"),
-        pytest.param([0] * 6, 6, None, 1, 30.0, True, id="one more has nothing either, for long"),
-        pytest.param([0], 1, None, 0, 5.0, True, id="the only one has nothing"),
-        pytest.param([50_000], 1, None, 0, 5.0, True, id="the only one crawls"),
-        pytest.param([70_000], 1, None, 0, 5.0, False, id="the only one is slow"),
-        pytest.param([MIB] * 5, 1, 10.0, 0, 19.0, False, id="four are done, the fifth is not twice as late"),
-        pytest.param([MIB] * 5, 1, 10.0, 0, 20.0, True, id="four are done, the fifth is twice as late"),
+        pytest.param([flow(0, SHARE, 2 * MIB)] * 5, 5, 0, set(), id="all come"),
+        pytest.param([flow(0, SHARE, 0), *[flow(0, SHARE, 2 * MIB)] * 4], 5, 0, {0}, id="one has nothing, the others come"),
+        pytest.param([flow(0, SHARE, MIB), *[flow(0, SHARE, 2 * MIB)] * 4], 5, 0, set(), id="one comes at half their pace"),
+        pytest.param([flow(0, SHARE, MIB // 2), *[flow(0, SHARE, 2 * MIB)] * 4], 5, 0, {0}, id="one comes at a quarter of it"),
+        pytest.param([flow(0, SHARE, 0), flow(5, SHARE, 0), *[flow(0, SHARE, 2 * MIB)] * 4], 6, 0, {0}, id="one more was just begun"),
+        pytest.param([flow(0, SHARE, 2 * MIB)] * 4 + [flow(0, SHARE, SHARE, done_s=1)], 5, 0, set(), id="one was four times nearer"),
+        pytest.param([flow(0, SHARE, SHARE, done_s=10)] * 4 + [flow(0, SHARE, MIB, 2 * MIB, 3 * MIB, 7 * MIB // 2)], 20, 0, set(), id="slowed down"),
+        pytest.param([flow(0, SHARE, SHARE, done_s=10)] * 4 + [flow(0, SHARE, *[3 * MIB] * 4)], 20, 0, {4}, id="stopped, the others are done"),
+        pytest.param(
+            [flow(0, SHARE, *[3 * MIB] * 4), *[flow(0, SHARE, MIB, 2 * MIB, 3 * MIB, 4 * MIB)] * 4], 20, 0, {0}, id="stopped, the others go on"
+        ),
+        pytest.param([flow(0, 16_384, 16_384, done_s=1), flow(0, 2 * MIB, MIB)], 5, 0, set(), id="a leaf took a second, a MiB takes more"),
+        pytest.param([flow(0, SHARE, 0)], 5, 0, {0}, id="the only one has nothing"),
+        pytest.param([flow(0, SHARE, 700_000)], 5, 0, set(), id="the only one takes a minute"),
+        pytest.param([flow(0, 16 * MIB, 100_000)], 5, 0, {0}, id="the only one takes a quarter of an hour"),
+        pytest.param([flow(0, 32 * MIB, 2 * MIB)], 5, 400_000, set(), id="the only one is as fast as those before it"),
+        pytest.param([flow(0, SHARE, MIB // 2)], 5, 400_000, {0}, id="the only one is slower than those before it"),
+        pytest.param([flow(0, SHARE, 0), flow(5, SHARE, 0)], 10, 0, {0, 1}, id="two have nothing"),
+        pytest.param([flow(0, SHARE, 0)] * 5, 4.9, 0, set(), id="not yet"),
+        pytest.param([flow(0, SHARE, 400_000)] * 5, 5, 0, set(), id="a slow line"),
+        pytest.param([flow(0, SHARE, 2 * MIB), *[flow(0, SHARE, 400_000)] * 4], 5, 0, set(), id="a slow line to all but one"),
+        pytest.param([flow(0, SHARE, 0)] * 5, 10, 0, set(), id="nothing comes of any: the line, it seems"),
+        pytest.param([flow(0, SHARE, 0, 0, 0)] * 5, 15, 0, {0, 1, 2, 3, 4}, id="nothing comes of any, for long"),
     ],
 )
-def test_one_more_holder_is_asked_for_what_is_behind_and_not_for_a_slow_line(
-    heard: list[int], running: int, done_s: float | None, hedges: int, passed_s: float, is_late: bool
+def test_what_is_behind_is_to_be_had_elsewhere_and_not_what_comes_over_a_slow_line(
+    flows: list[Any], now_s: float, known: float, late: set[int]
 ) -> None:
     reader = Scripted()
-    reader._settings = Settings(hedge_s=5.0)
-    tasks: dict[Any, int] = {object(): index for index in range(running)}
-    reading = getting._Reading(0, 32 * MIB, 7 * MIB, {}, getting._Progress(), running=tasks, done_s=done_s, hedged=set(range(hedges)))
-    reading.runs = dict.fromkeys(range(len(heard)), Run(0, 400))
-    reading.heard = dict(enumerate(heard))
-    assert reader._is_late(reading, passed_s) is is_late
+    reader._settings, reader._pace = Settings(hedge_s=5.0), known
+    needed = dict.fromkeys(range(min(len(flows), 5) if len(flows) > 2 else 1), Run(0, 400))
+    reading = getting._Reading(0, 32 * MIB, SHARE, needed, getting._Progress(), flows=dict(enumerate(flows)))
+    reading.running = {cast(Any, object()): at for at, one in enumerate(flows) if one.done_s is None}
+    assert reader._late(reading, now_s) == late
+
+
+@pytest.mark.asyncio
+async def test_a_small_range_asks_for_all_that_replace_what_is_late_at_once(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    async def test(net: Network) -> None:
+        data = content(45, 2 * MIB)
+        stored = await put(net, FIVE_OF_TEN, data)
+        for_get = net.issuer.for_get
+
+        async def noted(wanted: GetWanted) -> Place | None:
+            asked.append(wanted.index)
+            return await for_get(wanted)
+
+        with mock.patch.object(net.issuer, "for_get", noted):
+            assert await got(net, to_get(stored), 1_000, 500, settings=Settings(hedge_s=0.5)) == data[1_000:1_500]
+        assert sorted(asked) == [0, 1, 2, 3, 4, 5]
+
+    async with network(tmp_path, 10, changes={1: stalling(transfers.GET)}) as net:
+        await test(net)
 
 
 def test_a_get_whose_shares_come_slowly_asks_for_no_more_of_them(tmp_path: Path) -> None:
-    """Each takes many times as long as nothing is complete before another one is asked for."""
+    """Each takes several times as long as they are looked at."""
     asked: list[int] = []
 
     def slow(handlers: dict[str, Handler]) -> None:
@@ -262,7 +300,7 @@ def test_a_get_whose_shares_come_slowly_asks_for_no_more_of_them(tmp_path: Path)
             async def sent(data: Any) -> None:
                 for at in range(0, len(data), LEAF_BYTES):
                     await send(bytes(data[at : at + LEAF_BYTES]))
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0.2)
 
             stream.send = sent  # type: ignore[method-assign]
             await honest(stream, connection)
@@ -272,8 +310,7 @@ def test_a_get_whose_shares_come_slowly_asks_for_no_more_of_them(tmp_path: Path)
     async def test(net: Network) -> None:
         data = content(43, 2 * MIB)
         stored = await put(net, FIVE_OF_TEN, data)
-        with mock.patch.object(getting, "CRAWL_BYTES", 0):
-            assert await got(net, to_get(stored), settings=Settings(hedge_s=0.1)) == data
+        assert await got(net, to_get(stored), settings=Settings(hedge_s=1.5)) == data
         assert len(asked) == 5
 
     run(test, tmp_path, 10, dict.fromkeys(range(1, 11), slow))

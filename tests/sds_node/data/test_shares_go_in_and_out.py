@@ -1157,6 +1157,21 @@ def test_a_get_on_a_line_that_is_there_again_waits_until_what_is_owed_was_handed
         run(test, tmp_path, changes={1: change})
 
 
+def test_what_is_owed_under_a_limit_that_is_over_keeps_nobody_waiting(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(42, 1_000), net.nodes[0]
+        place = net.issuer.to_read(node, await stored(net, data), len(data))
+        net.clock.now_s += LIFE_S
+        async with getting._line(place) as line:
+            line.owe(getting._Debt(net.session, place, Receipts(net.session, place.order_limit, share_root(data)), True))
+            await asyncio.sleep(0)
+            assert line._trying
+            await last_receipts(net.issuer.caller, 5.0)
+            assert not line._trying
+
+    run(test, tmp_path)
+
+
 @pytest.mark.parametrize("is_full", [False, True])
 def test_a_receipt_whose_handing_in_failed_here_is_taken_the_next_time(tmp_path: Path, is_full: bool) -> None:
     cuts: list[int] = []

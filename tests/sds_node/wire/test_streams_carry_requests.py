@@ -582,6 +582,21 @@ async def test_a_slow_line_that_moves_is_no_dead_peer() -> None:
             await listener.wait_closed()
 
 
+async def test_a_full_socket_waits_for_a_peer_that_says_what_it_read_and_not_for_more_than_was_sent() -> None:
+    async with pair() as two:
+        ours, _ = await two.connection()
+        stream = await ours.call("echo", b"head")
+        ours._sent_bytes = 160 << 10
+        believed = []
+        for _ in range(6):
+            ours._full_since = -1.0
+            ours._take_window(stream.number, stream, 40 << 10)
+            believed.append(ours._full_since > 0)
+        ours._full_since = None
+        assert believed == [False, True, False, True, False, False]
+        stream.cancel()
+
+
 async def test_a_node_that_was_closed_calls_nobody() -> None:
     async with pair() as two:
         await two.peer.ask("who")
