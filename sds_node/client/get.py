@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from sds_node import transfers
-from sds_node.client.placing import SLOW_TIMES, GetWanted, Issuer, NodeFailed, NotReadable, Place, Settings, TransferFailed, of_node
+from sds_node.client.placing import GetWanted, Issuer, NodeFailed, NotReadable, Place, Settings, TransferFailed, of_node
 from sds_node.client.session import Receipts, Session
 from sds_node.coding import NotEnoughShares, Slice, locate, recreate
 from sds_node.documents import Refused
@@ -75,6 +75,7 @@ def check_seat(share: ShareToGet, share_root: bytes, path: Sequence[bytes]) -> N
 
 
 Came = Callable[[int, int], None]
+"""Is told how many bytes are proved, and how many have come."""
 
 
 @dataclass(slots=True)
@@ -141,7 +142,7 @@ async def _got(
             async with asyncio.timeout(patience.stall_s):
                 stream = await place.peer.call(transfers.GET, head_bytes(head))
             debt.is_owed = True
-            await _receive(stream, debt, share, root, left, into[receipts.moved.bytes :], known, patience.stall_s, came, line)
+            await _receive(stream, debt, share, root, left, into[receipts.moved.bytes :], known, patience, came, line)
             return known.hashes
         except ConnectionFailed:
             if receipts.is_final:
@@ -172,14 +173,14 @@ async def _receive(
     runs: Sequence[Run],
     into: memoryview,
     known: _Known,
-    stall_s: float,
+    patience: Settings,
     came: Came | None,
     line: _Line,
 ) -> None:
     """The reply and the leaves of one connection; the final receipt goes out, and what the node makes of it is nobody's concern here."""
     receipts = debt.receipts
     try:
-        async with asyncio.timeout(stall_s):
+        async with asyncio.timeout(patience.stall_s):
             data = await receive_record(stream, transfers.MAX_REPLY_BYTES)
         if data is None:
             await stream.result()
@@ -193,7 +194,7 @@ async def _receive(
             check = LeafCheck(root, share.size_bytes, hashes, run.first, run.leaves)
             known.hashes = hashes  # they have the root
             size = check.missing_bytes
-            await _Run(stream, receipts, check, share.size_bytes, run, into[:size], hashes, came).receive(stall_s)
+            await _Run(stream, receipts, check, share.size_bytes, run, into[:size], hashes, came).receive(patience)
             into = into[size:]
         final = record(receipts.so_far(is_final=True).SerializeToString())
         try:
@@ -233,15 +234,15 @@ class _Run:
         self._judging: asyncio.Task[None] | None = None
         self._is_wrong = False
 
-    async def receive(self, stall_s: float) -> None:
+    async def receive(self, patience: Settings) -> None:
         """Fill the memory. Raises what the node or the check says, TimeoutError for a node that is too slow; receipts then cover all that was good."""
         stream, size = self._stream, self._into.nbytes
         stream.place(self._into)
         now_s = asyncio.get_running_loop().time
-        due_s, slow_at, slow_s = now_s() + RECEIPT_S, RECEIPT_BYTES, now_s() + stall_s * SLOW_TIMES
+        due_s, slow_at, slow_s = now_s() + RECEIPT_S, RECEIPT_BYTES, now_s() + patience.slow_s
         try:
             while self._at < size:
-                async with asyncio.timeout_at(min(now_s() + stall_s, slow_s)):
+                async with asyncio.timeout_at(min(now_s() + patience.stall_s, slow_s)):
                     chunk = await self._next(min(size - self._at, RECEIPT_BYTES))
                 if not chunk:
                     await stream.result()
@@ -249,7 +250,7 @@ class _Run:
                 self._at += chunk.nbytes
                 self._told()
                 if self._at >= slow_at:
-                    slow_at, slow_s = self._at + RECEIPT_BYTES, now_s() + stall_s * SLOW_TIMES
+                    slow_at, slow_s = self._at + RECEIPT_BYTES, now_s() + patience.slow_s
                 is_due = now_s() >= due_s
                 if self._at - self._asked >= RECEIPT_BYTES or self._at == size or is_due:
                     due_s = now_s() + RECEIPT_S
@@ -370,7 +371,7 @@ class _Debt:
             await stream.result()
         self.is_owed = False
 
-    async def hand_in(self, tried: Callable[[], None]) -> None:
+    async def hand_in(self, tried: Callable[[], object]) -> None:
         """Until the node has it, or judged it, or the limit's time is over; ``tried`` is called once it was tried. A node serves nobody who owes it some, and
         closes a session whose limits end so.
         """
@@ -445,8 +446,8 @@ class _Line:
             tried: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._trying.add(tried)
             tried.add_done_callback(self._trying.discard)
-            task = self._begin(debt.hand_in(lambda: None if tried.done() else tried.set_result(None)), self.owing)
-            task.add_done_callback(lambda _: None if tried.done() else tried.set_result(None))
+            # Once it was tried, or when that comes to an end before.
+            self._begin(debt.hand_in(tried.cancel), self.owing).add_done_callback(lambda _: tried.cancel())
 
     def close(self) -> None:
         """The client's connections end: what is owed is not handed in any more."""
@@ -733,11 +734,7 @@ class ObjectReader:
                     del reading.running[task]
                     task.result()
                 if now_s() >= look_s:
-                    late = self._late(reading, now_s()) if now_s() >= reading.hedge_from_s else set()
-                    while late and not self._enough_under_way(reading, late) and self._start_another(reading, is_hedge=True):
-                        pass
-                    for flow in reading.flows.values():
-                        flow.looks.append((now_s(), flow.heard_bytes))
+                    self._look(reading, now_s())
                     look_s = now_s() + hedge_s
         finally:
             reading.refused = None  # its traceback has this frame
@@ -759,6 +756,14 @@ class ObjectReader:
         start, stop = run.bounds(reading.size_bytes)
         reading.flows[index] = _Flow(asyncio.get_running_loop().time(), stop - start)
         reading.running[asyncio.create_task(self._fetch(reading, index, run, asked, is_hedge))] = index
+
+    def _look(self, reading: _Reading, now_s: float) -> None:
+        """Ask as many holders more as it takes to do without what is late."""
+        late = self._late(reading, now_s) if now_s >= reading.hedge_from_s else set()
+        while late and not self._enough_under_way(reading, late) and self._start_another(reading, is_hedge=True):
+            pass
+        for flow in reading.flows.values():
+            flow.looks.append((now_s, flow.heard_bytes))
 
     def _late(self, reading: _Reading, now_s: float) -> set[int]:
         """Which of the shares on their way are to be had elsewhere: those that will take more than twice as long as a new one, by the pace of the others, or

@@ -117,8 +117,7 @@ class Issuer(Protocol):
 
 
 SLOW_TIMES: Final = 8
-"""A MiB may take so many times as long as a node that moves nothing: ten shares and more come over one line, and what waits in its buffers is not seen. A node
-that is gone is told by its connection, and a slow one does not hold up a put that others are done with."""
+"""Of ``stall_s``, for a MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +134,13 @@ class Settings:
     done."""
     attempts: int = 3
     """Places tried for one share of a put; connections for one share of a get."""
+
+    @property
+    def slow_s(self) -> float:
+        """A MiB may take so long: ten shares and more come over one line, and what waits in its buffers is not seen. A node that is gone is told by its
+        connection, and a slow one holds up nothing that others are done with.
+        """
+        return self.stall_s * SLOW_TIMES
 
     def __post_init__(self) -> None:
         if not (1 <= self.segments_at_once <= 64 and 1 <= self.attempts <= 16):

@@ -17,19 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import structlog
 
 from sds_node import transfers
-from sds_node.client.placing import (
-    SLOW_TIMES,
-    ChainOnly,
-    Issuer,
-    NodeFailed,
-    NotStored,
-    Place,
-    PutWanted,
-    Settings,
-    TransferFailed,
-    WrongSource,
-    of_node,
-)
+from sds_node.client.placing import ChainOnly, Issuer, NodeFailed, NotStored, Place, PutWanted, Settings, TransferFailed, WrongSource, of_node
 from sds_node.client.session import Receipts, Session
 from sds_node.coding import STRETCH_BYTES, add_shares
 from sds_node.documents import ShareManifest, SignedDocument, SignedManifest, check_ack, signed
@@ -65,7 +53,7 @@ async def put_share(session: Session, place: Place, share: ShareToPut, data: Buf
     ``data`` may not change until it returns. When only the answer was lost, now or by an earlier call, it is asked for once more; when the node has not all of
     the share then, it is sent once more. Raises NodeFailed, NodeLied.
     """
-    stall_s = (settings or Settings()).stall_s
+    patience = settings or Settings()
     view = memoryview(data).cast("B")
     limit = place.limit
     manifest = ShareManifest(
@@ -92,29 +80,29 @@ async def put_share(session: Session, place: Place, share: ShareToPut, data: Buf
     with of_node(place):
         receipts = Receipts(session, place.order_limit, share.share_root)
         final = record(receipts.whole(len(view)).SerializeToString())
-        answer = await _sent(place, head, view, final, stall_s, is_last=False)
+        answer = await _sent(place, head, view, final, patience, is_last=False)
         if answer is None:
             # The connection was lost before the node had all of it: it takes the share once more under the same limit.
-            answer = await _sent(place, head, view, final, stall_s, is_last=True)
+            answer = await _sent(place, head, view, final, patience, is_last=True)
         ack = transfers.parsed(SignedDocument, answer or b"")
         check_ack(ack, ChainOnly(session.chain_id), place.node_key, serial=bytes(limit.serial), share_root=share.share_root, size_bytes=len(view))
         return ack
 
 
-async def _sent(place: Place, head: Any, view: memoryview, final: bytes, stall_s: float, *, is_last: bool) -> bytes | None:
+async def _sent(place: Place, head: Any, view: memoryview, final: bytes, patience: Settings, *, is_last: bool) -> bytes | None:
     """Send a share and its final receipt → the node's answer. None, unless ``is_last``, when the answer was lost and the share is not there."""
-    is_sent, slow_s = False, stall_s * SLOW_TIMES
+    is_sent = False
     try:
-        async with asyncio.timeout(stall_s):
-            stream = await place.peer.call(transfers.PUT, head_bytes(head), idle_s=slow_s)
+        async with asyncio.timeout(patience.stall_s):
+            stream = await place.peer.call(transfers.PUT, head_bytes(head), idle_s=patience.slow_s)
         async with stream:
             for at in range(0, len(view), RECEIPT_BYTES):
-                async with asyncio.timeout(slow_s):
+                async with asyncio.timeout(patience.slow_s):
                     await stream.send(view[at : at + RECEIPT_BYTES])
             await stream.send(final)
             stream.end()
             is_sent = True
-            return await _answer(stream, slow_s)
+            return await _answer(stream, patience.slow_s)
     except (ConnectionFailed, Refused) as error:
         # The answer was lost now, or when an earlier put of the same was interrupted: the limit is used, and the share may be there.
         if not (is_sent if isinstance(error, ConnectionFailed) else error.code == transfers.LIMIT_USED):
@@ -123,10 +111,10 @@ async def _sent(place: Place, head: Any, view: memoryview, final: bytes, stall_s
     asked.CopyFrom(head)
     asked.again = True
     try:
-        async with asyncio.timeout(stall_s):
+        async with asyncio.timeout(patience.stall_s):
             stream = await place.peer.call(transfers.PUT, head_bytes(asked), ended=True)
         async with stream:
-            return await _answer(stream, stall_s)
+            return await _answer(stream, patience.stall_s)
     except Refused as error:
         if is_last or error.code != transfers.SHARE_MISSING:
             raise

@@ -727,11 +727,10 @@ class Service:
             unpaid_bytes = ahead_bytes + (before.moved.bytes - before.moved.acked_bytes if before is not None else 0)
             self._weigh(key, transfer.grant_expires_s, transfer.moved.acked_bytes, unpaid_bytes)
         is_missing = transfer.is_due and not (transfer.is_final or transfer.is_blameless or self._is_stopping)
-        if before is not None and transfer.is_resuming:
-            pass  # it did not go on: what an earlier stream moved is what the next receipt is judged by
-        elif before is not None:
-            # The bytes that an earlier stream lost stay with those of this one.
-            before.moved = _left_over(transfer.moved, ahead_bytes + before.moved.bytes - before.moved.acked_bytes)
+        if before is not None:
+            if not transfer.is_resuming:  # else it did not go on, and what an earlier stream moved is what the next receipt is judged by
+                # The bytes that an earlier stream lost stay with those of this one.
+                before.moved = _left_over(transfer.moved, ahead_bytes + before.moved.bytes - before.moved.acked_bytes)
         elif ahead_bytes or is_missing:
             self._frozen[serial] = _Frozen(key, transfer.grant_expires_s, transfer.limit.wallet, transfer.moved)
             heappush(self._thaws, (int(transfer.limit.expires_s), serial))

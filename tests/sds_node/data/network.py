@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -15,6 +16,7 @@ import nacl.signing
 
 from chain.crypto import address as bech32
 from modules.settlement.documents import Receipt
+from sds_node import transfers
 from sds_node.client.session import Session, open_session
 from sds_node.client.transfer import GetWanted, ObjectToGet, Place, PutWanted, ShareToPut, StoredObject, last_receipts
 from sds_node.documents import LeaseCertificate, signed
@@ -25,10 +27,11 @@ from sds_node.resource.receipts import ReceiptLog, open_receipts
 from sds_node.resource.service import Service, Settings
 from sds_node.schemes import ONE_COPY, Scheme
 from sds_node.transfers import serial_at
-from sds_node.wire.connection import Handler
+from sds_node.wire.connection import Connection, Handler
 from sds_node.wire.identity import Identity
 from sds_node.wire.node import Node, Server
 from sds_node.wire.peer import Direct, Peer
+from sds_node.wire.stream import Stream
 from tests.sds_node.documenting import BENEFICIARY, CHAIN_ID, NOW_S, PAYER, Chain, certificate, limit, meta_address, meta_key
 from tests.serials import own_serial
 
@@ -231,6 +234,37 @@ async def network(
             await caller.close()
         for node in made:
             await node.close()
+
+
+def liar(method: str, change: Callable[[Stream, Connection, Handler], Awaitable[None]]) -> Callable[[dict[str, Handler]], None]:
+    """For ``changes``: a node's handler of a method is given to another one, which calls it or not."""
+
+    def put_in(handlers: dict[str, Handler]) -> None:
+        honest = handlers[method]
+
+        async def handler(stream: Stream, connection: Connection) -> None:
+            await change(stream, connection, honest)
+
+        handlers[method] = handler
+
+    return put_in
+
+
+def leaf_by_leaf(pause_s: float) -> Callable[[dict[str, Handler]], None]:
+    """For ``changes``: a node that sends a leaf of what is read at a time, and pauses after it."""
+
+    async def get(stream: Stream, connection: Connection, honest: Handler) -> None:
+        send = stream.send
+
+        async def sent(data: Any) -> None:
+            for at in range(0, len(data), LEAF_BYTES):
+                await send(bytes(data[at : at + LEAF_BYTES]))
+                await asyncio.sleep(pause_s)
+
+        stream.send = sent  # type: ignore[method-assign]
+        await honest(stream, connection)
+
+    return liar(transfers.GET, get)
 
 
 def lone(data: bytes, scheme: Scheme = ONE_COPY, object_id: bytes = b"o" * 32) -> ShareToPut:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,8 +39,9 @@ from sds_node.merkle import LEAF_BYTES, share_root
 from sds_node.schemes import FIVE_OF_TEN, ONE_COPY, SEGMENT_BYTES, TEN_OF_THIRTY, THREE_REPLICAS, TWO_OF_FIVE, Scheme, share_bytes
 from sds_node.transfers import Run
 from sds_node.wire.connection import Connection, Handler
+from sds_node.wire.errors import Busy
 from sds_node.wire.stream import Stream
-from tests.sds_node.data.network import Network, content, network, pieces_of, to_get
+from tests.sds_node.data.network import Network, content, leaf_by_leaf, liar, network, pieces_of, to_get
 from tests.sds_node.documenting import CHAIN_ID, NOW_S, Chain
 
 MIB = 1 << 20
@@ -265,70 +267,56 @@ def test_what_is_behind_is_to_be_had_elsewhere_and_not_what_comes_over_a_slow_li
     assert reader._late(reading, now_s) == late
 
 
-@pytest.mark.asyncio
-async def test_a_small_range_asks_for_all_that_replace_what_is_late_at_once(tmp_path: Path) -> None:
-    asked: list[int] = []
+@contextlib.contextmanager
+def places_asked(net: Network) -> Iterator[list[int]]:
+    """The shares for which a get asks for a place, in order."""
+    asked, for_get = [], net.issuer.for_get
 
+    async def noted(wanted: GetWanted) -> Place | None:
+        asked.append(wanted.index)
+        return await for_get(wanted)
+
+    with mock.patch.object(net.issuer, "for_get", noted):
+        yield asked
+
+
+def test_a_small_range_asks_for_all_that_replace_what_is_late_at_once(tmp_path: Path) -> None:
     async def test(net: Network) -> None:
         data = content(45, 2 * MIB)
         stored = await put(net, FIVE_OF_TEN, data)
-        for_get = net.issuer.for_get
-
-        async def noted(wanted: GetWanted) -> Place | None:
-            asked.append(wanted.index)
-            return await for_get(wanted)
-
-        with mock.patch.object(net.issuer, "for_get", noted):
+        with places_asked(net) as asked:
             assert await got(net, to_get(stored), 1_000, 500, settings=Settings(hedge_s=0.5)) == data[1_000:1_500]
         assert sorted(asked) == [0, 1, 2, 3, 4, 5]
 
-    async with network(tmp_path, 10, changes={1: stalling(transfers.GET)}) as net:
-        await test(net)
+    run(test, tmp_path, 10, {1: stalling(transfers.GET)})
 
 
 def test_a_get_whose_shares_come_slowly_asks_for_no_more_of_them(tmp_path: Path) -> None:
     """Each takes several times as long as they are looked at."""
-    asked: list[int] = []
-
-    def slow(handlers: dict[str, Handler]) -> None:
-        honest = handlers[transfers.GET]
-
-        async def get(stream: Stream, connection: Connection) -> None:
-            asked.append(1)
-            send = stream.send
-
-            async def sent(data: Any) -> None:
-                for at in range(0, len(data), LEAF_BYTES):
-                    await send(bytes(data[at : at + LEAF_BYTES]))
-                    await asyncio.sleep(0.2)
-
-            stream.send = sent  # type: ignore[method-assign]
-            await honest(stream, connection)
-
-        handlers[transfers.GET] = get
 
     async def test(net: Network) -> None:
         data = content(43, 2 * MIB)
         stored = await put(net, FIVE_OF_TEN, data)
-        assert await got(net, to_get(stored), settings=Settings(hedge_s=1.5)) == data
+        with places_asked(net) as asked:
+            assert await got(net, to_get(stored), settings=Settings(hedge_s=1.5)) == data
         assert len(asked) == 5
 
-    run(test, tmp_path, 10, dict.fromkeys(range(1, 11), slow))
+    run(test, tmp_path, 10, dict.fromkeys(range(1, 11), leaf_by_leaf(0.2)))
 
 
 def test_a_holder_too_many_that_has_no_place_ends_no_get(tmp_path: Path) -> None:
-    held, refused = asyncio.Event(), []
+    held = asyncio.Event()
+    refused: list[int] = []
+    is_failing = False
 
-    def late(handlers: dict[str, Handler]) -> None:
-        honest = handlers[transfers.GET]
-
-        async def get(stream: Stream, connection: Connection) -> None:
-            await held.wait()
-            await honest(stream, connection)
-
-        handlers[transfers.GET] = get
+    async def late(stream: Stream, connection: Connection, honest: Handler) -> None:
+        await held.wait()
+        if is_failing:
+            raise Busy("not now")
+        await honest(stream, connection)
 
     async def test(net: Network) -> None:
+        nonlocal is_failing
         data = content(44, 300_000)
         stored = await put(net, FIVE_OF_TEN, data)
         for_get = net.issuer.for_get
@@ -344,6 +332,11 @@ def test_a_holder_too_many_that_has_no_place_ends_no_get(tmp_path: Path) -> None
             denied = {5, 6, 7, 8, 9}
             assert await got(net, to_get(stored), settings=Settings(hedge_s=0.05)) == data
             assert refused == [5]
+            # The late one fails in the end: another one takes its place, whatever became of the one too many.
+            held.clear()
+            is_failing, denied = True, {5}
+            assert await got(net, to_get(stored), settings=Settings(hedge_s=0.05)) == data
+            is_failing, denied = False, {5, 6, 7, 8, 9}
             # Asked for again when it is needed; and one that is needed and has no place ends it.
             held.clear()
             await net.nodes[1].server.close()
@@ -354,7 +347,7 @@ def test_a_holder_too_many_that_has_no_place_ends_no_get(tmp_path: Path) -> None
             with pytest.raises(LeaseGone, match="too few noz"):
                 await got(net, to_get(stored))
 
-    run(test, tmp_path, 10, {1: late})
+    run(test, tmp_path, 10, {1: liar(transfers.GET, late)})
 
 
 def test_wrong_shares_are_left_out_and_too_many_of_them_are_told(tmp_path: Path) -> None:

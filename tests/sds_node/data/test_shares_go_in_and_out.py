@@ -22,6 +22,7 @@ from modules.settlement.documents import to_sign
 from modules.settlement.trees import leaf_hash
 from sds_node import transfers
 from sds_node.client import get as getting
+from sds_node.client import placing
 from sds_node.client.session import Receipts
 from sds_node.client.transfer import NodeFailed, NodeLied, Place, ShareToGet, ShareToPut, get_share, last_receipts, put_share
 from sds_node.client.transfer import Settings as Patience
@@ -38,7 +39,7 @@ from sds_node.wire.connection import Connection, Handler
 from sds_node.wire.errors import Busy, CallCancelled, InternalFailure, WireError
 from sds_node.wire.limits import Limits
 from sds_node.wire.stream import Stream
-from tests.sds_node.data.network import LIFE_S, Issuer, Network, Resource, content, lone, network, node_key, raw_receipt, resource
+from tests.sds_node.data.network import LIFE_S, Issuer, Network, Resource, content, leaf_by_leaf, liar, lone, network, node_key, raw_receipt, resource
 from tests.sds_node.documenting import CHAIN_ID, NOW_S, Chain
 
 MIB = 1 << 20
@@ -240,18 +241,19 @@ def cut_at(number: int, stream: Stream, connection: Connection, cuts: list[int])
     stream.send = sent  # type: ignore[method-assign]
 
 
+def cutting(number: int, times: int, cuts: list[int]) -> Callable[[dict[str, Handler]], None]:
+    """A node that loses the connection of a get at its ``number``-th send, and so many of them."""
+
+    async def get(stream: Stream, connection: Connection, honest: Handler) -> None:
+        if len(cuts) < times:
+            cut_at(number, stream, connection, cuts)
+        await honest(stream, connection)
+
+    return liar(transfers.GET, get)
+
+
 def test_a_get_whose_connection_is_lost_goes_on_under_the_same_limit(tmp_path: Path) -> None:
     broken: list[int] = []
-
-    def change(handlers: dict[str, Handler]) -> None:
-        honest = handlers[transfers.GET]
-
-        async def get(stream: Stream, connection: Connection) -> None:
-            if len(broken) < 2:
-                cut_at(4, stream, connection, broken)
-            await honest(stream, connection)
-
-        handlers[transfers.GET] = get
 
     async def test(net: Network) -> None:
         data = content(2, 3 * MIB + 17)
@@ -265,30 +267,25 @@ def test_a_get_whose_connection_is_lost_goes_on_under_the_same_limit(tmp_path: P
         assert_payable(net.nodes[0], len(data) // 2, len(data))
         assert await fetched(net.issuer, net.issuer.to_read(net.nodes[0], root, len(data)), data) == data
 
-    run(test, tmp_path, changes={1: change})
+    run(test, tmp_path, changes={1: cutting(4, 2, broken)})
 
 
 def test_a_share_that_is_proved_is_kept_whatever_the_node_says_then(tmp_path: Path) -> None:
     told: list[int] = []
 
-    def change(handlers: dict[str, Handler]) -> None:
-        honest = handlers[transfers.GET]
+    async def get(stream: Stream, connection: Connection, honest: Handler) -> None:
+        send, most_bytes = stream.send, 3 * LEAF_BYTES
 
-        async def get(stream: Stream, connection: Connection) -> None:
-            send, most_bytes = stream.send, 3 * LEAF_BYTES
+        async def sent(data: Any) -> None:
+            nonlocal most_bytes
+            await send(data)
+            most_bytes -= len(data) if len(data) > LEAF_BYTES else 0
+            if not most_bytes and not told:
+                told.append(1)
+                raise Busy("something else has to be done here")
 
-            async def sent(data: Any) -> None:
-                nonlocal most_bytes
-                await send(data)
-                most_bytes -= len(data) if len(data) > LEAF_BYTES else 0
-                if not most_bytes and not told:
-                    told.append(1)
-                    raise Busy("something else has to be done here")
-
-            stream.send = sent  # type: ignore[method-assign]
-            await honest(stream, connection)
-
-        handlers[transfers.GET] = get
+        stream.send = sent  # type: ignore[method-assign]
+        await honest(stream, connection)
 
     async def test(net: Network) -> None:
         data = content(26, 3 * LEAF_BYTES)
@@ -297,26 +294,10 @@ def test_a_share_that_is_proved_is_kept_whatever_the_node_says_then(tmp_path: Pa
         assert told
         assert_payable(net.nodes[0], len(data) // 2, len(data))
 
-    run(test, tmp_path, changes={1: change})
+    run(test, tmp_path, changes={1: liar(transfers.GET, get)})
 
 
 def test_on_a_slow_line_receipts_are_signed_by_time_and_a_node_that_drips_is_given_up(tmp_path: Path) -> None:
-    def change(handlers: dict[str, Handler]) -> None:
-        honest = handlers[transfers.GET]
-
-        async def get(stream: Stream, connection: Connection) -> None:
-            send = stream.send
-
-            async def sent(data: Any) -> None:
-                for at in range(0, len(data), LEAF_BYTES):
-                    await send(bytes(data[at : at + LEAF_BYTES]))
-                    await asyncio.sleep(0.05)
-
-            stream.send = sent  # type: ignore[method-assign]
-            await honest(stream, connection)
-
-        handlers[transfers.GET] = get
-
     async def test(net: Network) -> None:
         data, node = content(27, MIB), net.nodes[0]
         root = await stored(net, data)
@@ -328,10 +309,10 @@ def test_on_a_slow_line_receipts_are_signed_by_time_and_a_node_that_drips_is_giv
             with mock.patch.object(getting, "RECEIPT_S", 0.2):
                 assert await fetched(net.issuer, net.issuer.to_read(node, root, len(data)), data) == data
             assert len(noted) > 4
-        with mock.patch.object(getting, "SLOW_TIMES", 0.02), pytest.raises(NodeFailed, match="nothing moved in time"):
+        with mock.patch.object(placing, "SLOW_TIMES", 0.02), pytest.raises(NodeFailed, match="nothing moved in time"):
             await fetched(net.issuer, net.issuer.to_read(node, root, len(data)), data)
 
-    run(test, tmp_path, changes={1: change})
+    run(test, tmp_path, changes={1: leaf_by_leaf(0.05)})
 
 
 def test_the_hashes_of_a_share_are_known_though_the_node_goes_after_its_last_receipt(tmp_path: Path) -> None:
@@ -382,18 +363,6 @@ def test_a_session_goes_on_with_a_serial_while_its_old_stream_still_waits(tmp_pa
 
 
 # --- nodes that lie ------------------------------------------------------------------------------------------------------------------
-
-
-def liar(method: str, change: Callable[[Stream, Connection, Handler], Awaitable[None]]) -> Callable[[dict[str, Handler]], None]:
-    def put_in(handlers: dict[str, Handler]) -> None:
-        honest = handlers[method]
-
-        async def handler(stream: Stream, connection: Connection) -> None:
-            await change(stream, connection, honest)
-
-        handlers[method] = handler
-
-    return put_in
 
 
 def sending(change: Callable[[int, bytes], bytes | None]) -> Callable[[Stream, Connection, Handler], Awaitable[None]]:
@@ -1105,19 +1074,14 @@ def test_gets_that_lost_their_network_hand_their_receipts_in_when_the_node_is_th
 ) -> None:
     cuts: list[int] = []
 
-    def change(handlers: dict[str, Handler]) -> None:
-        honest = handlers[transfers.GET]
-
-        async def get(stream: Stream, connection: Connection) -> None:
-            if len(cuts) == 3:
-                # The first that hands something in.
-                cuts.append(0)
-                fails(connection)
-            elif len(cuts) < 3:
-                cut_at(3, stream, connection, cuts)
-            await honest(stream, connection)
-
-        handlers[transfers.GET] = get
+    async def get(stream: Stream, connection: Connection, honest: Handler) -> None:
+        if len(cuts) == 3:
+            # The first that hands something in.
+            cuts.append(0)
+            fails(connection)
+        elif len(cuts) < 3:
+            cut_at(3, stream, connection, cuts)
+        await honest(stream, connection)
 
     async def test(net: Network) -> None:
         data, node = content(38, 3 * MIB), net.nodes[0]
@@ -1132,29 +1096,17 @@ def test_gets_that_lost_their_network_hand_their_receipts_in_when_the_node_is_th
         assert await fetched(net.issuer, net.issuer.to_read(node, root, len(data)), data) == data
 
     with mock.patch.object(getting, "OWED_PAUSE_S", 0.05):
-        run(test, tmp_path, changes={1: change})
+        run(test, tmp_path, changes={1: liar(transfers.GET, get)})
 
 
 def test_a_get_on_a_line_that_is_there_again_waits_until_what_is_owed_was_handed_in(tmp_path: Path) -> None:
-    cuts: list[int] = []
-
-    def change(handlers: dict[str, Handler]) -> None:
-        honest = handlers[transfers.GET]
-
-        async def get(stream: Stream, connection: Connection) -> None:
-            if len(cuts) < 3:
-                cut_at(3, stream, connection, cuts)
-            await honest(stream, connection)
-
-        handlers[transfers.GET] = get
-
     async def test(net: Network) -> None:
         data = content(39, 3 * MIB)
         root = await lost_three_gets(net, data)
         assert await fetched(net.issuer, net.issuer.to_read(net.nodes[0], root, len(data)), data) == data
 
     with mock.patch.object(getting, "OWED_PAUSE_S", 3_600.0):
-        run(test, tmp_path, changes={1: change})
+        run(test, tmp_path, changes={1: cutting(3, 3, [])})
 
 
 def test_what_is_owed_under_a_limit_that_is_over_keeps_nobody_waiting(tmp_path: Path) -> None:
@@ -1177,16 +1129,6 @@ def test_a_receipt_whose_handing_in_failed_here_is_taken_the_next_time(tmp_path:
     cuts: list[int] = []
     failed: list[bytes] = []
 
-    def change(handlers: dict[str, Handler]) -> None:
-        honest = handlers[transfers.GET]
-
-        async def get(stream: Stream, connection: Connection) -> None:
-            if len(cuts) < 3:
-                cut_at(3, stream, connection, cuts)
-            await honest(stream, connection)
-
-        handlers[transfers.GET] = get
-
     async def test(net: Network) -> None:
         data, node = content(40, 3 * MIB), net.nodes[0]
         look, finish = node.service._entry, node.receipts.finish
@@ -1207,12 +1149,8 @@ def test_a_receipt_whose_handing_in_failed_here_is_taken_the_next_time(tmp_path:
             future.set_exception(ReceiptsUnusable("the disk is full"))
             return future
 
-        root = await stored(net, data)
         with mock.patch.object(node.service, "_entry", lost), mock.patch.object(node.receipts, "finish", full):
-            for _ in range(3):
-                into, place = memoryview(bytearray(len(data))), net.issuer.to_read(node, root, len(data))
-                with pytest.raises(NodeFailed):
-                    await get_share(net.session, place, asked(data), [whole(len(data))], into, None, Patience(attempts=1))
+            root = await lost_three_gets(net, data)
             await last_receipts(net.issuer.caller, 20.0)
         assert failed
         assert not node.service._sessions
@@ -1220,7 +1158,7 @@ def test_a_receipt_whose_handing_in_failed_here_is_taken_the_next_time(tmp_path:
         assert await fetched(net.issuer, net.issuer.to_read(node, root, len(data)), data) == data
 
     with mock.patch.object(getting, "OWED_PAUSE_S", 0.05):
-        run(test, tmp_path, changes={1: change})
+        run(test, tmp_path, changes={1: cutting(3, 3, cuts)})
 
 
 def test_a_final_receipt_is_here_though_its_connection_is_lost_while_it_is_written(tmp_path: Path) -> None:

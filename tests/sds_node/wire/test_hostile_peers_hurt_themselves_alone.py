@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +20,7 @@ from sds_node.wire.limits import Limits
 from sds_node.wire.node import Node, dial, prefix_of
 from sds_node.wire.peer import Direct, Peer
 from sds_node.wire.stream import Stream
-from tests.sds_node.wire.support import CHAIN, CONNECTION_WINDOW, SMALL, WINDOW, connect, pair, raw, until
+from tests.sds_node.wire.support import CHAIN, CONNECTION_WINDOW, SMALL, WINDOW, Pair, Raw, connect, pair, raw, until
 
 
 async def lazy(stream: Stream, _: Connection) -> None:
@@ -232,41 +234,34 @@ async def test_a_peer_that_does_not_answer_pings_is_dead_and_one_that_does_lives
         assert ours.usable
 
 
-@pytest.mark.asyncio
-async def test_a_peer_that_takes_nothing_is_cut_off() -> None:
+@asynccontextmanager
+async def poured_over() -> AsyncIterator[tuple[Pair, Raw, asyncio.Event]]:
+    """A peer that grants a window of a gigabyte, is sent 40 MiB, and does not read its socket; the event is set when the sender is done or gives up."""
     ended = asyncio.Event()
 
     async def pour(stream: Stream, _: Connection) -> None:
         try:
             await stream.send(bytes(40 << 20))
-        except Lost:
-            raise
         finally:
             ended.set()
 
-    # It grants a window of a gigabyte, and then does not read its socket.
     big = Hello(CHAIN, stream_window_bytes=1 << 30, connection_window_bytes=1 << 30)
     async with pair({"pour": pour}, limits=Limits(stall_s=0.2)) as two, raw(two, hello=big) as peer:
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await peer.open(1, "pour")
+        yield two, peer, ended
+
+
+@pytest.mark.asyncio
+async def test_a_peer_that_takes_nothing_is_cut_off() -> None:
+    async with poured_over() as (two, _, ended):
         await asyncio.wait_for(ended.wait(), 100)
         await until(lambda: not two.callee.accounts)
 
 
 @pytest.mark.asyncio
 async def test_a_peer_that_only_says_that_it_takes_what_it_is_sent_is_cut_off() -> None:
-    ended = asyncio.Event()
-
-    async def pour(stream: Stream, _: Connection) -> None:
-        try:
-            await stream.send(bytes(40 << 20))
-        finally:
-            ended.set()
-
-    big = Hello(CHAIN, stream_window_bytes=1 << 30, connection_window_bytes=1 << 30)
-    async with pair({"pour": pour}, limits=Limits(stall_s=0.2)) as two, raw(two, hello=big) as peer:
-        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await peer.open(1, "pour")
+    async with poured_over() as (_, peer, ended):
         told = 0
         while not ended.is_set():
             told += 1
