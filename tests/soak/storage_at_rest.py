@@ -142,6 +142,8 @@ class Bills:
     """By lease: what the common repair fund got of it."""
     sequences: Counter[bytes] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
+    stored: set[bytes] = field(default_factory=set)
+    """Serials under which commits have shares: of the receipts for storing these are paid, and no others."""
     sizes: dict[bytes, tuple[int, int, int]] = field(default_factory=dict)
     """(size, k, n) of objects."""
 
@@ -190,7 +192,10 @@ def _commit(made: Bills, message: Any, escrow_ratio_e18: int) -> None:
         scheme = scheme_of(new.data_shares, new.total_shares)
         for at, segment in enumerate(new.segments, new.first_segment):
             size = share_bytes(scheme, segment_size(new.size_bytes, at))
-            noz = share_noz(size, escrow_ratio_e18).escrow_noz * sum(1 for node in nodes_of(segment.nodes) if node)
+            nodes = nodes_of(segment.nodes)
+            own = {other.index: bytes(other.serial) for other in segment.others}
+            made.stored.update(own.get(index) or serial_at(segment.first_serial, index) for index, node in enumerate(nodes) if node)
+            noz = share_noz(size, escrow_ratio_e18).escrow_noz * sum(1 for node in nodes if node)
             made.escrows[key] += noz
             made.leases_escrows[lease] += noz
             made.left[lease] -= noz
@@ -217,7 +222,8 @@ def at_rest(chain_id: str, ledger: Path, nodes: Sequence[NodeHome], scratch: Pat
             if not (found := view.entries(sequence - 1, 1)) or found[0].log_hash != log_hash:
                 raise Lost(f"operation {sequence} of the ledger is another one, or none, since the meta node was killed after it")
         bills = bills_of(view)
-        paid = [one for rows in receipts.values() for one in rows.values() if one.state == Progress.SETTLED]
+        over = [one for rows in receipts.values() for one in rows.values() if one.state == Progress.SETTLED]
+        paid = [one for one in over if is_due(bills, one)]
         _leases(view, bills, paid)
         _wallets(view, bills, told, paid)
         _charges(view, bills, told, paid)
@@ -228,10 +234,15 @@ def at_rest(chain_id: str, ledger: Path, nodes: Sequence[NodeHome], scratch: Pat
             "moves": bills.kinds["move"],
             "receipts_settled": sum(one.noz > 0 for one in paid),
             "receipts_noz": sum(one.noz for one in paid),
-            "receipts_refused": 0,
+            "receipts_of_uploads_never_committed": len(over) - len(paid),
             "receipts_acknowledged": len(told.acknowledged),
             "shares_on_disk": shares,
         }
+
+
+def is_due(bills: Bills, one: Paid) -> bool:
+    """Whether a receipt has to be paid: unless it is for a share that no commit has."""
+    return one.action != PUT or one.serial in bills.stored
 
 
 def _refused(home: Path) -> list[str]:

@@ -26,7 +26,7 @@ from sds_node.meta.rules.objects import STORED
 from sds_node.meta.rules.tables import LEASE, OBJECT, WALLET
 from sds_node.resource.receipts import Progress, open_receipts
 from sds_node.testing.chain import CHAIN_ID
-from tests.soak.storage_at_rest import Bills, Lost, NodeHome, Paid, Told, bills_of, receipts_of
+from tests.soak.storage_at_rest import Bills, Lost, NodeHome, Paid, Told, bills_of, is_due, receipts_of
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def at_rest(rest: Rest) -> dict[str, Any]:
             raise Lost(f"the ledger's invariants do not hold: {error}") from None
         bills = bills_of(view)
         _debits(view, bills, leaves)
-        _paid(leaves, kept, gone)
+        _paid(bills, leaves, kept, gone)
         _wallets(view, bills, rest.told)
         for key in rest.told.charged_noz:
             row = view.get(OBJECT, (key,))
@@ -158,11 +158,14 @@ def _debits(view: ReadView, bills: Bills, leaves: dict[bytes, Leaf]) -> None:
         raise Lost(f"leaves of repair pay {repairs_noz} noz, windows took {bills.repairs_noz}")
 
 
-def _paid(leaves: dict[bytes, Leaf], kept: dict[bytes, Paid], gone: dict[bytes, Paid]) -> None:
-    """What nodes think was settled was, at what it pays; and nothing was that no node has or had."""
+def _paid(bills: Bills, leaves: dict[bytes, Leaf], kept: dict[bytes, Paid], gone: dict[bytes, Paid]) -> None:
+    """What nodes think was settled was, at what it pays, if it is not for a share that no commit has; and nothing was that no node has or had, or of no commit."""
     for serial, one in (gone | kept).items():
         leaf = leaves.get(serial)
-        if one.state == Progress.SETTLED and one.noz and (leaf is None or leaf.noz != one.noz):
+        if not is_due(bills, one):
+            if leaf is not None:
+                raise Lost(f"serial {serial.hex()} is of no share in a commit, and was paid {leaf.noz} noz")
+        elif one.state == Progress.SETTLED and one.noz and (leaf is None or leaf.noz != one.noz):
             raise Lost(f"serial {serial.hex()} pays {one.noz} noz and was settled, the books have {leaf}")
     for serial, leaf in leaves.items():
         if serial not in kept and serial not in gone:

@@ -64,6 +64,8 @@ MERGED_S: Final = 60
 """Maintenance that begins so soon after another is one with it."""
 NEVER_MS: Final = (1 << 62) - 1
 """``settles_ms`` of leaves that no lease pays."""
+FIRST_OF_LEASES: Final = (-1, b"")
+"""Before the first leaf that a lease pays."""
 
 
 class BooksFull(BooksError):
@@ -208,10 +210,10 @@ class Books(BooksFile):
         """The leaves that are here."""
         return await self.do(lambda database: {row.id: row for key in set(ids) if (row := self.leaf_in(database, key)) is not None})
 
-    async def held_of_leases(self, limit: int) -> list[LeafRow]:
-        """At most so many leaves that wait for a window and that a lease pays: those first whose lease has to be settled first."""
-        query = f"SELECT {LEAF}, check32 FROM leaves WHERE state = 1 AND settles_ms < {NEVER_MS} ORDER BY settles_ms, id LIMIT ?"
-        return await self.do(lambda database: self._leaves(database.execute(query, (limit,))))
+    async def held_of_leases(self, limit: int, after: tuple[int, bytes] = FIRST_OF_LEASES) -> list[LeafRow]:
+        """At most so many leaves that wait for a window and that a lease pays: those first whose lease has to be settled first, after (``settles_ms``, id)."""
+        query = f"SELECT {LEAF}, check32 FROM leaves WHERE state = 1 AND settles_ms < {NEVER_MS} AND (settles_ms, id) > (?, ?) ORDER BY settles_ms, id LIMIT ?"
+        return await self.do(lambda database: self._leaves(database.execute(query, (*after, limit))))
 
     async def held_of_repair(self, limit: int, after: bytes) -> list[LeafRow]:
         """At most so many leaves that wait for a window and that repair funds pay, in order of their ids, after one."""

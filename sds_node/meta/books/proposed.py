@@ -1,7 +1,7 @@
 """Windows that other meta nodes propose: fetched and checked before they are approved, and kept until the ledger has them.
 
     Approval {window} ─ the next number of its meta node? earlier ones here? and those of whose leases it takes over? room for it?
-         ─► its leaves from that meta node ─► checked against the message (checking.py) ─ no serial is in another window here, or twice in it
+         ─► its leaves from that meta node ─► checked against the message (checking.py) ─ its puts stored? (stored.py) ─ no serial is in another window here, or twice in it
          ─► PROPOSED, on disk ─► approved                        the ledger has it: HERE, and others fetch it from here (fetching.py)
     refused with the serials that are bad, so that its meta node goes on without them
 
@@ -25,12 +25,13 @@ import structlog
 
 from chain.codec.canonical import encode
 from modules.settlement.leaves import PREFIX_BYTES, serial_prefix
-from sds_node.meta.books.books import NEVER_MS, Books, BooksError
+from sds_node.meta.books.books import NEVER_MS, Books, BooksError, LeafRow
 from sds_node.meta.books.checking import NotThatWindow, Wanted, proposed_of, rows_of
 from sds_node.meta.books.epochs import KEPT_MS
 from sds_node.meta.books.file import PROPOSED, put
 from sds_node.meta.books.judging import Judge
 from sds_node.meta.books.others import FIRST_ID, BadWindow, Others, Unfinished, UnsureWindow
+from sds_node.meta.books.stored import unstored
 from sds_node.meta.books.windows import MAX_BATCH_BYTES, MAX_LEAVES, batch_bytes, batch_of
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.operations import AnyLedger
@@ -231,6 +232,7 @@ class Approvals:
         except NotThatWindow as error:
             raise BadWindow(f"the leaves that it gives are not those of the window that it proposes: {error}") from None
         ids = [leaf.id for leaf in leaves]
+        await self._has_stored(leaves)
         _check_times(meta_node, ids, await self._proposed.past_ms(meta_node), time_ms)
         await self._proposed.keep(ProposedRow(*key, time_ms, batch_bytes(raws)), ids, ledger_ms)
         self._good[meta_node] = _Good(digest, ids)
@@ -287,6 +289,15 @@ class Approvals:
         why = await self._proposed.earlier(meta_node, number)
         if why:
             raise Unfinished(f"{why}: it is fetched first")
+
+    async def _has_stored(self, leaves: Sequence[LeafRow]) -> None:
+        """Waits, briefly, for the ledger to have the shares that its puts stored. Raises UnsureWindow where it has not all of them."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + BEHIND_S
+        while missing := await self._ledger.query(partial(unstored, rows=leaves)):
+            if loop.time() >= until_s:
+                raise UnsureWindow(f"{len(missing)} of its receipts are for shares of which the ledger here has no commit", missing)
+            await asyncio.sleep(LOOK_S)
 
     async def _leaves(self, meta_node: bytes, message: Any) -> list[bytes]:
         """The leaves that a meta node gives for its window. Raises BadWindow, Unfinished."""

@@ -1,6 +1,6 @@
 """Windows: every minute what a meta node's receipts move is proposed to the ledger; the receipts stay in the books.
 
-    held leaves of leases ─ which end first ─┐
+    held leaves of leases ─ which end first ─┐             puts: once the ledger has their share (stored.py); refused when no commit can come any more
     held leaves of repair ─ by serial ───────┴─► what each lease and repair fund can pay ─► intent, synced ─► window ─► settled, on_done
                                                     └─ never fits: refused, and an error in the log  │
     after a crash, or an answer that was lost: is that window on the ledger? ─ yes: settled ── no: the same one is proposed again
@@ -18,7 +18,7 @@ Sources: rules/windows.py, rules/approvals.py; ADR 10; storage-protocol.md 2, 3.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -30,13 +30,14 @@ from chain.codec.registry import message_class
 from modules.settlement.leaves import PUT
 from modules.settlement.trees import sum_root
 from sds_node.meta.books.aside import Aside
-from sds_node.meta.books.books import Books, BooksError, Kind, LeafRow, Phase, WindowRow
+from sds_node.meta.books.books import FIRST_OF_LEASES, Books, BooksError, Kind, LeafRow, Phase, WindowRow
+from sds_node.meta.books.stored import Stored
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.ledger.errors import FIRST_CODE, Busy, LedgerError
 from sds_node.meta.operations import HOLDS_S, AnyLedger, Approve, Asked, LedgerRefused, Proposer, nobody_approves, with_approvals
 from sds_node.meta.rules import tables
 from sds_node.meta.rules.call import state_of
-from sds_node.meta.rules.leases import settles_ms
+from sds_node.meta.rules.leases import settles_ms, takeover_ms
 from sds_node.meta.rules.moves import is_word_of_several
 from sds_node.meta.rules.objects import STORED
 from sds_node.meta.rules.refusals import NO_QUORUM, OUT_OF_TIME, UNKNOWN_SENDER, USED_NONCE
@@ -64,8 +65,8 @@ MOST_ANEW: Final = 4
 _AS_IT_IS: Final = frozenset((NO_QUORUM, OUT_OF_TIME, USED_NONCE, UNKNOWN_SENDER))
 """Refusals that another choice of leaves would get as well."""
 _ALLOWED: Final = b"allowed"
-REPAIR_PAGES: Final = 10
-"""Pages of held leaves of repair that are looked at in one round; the next round goes on behind them."""
+PAGES: Final = 10
+"""Pages of held leaves that are looked at in one round, of repair, and of leases where nothing of them can be paid; the next round goes on behind them."""
 
 Done = Callable[[bytes, bytes, int], None]
 """(lease id, serial, noz): a receipt is on the ledger; with 0 noz, it never will be."""
@@ -134,6 +135,8 @@ class _Chosen:
     refused: list[tuple[LeafRow, str]] = field(default_factory=list)
     lost: list[LeafRow] = field(default_factory=list)
     """Their lease ended, and another meta node settles it."""
+    unstored: list[LeafRow] = field(default_factory=list)
+    """For puts that were never committed, and cannot be any more."""
     waiting: int = 0
     size_bytes: int = 0
 
@@ -154,9 +157,11 @@ class Windows:
         on_done: Done = _nobody,
         most_leaves: int = MAX_LEAVES,
         approve: Approve = nobody_approves,
+        may_commit: Callable[[bytes], bool] = lambda lease_id: True,
     ) -> None:
         self._ledger, self._proposer, self._books, self.address, self._clock = ledger, proposer, books, address, clock
         self.window_s, self.on_done, self._most_leaves, self._approve = window_s, on_done, most_leaves, approve
+        self._may_commit = may_commit
         self._unapproved = 0, 0.0
         """The window that others have not approved, and since when no window was."""
         self._asking = _NOTHING_ASKED
@@ -164,6 +169,7 @@ class Windows:
         self.finish_release: Callable[[WindowRow], Awaitable[None]] | None = None
         """Finishes a release whose intent is in the books (releases.py)."""
         self._repair_after = b""
+        self._lease_after = FIRST_OF_LEASES
         self.settled_leaves = self.settled_noz = 0
         """Since this meta node runs."""
 
@@ -196,12 +202,18 @@ class Windows:
         settled = 0
         async with self._books.numbering:
             settled += await self.finish_intended()
-            while True:
-                count, rows, is_waiting = await self._window_of(self._books.held_of_leases)
+            unpaid = 0
+            while unpaid < PAGES:
+                count, rows, is_waiting = await self._window_of(partial(self._books.held_of_leases, after=self._lease_after))
                 settled += count
-                if not count or (len(rows) < self._most_leaves and not is_waiting):
+                if count and is_waiting:
+                    continue  # the rest of this page
+                unpaid += not count
+                is_last = len(rows) < self._most_leaves
+                self._lease_after = FIRST_OF_LEASES if is_last else (rows[-1].settles_ms, rows[-1].id)
+                if is_last:
                     break
-            for _ in range(REPAIR_PAGES):
+            for _ in range(PAGES):
                 count, rows, _ = await self._window_of(partial(self._books.held_of_repair, after=self._repair_after))
                 settled += count
                 is_last = len(rows) < self._most_leaves
@@ -217,8 +229,11 @@ class Windows:
             rows = await held(self._most_leaves)
             if not rows:
                 return 0, rows, False
-            chosen: _Chosen = await self._ledger.query(partial(self._choose, rows=rows))
+            # Before the ledger is looked at: what was committed until now is in it.
+            ended = {lease for lease in {row.lease for row in rows if row.action == PUT} if not self._may_commit(lease)}
+            chosen: _Chosen = await self._ledger.query(partial(self._choose, rows=rows, ended=ended))
             await self._refuse(chosen.refused)
+            await self._refuse_unstored(chosen.unstored)
             if chosen.lost:
                 # Not refused: their nodes hand them in there, or that one's windows have them already.
                 await self._books.drop([row.id for row in chosen.lost])
@@ -232,9 +247,10 @@ class Windows:
 
     # --- one window ---------------------------------------------------------------------------------------------------------
 
-    def _choose(self, view: ReadView, rows: Sequence[LeafRow]) -> _Chosen:
-        """What leases and repair funds can pay of these leaves, within a window's bounds; what does not fit the bounds waits."""
-        chosen = _Chosen()
+    def _choose(self, view: ReadView, rows: Sequence[LeafRow], ended: Collection[bytes]) -> _Chosen:
+        """What leases and repair funds can pay of these leaves, within a window's bounds; what does not fit the bounds waits. ``ended``: leases under which
+        nothing is committed any more."""
+        chosen, stored = _Chosen(), Stored(view)
         leases: dict[bytes, tables.Lease | None] = {}
         takers: dict[bytes, tables.Taken | None] = {}
         funds: dict[tuple[bytes, int], int] = {}
@@ -255,11 +271,16 @@ class Windows:
                 if taker is not None and taker.meta_node != self.address:
                     chosen.lost.append(row)
                     continue
+                lease = leases[row.lease]
+                if lease is not None and row.action == PUT and not stored.has(row):
+                    if row.lease in ended or view.head.time_ms >= takeover_ms(lease):
+                        chosen.unstored.append(row)
+                    continue
                 if row.lease not in chosen.leases and len(chosen.leases) == MAX_DEBITS:
                     chosen.waiting += 1
                     continue
                 given = chosen.leases.get(row.lease, 0)
-                refusal = self._unpayable(leases[row.lease], row, given, now_ms)
+                refusal = self._unpayable(lease, row, given, now_ms)
                 if refusal is not None:
                     chosen.refused.append((row, refusal))
                     continue
@@ -290,6 +311,15 @@ class Windows:
         for row, reason in refused:
             log.error("a receipt that was held cannot be paid", serial=row.id.hex(), lease=row.lease.hex(), noz=row.noz, why=reason)
             self._tell(row, 0)
+
+    async def _refuse_unstored(self, rows: Sequence[LeafRow]) -> None:
+        if not rows:
+            return
+        reason = "its share was not stored: no commit had it when its lease was ended, or over"
+        await self._books.refuse([(row.id, reason) for row in rows])
+        for row in rows:
+            self._tell(row, 0)
+        log.info("receipts for shares that were not stored are not paid", receipts=len(rows), noz=sum(row.noz for row in rows))
 
     async def _propose(self, chosen: _Chosen) -> int:
         """Write the intent and propose it. How many leaves are settled. Raises as ``_proposed``."""

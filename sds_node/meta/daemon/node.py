@@ -266,6 +266,7 @@ class MetaNode:
             window_s=times.window_s,
             on_done=self.users.leases.done,
             approve=self.approving.approve,
+            may_commit=self.users.leases.may_commit,
         )
         self.epochs = EpochBooks(ledger, self.books, self.windows, clock)
         self.serving = EpochServing(self.epochs, self.books)

@@ -2,6 +2,7 @@
 
     lease ─ each confirmed share's escrow ─► object        unused reservations: a tenth ─► the common repair fund
 
+After a lease's end its meta node has 300 s for commits, and the rest of the 600 s for windows: what a commit has is paid.
 An object of more segments than one operation has comes in several, in order; until the last one it is OPEN and no file. Numbers of all its segments are
 given with the first. Source: storage-protocol.md 3.2, 3.3, 3.6; ADR 7 (object id), ADR 8.
 """
@@ -15,11 +16,23 @@ from sds_node.hashes import is_hash
 from sds_node.meta.ledger.tables import Tables
 from sds_node.meta.rules.call import Call, change_state, enqueue, state_of
 from sds_node.meta.rules.files import check_record, put_file
-from sds_node.meta.rules.leases import held_lease, settles_ms
+from sds_node.meta.rules.leases import TAKEOVER_S, held_lease, settles_ms, takeover_ms
 from sds_node.meta.rules.money import change_common_fund
 from sds_node.meta.rules.objects import due, share_escrow, term_ends_ms
 from sds_node.meta.rules.places import Entry, add_held, nodes_of
-from sds_node.meta.rules.refusals import BAD_OBJECT, NOT_ASKED, NOT_CONFIRMED, NOT_ENOUGH, SAME_OWNER, TOO_MANY, UNKNOWN_NODE, need, refuse, shown
+from sds_node.meta.rules.refusals import (
+    BAD_OBJECT,
+    LEASE_TIME,
+    NOT_ASKED,
+    NOT_CONFIRMED,
+    NOT_ENOUGH,
+    SAME_OWNER,
+    TOO_MANY,
+    UNKNOWN_NODE,
+    need,
+    refuse,
+    shown,
+)
 from sds_node.meta.rules.strings import check_new
 from sds_node.meta.rules.tables import (
     DAY_BYTES,
@@ -59,6 +72,11 @@ def commit(call: Call, message: Any) -> bytes:
         lease.is_put_allowed or not message.objects,
         NOT_ASKED,
         f"lease {shown(lease.id)} was taken for reading: what its wallet signed does not allow to store",
+    )
+    need(
+        call.time_ms < takeover_ms(lease) or not message.objects,
+        LEASE_TIME,
+        f"lease {shown(lease.id)} ended at {lease.ends_ms} ms, and what is stored under it is committed within {TAKEOVER_S} s",
     )
     unused = count(message.unused_noz, "commit.unused_noz")
     need(bool(message.objects) or unused > 0, BAD_OBJECT, "expected objects, or noz that were reserved and not used; got neither")

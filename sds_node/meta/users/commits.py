@@ -196,6 +196,10 @@ class Commits:
         keys = [one.key for one in given]
         rows = await self._ledger.query(lambda view: _look(view, lease_id, keys, names))
         self._check_lease(session, lease_id, rows, keys)
+        if held is not None and held.is_ended:
+            # The receipts of what was not committed by then are refused.
+            text = f"lease {lease_id.hex()} was ended, so nothing more is stored under it: store the objects under another one"
+            need(_is_done(session, rows, keys), asking.LEASE_LOST, text)
         in_hand = {one.key: self._scheme_checked(one, held, rows) for one in given}
         new = {one.key: await self._new_segments(one, rows.objects.get(one.key)) for one in given}
         progress = {one.key: await self._progress_of(one, rows.objects.get(one.key)) for one in given if new[one.key] is not None}
@@ -231,11 +235,8 @@ class Commits:
     def _check_lease(self, session: Session, lease_id: bytes, rows: _Rows, keys: Sequence[bytes]) -> None:
         lease = rows.lease
         if lease is None:
-            done = [rows.objects.get(key) for key in keys]
-            is_done = all(row is not None and row.state != OPEN and row.payer == session.wallet for row in done)
-            need(
-                is_done, asking.LEASE_LOST, f"there is no lease {lease_id.hex()}: it was settled, or never taken; store the objects under another one"
-            )
+            text = f"there is no lease {lease_id.hex()}: it was settled, or never taken; store the objects under another one"
+            need(_is_done(session, rows, keys), asking.LEASE_LOST, text)
             return
         if lease.meta_node != self._proposer.address:
             refuse(asking.TRY_ANOTHER, f"lease {lease_id.hex()} is held by meta node {bech32.encode(lease.meta_node, bech32.NODE)}: ask that one")
@@ -428,6 +429,12 @@ class Commits:
                 del self._locks[lease_id]
             else:
                 self._locks[lease_id] = lock, users - 1
+
+
+def _is_done(session: Session, rows: _Rows, keys: Sequence[bytes]) -> bool:
+    """Whether the ledger has all of these objects of a session's wallet, whole."""
+    done = [rows.objects.get(key) for key in keys]
+    return all(row is not None and row.state != OPEN and row.payer == session.wallet for row in done)
 
 
 def _look(view: ReadView, lease_id: bytes, keys: Iterable[bytes], names: Iterable[str]) -> _Rows:

@@ -1,6 +1,7 @@
 """The lease book: what of each lease in hand is promised, reserved, paid and left. In memory alone; the ledger has what is true in the end.
 
-    lease ─┬─ issued: ranges [from, to), ascending, none twice         a limit's noz come back when it is done, or 300 s after it expired unused
+    lease ─┬─ issued: ranges [from, to), ascending, none twice         a limit's noz come back when it is done, or 300 s after it expired unused;
+           │                                                           one for storing keeps them until 300 s after its segment's commit, or the lease's end
            ├─ outstanding: limits that are not done, and the governed share that a window takes on top of them
            ├─ escrow: of shares that were placed and not committed
            ├─ spent: receipts in windows, escrow of commits, tenths of what was not used
@@ -38,11 +39,13 @@ Slot = tuple[int, int, int]
 
 
 class Outstanding(NamedTuple):
-    """A limit whose receipt may still come: its noz with what is taken on top, its end, and whether it is for reading."""
+    """A limit whose receipt may still come, or be paid: its noz with what is taken on top, from when on ``free_s`` runs, and whether it is for reading."""
 
     noz: int
     expires_s: int
     is_read: bool
+    slot: Slot | None = None
+    """The share that is stored by it."""
 
 
 class Reserved(NamedTuple):
@@ -112,6 +115,8 @@ class Held:
     outstanding_noz: int = 0
     ends: list[tuple[int, bytes]] = field(default_factory=list)
     """A heap of (end in seconds, serial) of limits that were issued: a session under a shorter grant gets some that end before older ones."""
+    waiting: dict[Slot, list[bytes]] = field(default_factory=dict)
+    """Serials that were issued for shares of segments without a commit: what is stored is paid after that."""
     reserved: dict[Slot, Reserved] = field(default_factory=dict)
     escrow_noz: int = 0
     replaced_noz: int = 0
@@ -223,13 +228,16 @@ class LeaseBook:
         if self._outstanding + len(amounts) > MAX_OUTSTANDING:
             raise wire_errors.Busy(f"{self._outstanding} order limits are in use here: try again in a minute, or another meta node")
 
-    def issue(self, held: Held, serial: bytes, noz: int, expires_s: int, *, is_read: bool) -> tuple[int, int]:
-        """The range [from, to) of a limit of ``noz``, after ``check``. It is given to nobody else."""
+    def issue(self, held: Held, serial: bytes, noz: int, expires_s: int, *, is_read: bool, slot: Slot | None = None) -> tuple[int, int]:
+        """The range [from, to) of a limit of ``noz``, after ``check``. It is given to nobody else. ``slot``: the share that is to be stored by it, which is
+        reserved next."""
         begin = held.issued_noz
         held.issued_noz += noz
         held.limits += 1
         charged = held.with_share(noz, is_read)
-        held.outstanding[serial] = Outstanding(charged, expires_s, is_read)
+        held.outstanding[serial] = Outstanding(charged, expires_s, is_read, slot)
+        if slot is not None:
+            held.waiting.setdefault(slot, []).append(serial)
         held.outstanding_noz += charged
         heappush(held.ends, (expires_s, serial))
         self._outstanding += 1
@@ -246,22 +254,46 @@ class LeaseBook:
 
     def reserve(self, held: Held, slot: Slot, share: Reserved) -> None:
         """A share's escrow is kept for its commit."""
-        self.release(held, slot)
+        before = held.reserved.get(slot)
         held.reserved[slot] = share
-        held.escrow_noz += share.escrow_noz
+        held.escrow_noz += share.escrow_noz - (before.escrow_noz if before is not None else 0)
 
     def release(self, held: Held, slot: Slot) -> Reserved | None:
-        """It is not kept any more."""
+        """It is not kept any more: its segment was committed, and receipts of it get into windows from now on."""
         share = held.reserved.pop(slot, None)
         if share is not None:
             held.escrow_noz -= share.escrow_noz
+        now_s = int(self._clock())
+        for serial in held.waiting.pop(slot, ()):
+            if (one := held.outstanding.get(serial)) is not None:
+                held.outstanding[serial] = one._replace(expires_s=max(one.expires_s, now_s))
+                heappush(held.ends, (held.outstanding[serial].expires_s, serial))
         return share
 
     def expire(self, held: Held) -> None:
-        """The noz of limits that have been over for long enough come back."""
+        """The noz of limits that have been over for long enough come back, but not those of shares whose segments may still be committed."""
         over_s = self._clock() - self._free_s
+        if held.waiting and self._is_over(held):
+            for serial in (serial for serials in held.waiting.values() for serial in serials if serial in held.outstanding):
+                heappush(held.ends, (held.outstanding[serial].expires_s, serial))
+            held.waiting.clear()
         while held.ends and (held.ends[0][0] <= over_s or held.ends[0][1] not in held.outstanding):
-            self._drop(held, heappop(held.ends)[1])
+            _, serial = heappop(held.ends)
+            one = held.outstanding.get(serial)
+            if one is None or one.slot in held.waiting:
+                continue
+            if one.expires_s > over_s:
+                heappush(held.ends, (one.expires_s, serial))
+            else:
+                self._drop(held, serial)
+
+    def _is_over(self, held: Held) -> bool:
+        return held.is_ended or self._clock() >= held.ends_s + self._free_s
+
+    def may_commit(self, lease_id: bytes) -> bool:
+        """Whether a commit under a lease may still come into the ledger, as far as is known here: not under one in hand that was ended."""
+        held = self._held.get(lease_id)
+        return held is None or not held.is_ended or held.commits > 0
 
     def _drop(self, held: Held, serial: bytes) -> Outstanding | None:
         one = held.outstanding.pop(serial, None)
@@ -279,4 +311,4 @@ class LeaseBook:
         if held.is_settling or held.commits:
             return False
         self.expire(held)
-        return not held.outstanding and (held.is_ended or self._clock() >= held.ends_s + self._free_s)
+        return not held.outstanding and self._is_over(held)

@@ -216,7 +216,7 @@ class Places:
         node, owner, prefix = where
         index = slot[2]
         times_s = self._times(session, held)
-        taken = self._book.issue(held, serial.to_bytes(SERIAL_BYTES, "big"), share.receipt_noz, times_s[1], is_read=False)
+        taken = self._book.issue(held, serial.to_bytes(SERIAL_BYTES, "big"), share.receipt_noz, times_s[1], is_read=False, slot=slot)
         root = segment.share_roots[index] if segment.share_roots else ANY_ROOT
         signed = self._signer.sign(held, node, PUT, serial, taken, there.object_id, root, size, times_s)
         self._book.reserve(held, slot, share)

@@ -2,6 +2,7 @@
 
     ReceiptLog.pending ─ node.receipts ─► HELD ─ node.settled, every 30 s ─► SETTLED ─► ReceiptLog.settled
                               └─► REFUSED ─► refused.jsonl, and settled in the log: it is not sent again
+                                    └─ for a share that no commit has, by what this node was told: nobody owes anything, no evidence is kept
 
 A meta node that is away is asked again later; one that is no longer active, or away for 90 s, is replaced by another. What it does not settle, two minutes
 after the limit's end, is shown to the others each minute, too: they may settle it once its lease is over, and for 600 s; their refusal means nothing. Handing in again does no harm, so what is held
@@ -25,6 +26,7 @@ from chain.codec.canonical import encode, known
 from chain.crypto import address as bech32
 from chain.errors import AppError
 from modules.settlement.documents import OrderLimit, Receipt
+from modules.settlement.leaves import AUDIT, GET, PUT, REPAIR
 from sds_node.asking import MAX_ANSWER_BYTES, MAX_BODY_BYTES, NODE_RECEIPTS, NODE_SETTLED, TRY_ANOTHER, ReceiptAnswers, ReceiptsBatch, SerialList
 from sds_node.resource.daemon.home import Home
 from sds_node.resource.daemon.links import first_of
@@ -51,7 +53,7 @@ ROOM_BYTES: Final = 64 << 10
 UNKNOWN, HELD, SETTLED, REFUSED = range(4)
 """Of ReceiptState."""
 NAMES: Final = {HELD: "held", SETTLED: "settled", REFUSED: "refused"}
-_ACTIONS: Final = {1: "get", 2: "put", 3: "repair", 4: "audit"}
+_ACTIONS: Final = {GET: "get", PUT: "put", REPAIR: "repair", AUDIT: "audit"}
 
 
 class Asked(Protocol):
@@ -65,7 +67,8 @@ class Asked(Protocol):
 
 class Hander:
     """Hands in the receipts of a ReceiptLog. ``takers`` tells which meta nodes may be asked for the limits of one (20 bytes), the best one first;
-    ``others`` which are there beside that one; so many as ``quorum`` says of them must say that a receipt is settled.
+    ``others`` which are there beside that one; so many as ``quorum`` says of them must say that a receipt is settled. ``is_stored`` tells of a share's root and
+    serial whether the ledger named it to this node; it blocks.
     """
 
     def __init__(
@@ -77,10 +80,12 @@ class Hander:
         *,
         others: Callable[[bytes], Sequence[Asked]] = lambda _: (),
         quorum: Callable[[], int] = lambda: 1,
+        is_stored: Callable[[bytes, bytes], bool] = lambda share_root, serial: True,
         every_s: float = EVERY_S,
         held_s: float = HELD_S,
     ) -> None:
         self._receipts, self._home, self._takers, self._others, self._clock, self._quorum = receipts, home, takers, others, clock, quorum
+        self._is_stored = is_stored
         self.every_s, self.held_s = every_s, held_s
         self.count: Counter[str] = Counter()
         """Receipts by what became of them."""
@@ -276,8 +281,14 @@ class Hander:
 
     async def _refused(self, by: str, refused: list[tuple[bytes, Any, str]]) -> list[bytes]:
         """Keep the evidence of what was refused for good. Those of which it is kept; the others stay in the log, for whoever makes room."""
+        unstored = await asyncio.to_thread(self._unstored, refused) if refused else []
+        for serial, leaf, reason in unstored:
+            log.info("an upload that was not committed is not paid", meta_node=by, serial=serial.hex(), noz=leaf.noz, why=reason)
+            self._counted(REFUSED, leaf)
+        done = [serial for serial, _, _ in unstored]
+        refused = [one for one in refused if one[0] not in done]
         if not refused:
-            return []
+            return done
         time_s = str(int(self._clock()))
         rows = [
             {
@@ -302,9 +313,14 @@ class Hander:
                 self._held.pop(serial, None)
                 self._unkept[serial] = time.monotonic() + REFUSED_AGAIN_S
         if is_kept:
-            return [serial for serial, _, _ in refused]
+            return done + [serial for serial, _, _ in refused]
         self.problem = f"refused receipts cannot be kept in {self._home.refused_path} ({why}): move that file away, or make room"
-        return []
+        return done
+
+    def _unstored(self, refused: list[tuple[bytes, Any, str]]) -> list[tuple[bytes, Any, str]]:
+        """Those for uploads of which the ledger has not named the share to this node."""
+        limits = [(one, OrderLimit.FromString(one[1].traffic.order_limit.body)) for one in refused]
+        return [one for one, limit in limits if limit.action == PUT and not self._is_stored(bytes(limit.share_root), bytes(limit.serial))]
 
 
 def _batches(leaves: list[tuple[bytes, Any]]) -> Iterator[list[tuple[bytes, Any]]]:

@@ -140,6 +140,7 @@ class ResourceNode:
             clock,
             others=self._others,
             quorum=lambda: lease_quorum(len(self._authority.active_meta_nodes())),
+            is_stored=self._is_named,
             every_s=hand_every_s,
             held_s=held_s,
         )
@@ -336,6 +337,12 @@ class ResourceNode:
         if own is None and now_s - self._started_at_s < AWAY_S and issuer in set(self._authority.active_meta_nodes()):
             return []  # others will tell where it is
         return [link for link in self.links.values() if link.is_online]
+
+    def _is_named(self, share_root: bytes, serial: bytes) -> bool:
+        """Whether the ledger has a share at this node under a serial, as meta nodes told; blocks."""
+        return any(
+            copy.serial == serial and copy.state in (shares.State.CONFIRMED, shares.State.TRASH) for copy in self.store.index.of_root(share_root)
+        )
 
     def _others(self, issuer: bytes) -> list[Asked]:
         """The meta nodes that answer and did not issue a limit."""

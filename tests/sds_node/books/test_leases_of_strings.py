@@ -66,7 +66,6 @@ async def test_a_receipt_in_the_other_direction_than_its_lease_is_refused(tmp_pa
         (answer,) = await made.hand_in(made.peer(1), string.leaf(lease, GET))
         assert (answer.state, answer.reason) == (REFUSED, "the string of its lease pays for storing alone")
         assert await made.states(made.peer(1), string.leaf(lease, PUT)) == [HELD]
-        assert await made.windows.settle() == 1
 
 
 async def test_a_string_takes_nothing_from_a_lease_that_another_session_has_by_a_grant(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from chain.crypto import address as bech32
+from modules.settlement.documents import OrderLimit
 from sds_node.client.session import Session, open_session
 from sds_node.client.transfer import Place, ShareToGet, get_share, last_receipts, put_share
 from sds_node.documents import Lease as LeaseDocument
@@ -16,6 +17,7 @@ from sds_node.merkle import share_root
 from sds_node.meta.books.epochs import EpochBooks
 from sds_node.meta.books.receipts import HELD
 from sds_node.meta.rules import tables
+from sds_node.meta.rules.commit import object_id
 from sds_node.transfers import whole
 from sds_node.wire.node import Node
 from sds_node.wire.peer import Direct, Peer
@@ -55,15 +57,16 @@ async def test_a_shares_way_in_and_out_pays_its_node(tmp_path: Path) -> None:
         lease, certificate = await lease_of(made, session)
         data = content(1, SIZE)
         root = share_root(data)
-        fields = {"max_bytes": SIZE, "session_pubkey": session.public_key, "share_root": root, "object_root": b"o" * 32}
+        fields = {"max_bytes": SIZE, "session_pubkey": session.public_key, "share_root": root, "object_root": object_id(lease.id, 1)}
         limits = [signed(made.limit(lease, 1, SIZE // part, action=action, **fields), meta_key()) for action, part in ((2, 2), (1, 1))]
         to_put, to_get = (Place(peer, public(node_key(1)), one, certificate) for one in limits)
-        share = lone(data)
+        share = lone(data, object_id=object_id(lease.id, 1))
         await put_share(session, to_put, share, data)
         into = bytearray(SIZE)
         await get_share(session, to_get, ShareToGet(share.segment_root, 0, 1, SIZE), [whole(SIZE)], memoryview(into))
         assert into == data
         await last_receipts(caller, 5.0)
+        await made.store(lease, 1, SIZE, [1, 2, 3], bytes(OrderLimit.FromString(limits[0].body).serial))
         leaves = node.service._receipts.pending(int(made.clock()))
         assert await made.states(made.peer(1), *leaves) == [HELD, HELD]
         assert await made.windows.settle() == 2

@@ -352,12 +352,14 @@ async def test_a_key_that_only_claims_to_be_a_node_is_a_stranger(tmp_path: Path)
 async def test_the_governed_share_is_taken_of_reads_and_storing_costs_its_bill(tmp_path: Path) -> None:
     async with world(tmp_path) as made:
         lease = await made.lease(100_000)
-        await made.hand_in(made.peer(1), made.leaf(lease, 1, 10_000, action=2), made.leaf(lease, 1, 1_000, action=1))
+        puts = made.puts(lease, 1, 10_000, [1, 2, 3])
+        await made.store(lease, 1, 20_000, [1, 2, 3], leaf_serial(puts[0]))
+        await made.hand_in(made.peer(1), puts[0], made.leaf(lease, 1, 1_000, action=1))
         await made.windows.settle()
         state = await made.row(tables.STATE, 1)
         assert state.repair_paid_noz == 1_000 * 5 // 100
         row = await made.row(tables.LEASE, lease.id)
-        assert row.noz == 100_000 - 11_000 - 50
+        assert row.noz == 100_000 - 3 * 10_000 - 11_000 - 50
 
 
 async def test_a_window_that_the_ledger_refuses_frees_its_receipts_for_the_next_one(tmp_path: Path) -> None:

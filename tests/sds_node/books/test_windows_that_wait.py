@@ -382,8 +382,8 @@ async def test_a_receipt_that_another_window_took_meanwhile_is_in_no_second_one(
         rows = await first.books.held_of_leases(10)
         query = first.windows._choose
 
-        def choose(view: Any, rows: Any) -> Any:
-            chosen = query(view, rows)
+        def choose(view: Any, rows: Any, ended: Any) -> Any:
+            chosen = query(view, rows, ended)
             first.books.submit(lambda database: database.execute("DELETE FROM leaves WHERE id = ?", (rows[0].id,)) and None).result()
             first.windows._choose = query  # type: ignore[method-assign]
             return chosen

@@ -32,6 +32,7 @@ from sds_node.meta.operations import Proposer, Said
 from sds_node.meta.rules import tables
 from sds_node.meta.rules.apply import rules
 from sds_node.meta.rules.approvals import approval_bytes, sign_approval
+from sds_node.meta.rules.commit import object_id
 from sds_node.meta.rules.invariants import check
 from sds_node.meta.rules.wire import ORDER_DOMAIN, sign_observation
 from sds_node.p2p import address_of
@@ -140,7 +141,18 @@ class World:
         self.wire = Node(Identity(bytes(signing_key(b"meta%d" % number))), CHAIN_ID)
         self.registry = Registry(ledger, clock, hello_s=5, is_connected=lambda address: bool(self.wire.connections_of(address)))
         self.done: list[tuple[bytes, bytes, int]] = []
-        self.windows = Windows(ledger, self.proposer, books, self.me, clock, on_done=lambda *one: self.done.append(one), approve=self.approve)
+        self.ended: set[bytes] = set()
+        """Leases under which nothing is committed any more."""
+        self.windows = Windows(
+            ledger,
+            self.proposer,
+            books,
+            self.me,
+            clock,
+            on_done=lambda *one: self.done.append(one),
+            approve=self.approve,
+            may_commit=lambda lease_id: lease_id not in self.ended,
+        )
         self.receipts = Receipts(ledger, books, self.registry, CHAIN_ID, self.me, clock, **receipts)
         self.wire.handlers.update(self.receipts.handlers())
         self.server = Server(self.wire)
@@ -253,6 +265,18 @@ class World:
     def leaf(self, lease: Lease, node: int, noz: int, acked: int | None = None, **changes: Any) -> Any:
         """A leaf that a node earned with a limit of ``noz`` bytes and noz."""
         return leaf_of(self.evidence(lease, self.limit(lease, node, noz, **changes), acked))
+
+    async def store(
+        self, lease: Lease, counter: int, size_bytes: int, nodes: Sequence[int], first_serial: bytes, k: int = 1, **changes: Any
+    ) -> None:  # fmt: skip
+        """An object of one segment is committed: its shares at these nodes (0 for none), under serials from ``first_serial`` on."""
+        made = new_object(counter, size_bytes, nodes, k, [first_serial])
+        made.segments[0].MergeFrom(message("NewSegment", **changes))
+        await self.proposer.propose("commit", message("Commit", lease_id=lease.id, objects=[made]))
+
+    def puts(self, lease: Lease, counter: int, noz: int, nodes: Sequence[int]) -> list[Any]:
+        """Leaves for shares of an object of one segment, one for each node, whose serials follow one another."""
+        return [self.leaf(lease, node, noz, action=2, object_root=object_id(lease.id, counter)) for node in nodes]
 
     # --- the wire -------------------------------------------------------------------------------------------------------------
 

@@ -157,9 +157,9 @@ def ranges_from_zero(network: StorageNetwork) -> Iterator[None]:
     book: Any = network.meta.users.leases
     issue = book.issue
 
-    def again(held: Any, serial: bytes, noz: int, expires_s: int, *, is_read: bool) -> tuple[int, int]:
+    def again(held: Any, serial: bytes, noz: int, expires_s: int, **kind: Any) -> tuple[int, int]:
         held.issued_noz = 0
-        taken: tuple[int, int] = issue(held, serial, noz, expires_s, is_read=is_read)
+        taken: tuple[int, int] = issue(held, serial, noz, expires_s, **kind)
         return taken
 
     book.issue = again

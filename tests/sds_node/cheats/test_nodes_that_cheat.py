@@ -21,6 +21,8 @@ from sds_node.meta.books.books import State
 from sds_node.meta.rules.invariants import check
 from sds_node.meta.rules.tables import EARNED
 from sds_node.testing.network import RunningResource, StorageNetwork, key_of, wallet_of
+from sds_node.transfers import check_receipt
+from sds_node.wire.errors import Refused
 from sds_node.wire.peer import Direct, Peer
 from tests.sds_node.cheats.support import content, rewards_wei, started, waited
 
@@ -31,7 +33,7 @@ HELD, SETTLED, REFUSED = 1, 2, 3
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def network(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StorageNetwork]:
-    async with started(tmp_path_factory.mktemp("network")) as made:
+    async with started(tmp_path_factory.mktemp("network"), nodes=4) as made:
         yield made
 
 
@@ -190,6 +192,51 @@ async def test_a_receipt_that_is_handed_in_again_and_again_is_in_one_window(netw
         assert (await hand_in(network, first, inflated(leaf))).state == SETTLED
         await network.meta.windows.settle()
         assert [(row.window, row.noz, row.leaf) for row in await rows_of(network, leaf)] == [(row.window, row.noz, row.leaf) for row in settled]
+    await network.meta.ledger.query(check)
+
+
+async def test_a_node_that_takes_shares_with_their_receipts_and_says_that_it_failed_is_paid_for_none(network: StorageNetwork) -> None:
+    made = network.resources[0]
+    assert made.node is not None
+    service, taken = made.node.service, list[bytes]()
+
+    async def steal(stream: Any, transfer: Any, manifest: Any, kept: bytes) -> None:
+        left = manifest.size_bytes
+        while left:
+            left -= len(await stream.receive(left))
+        given = await service._next_receipt(stream, 60.0)
+        await service._finish(transfer, given, check_receipt(given, transfer.limit, None))
+        taken.append(transfer.serial)
+        raise Refused(transfers.STORE_FULL, "expected room for the share, there is none: ask another node")
+
+    async def is_settled() -> bool:
+        async with network.storage("alice") as storage:
+            return (await storage.balance()).leased_noz == 0
+
+    await waited(is_settled)
+    service._take_share = steal  # type: ignore[method-assign]
+    try:
+        before_noz = await earned_noz(network, "owner 1")
+        async with network.storage("alice") as storage:
+            balance = await storage.balance()
+            stored = [await storage.put(content(20 + number, 100_000), f"stolen {number}") for number in range(4)]
+        assert taken
+
+        async def are_refused() -> bool:
+            answers = await network.meta.books.answers(taken)
+            return all(one is not None and one.state == State.REFUSED for one in answers)
+
+        await waited(are_refused)
+    finally:
+        del service._take_share
+    assert await earned_noz(network, "owner 1") == before_noz
+
+    await waited(is_settled)
+    async with network.storage("alice") as storage:
+        now = await storage.balance()
+    # What was reserved for the shares that it stole was not used: of that a tenth goes to the repair fund.
+    beyond_noz = balance.paid_noz - now.paid_noz - sum(one.charged_noz for one in stored)
+    assert 0 <= beyond_noz <= len(taken) * 10_100
     await network.meta.ledger.query(check)
 
 

@@ -116,6 +116,21 @@ async def test_a_refused_receipt_is_kept_as_evidence_and_not_sent_again(receipts
     assert (row["serial"], row["reason"], row["meta_node"]) == (serial.hex(), "because", "meta 1")
 
 
+async def test_of_an_upload_that_was_not_committed_no_evidence_is_kept(receipts: ReceiptLog, tmp_path: Path) -> None:
+    serials, asked, taker = earn(receipts, 1, 2), list[tuple[bytes, bytes]](), Taker(state=REFUSED)
+
+    def is_stored(share_root: bytes, serial: bytes) -> bool:
+        asked.append((share_root, serial))
+        return serial == serials[1]
+
+    hands = Hander(receipts, Home(tmp_path), lambda _: [taker], Clock(), is_stored=is_stored)
+    assert await hands.round() == 2
+    assert receipts.pending(NOW_S) == []
+    assert asked == [(bytes(limit(number).share_root), serial) for number, serial in zip((1, 2), serials, strict=True)]
+    assert json.loads((tmp_path / "refused.jsonl").read_text())["serial"] == serials[1].hex()
+    assert hands.count["refused"] == 2
+
+
 async def test_what_is_not_taken_yet_is_handed_in_again(receipts: ReceiptLog, tmp_path: Path) -> None:
     [serial], taker = earn(receipts, 1), Taker(state=0)
     hands = hander(receipts, tmp_path, taker)

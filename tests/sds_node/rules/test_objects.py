@@ -93,6 +93,15 @@ def test_an_object_that_its_lease_never_completed_ends_with_it(world: World) -> 
     assert world.wallet().paid_noz == 10**12
 
 
+def test_after_its_leases_end_an_object_has_as_long_as_other_meta_nodes_wait_and_what_is_unused_longer(world: World) -> None:
+    lease = world.lease(10**9)
+    world.wait(HOUR_MS + TAKEOVER_S * 1_000 - 1)
+    world.put(lease, 1, 1_000, [1, 2, 3])
+    world.wait(1)
+    world.refused(refusals.LEASE_TIME, "commit", message("Commit", lease_id=lease, objects=[new_object(2, 1_000, [1, 2, 3])]))
+    world.ok("commit", message("Commit", lease_id=lease, unused_noz=10))
+
+
 def test_nothing_is_stored_under_what_allows_to_read_alone(world: World) -> None:
     world.put(world.lease(10**6), 1, 10_000, [1, 2, 3])
     requests = [

@@ -198,6 +198,18 @@ async def test_the_same_commit_again_answers_the_same_even_when_its_lease_is_set
         await commit_refused(asking.LEASE_LOST, user, other.ask())
 
 
+async def test_nothing_more_is_stored_under_a_lease_that_was_ended(tmp_path: Path) -> None:
+    """Its nodes are not paid any more for what was not committed until then."""
+    async with meta_node(tmp_path) as meta:
+        user, lease_id = await ready(meta)
+        stored, late = await user.store(lease_id, 1, SIZE), await user.store(lease_id, 2, SIZE)
+        first = await user.commit(stored.ask())
+        await user.end(lease_id)
+        assert not meta.users.leases.may_commit(lease_id)
+        assert await user.commit(stored.ask()) == first
+        assert "was ended, so nothing more is stored under it" in await commit_refused(asking.LEASE_LOST, user, late.ask())
+
+
 async def test_two_of_the_same_commit_at_once_are_one(tmp_path: Path) -> None:
     async with meta_node(tmp_path) as meta:
         user, lease_id = await ready(meta)

@@ -144,6 +144,10 @@ def test_whatever_happens_ranges_never_overlap_and_the_ledger_has_enough_for_all
     held = book.add(row(noz), state(ratio_e18))
     ranges: list[tuple[int, int]] = []
     limits: dict[bytes, tuple[int, bool, int]] = {}
+    slots: dict[bytes, int] = {}
+    """Of limits for storing."""
+    waiting: dict[int, list[tuple[int, bytes, int, bool]]] = {}
+    """Receipts for shares of which there is no commit: how long after it they are in a window, at the latest."""
     handed_in: list[tuple[float, bytes, int, bool]] = []
     """Until when it is in a window, at the latest."""
     ledger_noz, number = noz, 0
@@ -174,11 +178,13 @@ def test_whatever_happens_ranges_never_overlap_and_the_ledger_has_enough_for_all
                 continue
             serial = number.to_bytes(16, "big")
             expires_s = int(clock()) + (600 if a % 3 else 60)  # a session opens again under a grant that ends sooner
-            ranges.append(book.issue(held, serial, a, expires_s, is_read=is_read))
+            # Now and then it is another place for a share that has one.
+            slot = min(escrows) if a % 5 == 0 and escrows else number
+            ranges.append(book.issue(held, serial, a, expires_s, is_read=is_read, slot=None if is_read else (0, 0, slot)))
             limits[serial] = a, is_read, expires_s
-            if b:
-                escrows[number] = b
-                book.reserve(held, (0, 0, number), Reserved(a, b))
+            if not is_read:
+                escrows[slot], slots[serial] = b, slot
+                book.reserve(held, (0, 0, slot), Reserved(a, b))
             number += 1
         elif kind.startswith("hand in") and number:
             serial = (a % number).to_bytes(16, "big")
@@ -186,7 +192,11 @@ def test_whatever_happens_ranges_never_overlap_and_the_ledger_has_enough_for_all
                 wait(limits[serial][2] + RECEIPTS_S - 1)
             if serial in limits and not is_late(limits[serial][2], int(clock() * 1_000)):
                 most, is_read, _ = limits.pop(serial)
-                handed_in.append((clock() + 1 + (37 * a + 11 * b) % (FREE_S - RECEIPTS_S - 1), serial, most * b // 100, is_read))
+                receipt = 1 + (37 * a + 11 * b) % (FREE_S - RECEIPTS_S - 1), serial, most * b // 100, is_read
+                if slots.get(serial) in escrows:
+                    waiting.setdefault(slots[serial], []).append(receipt)
+                else:
+                    handed_in.append((clock() + receipt[0], *receipt[1:]))
         elif kind == "wait":
             wait(clock() + a)
         elif kind == "commit" and escrows:
@@ -196,10 +206,14 @@ def test_whatever_happens_ranges_never_overlap_and_the_ledger_has_enough_for_all
             ledger_noz -= escrow
             book.release(held, (0, 0, a))
             held.spent_noz += escrow
+            handed_in.extend((clock() + within_s, *receipt) for within_s, *receipt in waiting.pop(a, ()))
         assert 0 <= held.left_noz <= ledger_noz
         assert held.outstanding_noz == sum(one.noz for one in held.outstanding.values())
         assert held.escrow_noz == sum(one.escrow_noz for one in held.reserved.values())
     wait(clock() + FREE_S)
+    held.is_ended = True  # what was not committed by now is refused
+    wait(clock() + 600 + FREE_S)
+    assert book.is_due(held)
     flat = [end for pair in ranges for end in pair]
     assert flat == sorted(flat)
     assert not ranges or ranges[-1][1] <= noz
@@ -243,6 +257,47 @@ def test_noz_of_a_limit_come_back_when_no_receipt_can_come_or_wait_for_a_window(
     with pytest.raises(Refused):  # its range stays given: nodes know it until the lease ends
         book.check(held, [501], is_read=True)
     book.check(held, [500], is_read=True)
+
+
+def test_noz_for_storing_are_kept_as_long_as_the_share_may_be_committed_and_then_until_a_window() -> None:
+    clock = Clock()
+    book = LeaseBook(clock, FREE_S)
+    held = book.add(row(1_000), state(0))
+    book.issue(held, b"first", 100, int(clock()) + 600, is_read=False, slot=(1, 0, 0))
+    book.reserve(held, (1, 0, 0), Reserved(100, 100))
+    book.issue(held, b"instead", 100, int(clock()) + 600, is_read=False, slot=(1, 0, 0))
+    book.reserve(held, (1, 0, 0), Reserved(100, 100))
+    clock.wait(2_000)
+    book.expire(held)
+    assert (held.left_noz, held.escrow_noz) == (700, 100)
+    book.release(held, (1, 0, 0))
+    book.done(held.id, b"instead", 100)
+    clock.wait(FREE_S - 1)
+    book.expire(held)
+    assert held.left_noz == 800
+    clock.wait(1)
+    book.expire(held)
+    assert held.left_noz == 900
+    assert not held.outstanding
+
+
+@pytest.mark.parametrize("is_ended", [True, False])
+def test_a_lease_that_is_over_waits_for_no_commit(is_ended: bool) -> None:
+    clock = Clock()
+    book = LeaseBook(clock, FREE_S)
+    held = book.add(row(1_000), state(0))
+    assert book.may_commit(held.id)
+    book.issue(held, b"a", 100, int(clock()) + 600, is_read=False, slot=(1, 0, 0))
+    book.reserve(held, (1, 0, 0), Reserved(100, 100))
+    held.is_ended, held.commits = is_ended, 1
+    assert book.may_commit(held.id)  # one is under way
+    held.commits = 0
+    assert book.may_commit(held.id) is not is_ended
+    clock.wait((600 if is_ended else 3_600) + FREE_S - 1)
+    assert not book.is_due(held)
+    clock.wait(1)
+    assert book.is_due(held)
+    assert book.may_commit(b"of a start before" * 2)
 
 
 def test_the_governed_share_of_what_is_read_is_kept_from_when_a_limit_is_issued() -> None:
