@@ -24,7 +24,7 @@ from sds_node.documents import Refused
 from sds_node.memory import room
 from sds_node.merkle import LEAF_BYTES, LeafCheck, MerkleError, object_root, segment_root, share_proved
 from sds_node.schemes import SEGMENT_BYTES, Scheme, segment_count, segment_size, share_bytes
-from sds_node.threads import INLINE_BYTES, aside
+from sds_node.threads import INLINE_BYTES, aside, to_its_end
 from sds_node.transfers import RECEIPT_BYTES, Run, head_bytes, receive_record, record, runs_bytes
 from sds_node.wire.errors import Busy, CallCancelled, ConnectionFailed, InternalFailure, TimedOut, Unreachable, WireError
 from sds_node.wire.node import Node
@@ -326,14 +326,19 @@ class _Run:
 
     async def _good(self) -> None:
         """The run is given up: count what came and was not judged yet."""
-        try:
-            await self._judged()
-            if not self._is_wrong:  # what follows a wrong leaf is not looked at
-                self._check.update(self._into[self._asked : self._at])
-        except (MerkleError, WireError):
-            pass  # what was good before it counts
-        finally:
-            self._count()
+
+        async def judged() -> None:
+            try:
+                await self._judged()
+                if not self._is_wrong:  # what follows a wrong leaf is not looked at
+                    self._check.update(self._into[self._asked : self._at])
+            except (MerkleError, WireError):
+                pass  # what was good before it counts
+            finally:
+                self._count()
+
+        # Cancelled once more, too: the final receipt says what was counted, and nothing is counted after it.
+        await to_its_end(asyncio.ensure_future(judged()))
 
 
 def _let_go(stream: Stream, line: _Line, debt: _Debt) -> None:
@@ -341,7 +346,8 @@ def _let_go(stream: Stream, line: _Line, debt: _Debt) -> None:
     receipts = debt.receipts
     if stream.over:
         stream.cancel()
-        debt.is_owed = receipts.moved.bytes > 0
+        # One that went on has the node wait for its receipt, though nothing came.
+        debt.is_owed = receipts.moved.bytes > 0 or receipts.last is not None
         return
     final = None if receipts.is_final else record(receipts.so_far(is_final=True).SerializeToString())
 
@@ -426,17 +432,17 @@ class _Line:
         self._tidy()
 
     def end_with(self, work: Coroutine[Any, Any, None], debt: _Debt) -> None:
-        """Have the last words said in the background; and again, if the node may not have heard them."""
+        """Have the last words said in the background; and again, if the node may not have heard them: who refuses them may have given the get up before."""
         debt.is_owed = False
 
         async def end() -> None:
             try:
                 async with asyncio.timeout(_LET_GO_S):
                     await work
-            except (*_UNHEARD, TimeoutError):
+            except Exception as error:
                 self.owe(debt)
-            except WireError:
-                pass
+                if not isinstance(error, (WireError, TimeoutError)):
+                    raise  # a fault of this client, of which the loop tells
 
         self._begin(end(), self.ending)
 

@@ -179,6 +179,10 @@ class Limits:
         if limit.expires_s > lease.expires_s:
             raise Refused(f"the order limit holds to {limit.expires_s} s, its lease to {lease.expires_s} s")
 
+    def __contains__(self, serial: bytes) -> bool:
+        """Whether a limit with that serial was taken, of a lease that has not expired."""
+        return serial in self._serials
+
     def again(self, serial: bytes) -> int:
         """A limit that was taken here begins once more → how often it did, this time among them."""
         self._again[serial] = self._again.get(serial, 1) + 1

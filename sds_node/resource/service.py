@@ -71,7 +71,9 @@ log = structlog.get_logger("resource")
 MAX_FROZEN: Final = 10_000
 MAX_LAPSED: Final = 100_000
 LEAST_BYTES: Final = 64 << 10
-"""As many bytes have to be acknowledged in ``receipt_s`` by who is waited for."""
+"""As many bytes of a wallet have to be acknowledged in ``receipt_s`` when all of its streams wait for them."""
+SLOW_BYTES: Final = transfers.RECEIPT_BYTES // 2
+"""As many bytes of a stream have to be acknowledged in ``slow_s`` when it waits for them: half of what a line carries on which a MiB is taken in time."""
 UNPAID_PART: Final = 4
 """Final receipts of a session may leave two windows of a stream unpaid, and a fourth of what they pay: readers end early, connections break."""
 PIECE_LEAVES: Final = transfers.RECEIPT_BYTES // LEAF_BYTES
@@ -105,7 +107,7 @@ class Settings:
     """How long a MiB of a share that comes in may take, or what is left of it, and its receipt. Many shares come over one slow line; and a peer that lost its
     network, as it finds out sooner (``dead_s`` of the wire), was cut off and owes nothing."""
     sent_s: float = 240.0
-    """The same for one that goes out: until the peer has taken it, at the rate that this node sends."""
+    """The same for one that goes out: until the peer has taken it, at the rate that this node sends; and then, until it has come and is acknowledged."""
     escrow_ratio_e18: int = ESCROW_RATIO_E18
     """The governed escrow ratio, in units of 10^-18: what an upload's receipt does not pay of its price. A put for less than the rest is refused."""
     audits: int = 2
@@ -121,6 +123,11 @@ class Settings:
             or not min(self.receipt_s, self.mebibyte_s, self.sent_s) > 0
         ):
             raise ValueError("expected a stream's window of at least 1 MiB, a wallet's not below it, and times above 0")
+
+    @property
+    def slow_s(self) -> float:
+        """How long receipts may take for what this node sent, which may still be on its way on a slow line."""
+        return max(self.sent_s, self.receipt_s)
 
 
 @dataclass(slots=True)
@@ -336,7 +343,7 @@ class Service:
                 receipt = check_receipt(given, transfer.limit, None)
                 if not receipt.is_final or receipt.bytes_acked != manifest.size_bytes or receipt.chunks_digest != manifest.share_root:
                     raise WrongReceipt(f"expected the final receipt of {manifest.size_bytes} bytes with the share's root as digest")
-                # Cut off from now on it is kept all the same, and paid.
+                # Cut off from now on it is kept all the same, and paid if it is committed.
                 await to_its_end(asyncio.ensure_future(self._keep(transfer, writer, given, receipt)))
             finally:
                 # Cancelled once more it is done all the same.
@@ -438,16 +445,17 @@ class Service:
         receipts = asyncio.create_task(self._take_receipts(stream, transfer))
         try:
             await self._pour(stream, transfer, reader, runs, receipts)
-            timeout_s = max(self.settings.sent_s, self.settings.receipt_s)  # what was sent last is still on its way, on a slow line
+            moved, timeout_s = transfer.moved, self.settings.slow_s
             while not receipts.done():
-                acked_bytes = transfer.moved.acked_bytes
+                acked_bytes = moved.acked_bytes
                 await asyncio.wait({receipts}, timeout=timeout_s)
-                more_bytes = transfer.moved.acked_bytes - acked_bytes
-                if not receipts.done() and more_bytes < LEAST_BYTES:
+                more_bytes = moved.acked_bytes - acked_bytes
+                if not receipts.done() and more_bytes < SLOW_BYTES:
                     raise WrongReceipt(
-                        f"expected the final receipt, or {LEAST_BYTES} bytes to be acknowledged, within {timeout_s:g} s, got {more_bytes}"
+                        f"expected the final receipt, or {SLOW_BYTES} bytes to be acknowledged, within {timeout_s:g} s, got {more_bytes}"
                     )
-                timeout_s = self.settings.receipt_s
+                if moved.acked_bytes == moved.bytes:
+                    timeout_s = self.settings.receipt_s  # nothing is on its way
             await receipts
         finally:
             receipts.cancel()
@@ -498,25 +506,27 @@ class Service:
         """Wait until so many bytes may be sent ahead of the receipts."""
         loop, settings, moved = asyncio.get_running_loop(), self.settings, transfer.moved
         wallet = self._wallet(transfer.limit.wallet)
-        marks, due_s = (moved.acked_bytes, wallet.less_bytes), loop.time() + settings.receipt_s
+        was_own, mark, since_s = None, 0, 0.0
         while not receipts.done():
             self._thaw()
             is_own = moved.bytes - moved.acked_bytes + size_bytes > settings.stream_window_bytes
             if not is_own and wallet.ahead_bytes + size_bytes <= settings.wallet_window_bytes:
                 return
+            less_bytes = moved.acked_bytes if is_own else wallet.less_bytes
+            least_bytes, period_s = (SLOW_BYTES, settings.slow_s) if is_own else (LEAST_BYTES, settings.receipt_s)
+            if is_own is not was_own or less_bytes - mark >= least_bytes:
+                was_own, mark, since_s = is_own, less_bytes, loop.time()
+            elif loop.time() >= since_s + period_s:
+                if is_own:
+                    raise WrongReceipt(f"expected {least_bytes} bytes to be acknowledged within {period_s:g} s, got {less_bytes - mark}")
+                raise wire_errors.Busy(f"{wallet.ahead_bytes} bytes of this wallet have no receipt: send those first, or wait until they expire")
             waiter: asyncio.Future[None] = loop.create_future()
             wallet.waiting.add(waiter)
             try:
-                done, _ = await asyncio.wait({receipts, waiter}, timeout=max(due_s - loop.time(), 0.0), return_when=asyncio.FIRST_COMPLETED)
+                timeout_s = max(since_s + period_s - loop.time(), 0.0)
+                await asyncio.wait({receipts, waiter}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 wallet.waiting.discard(waiter)
-            more = moved.acked_bytes - marks[0] if is_own else wallet.less_bytes - marks[1]
-            if more >= LEAST_BYTES:
-                marks, due_s = (moved.acked_bytes, wallet.less_bytes), loop.time() + settings.receipt_s
-            elif not done:
-                if is_own:
-                    raise WrongReceipt(f"expected {LEAST_BYTES} bytes to be acknowledged within {settings.receipt_s:g} s, got {more}")
-                raise wire_errors.Busy(f"{wallet.ahead_bytes} bytes of this wallet have no receipt: send those first, or wait until they expire")
         if not transfer.is_final:
             await receipts  # raises what was wrong
 
@@ -563,7 +573,8 @@ class Service:
     async def _admitted(self, connection: Connection, head: Any, action: int) -> AsyncIterator[_Transfer]:
         """Take the order limit of a head, or go on with one that broke; what is left of it at the end is frozen and counted.
 
-        A get goes on with its last receipt. A put that has no final receipt here begins again: what came of it before is gone, and nothing was paid.
+        A get goes on with its last receipt; one of nothing, under a limit that never came here, begins. A put that has no final receipt here begins again: what
+        came of it before is gone, and nothing was paid.
         """
         actions = (action, REPAIR)
         self._thaw()
@@ -585,6 +596,8 @@ class Service:
             raise wire_errors.Refused(transfers.LIMIT_USED, f"a transfer under serial {serial.hex()} is under way")
         session = self._sessions.get(session_key)
         limit, is_again = given, False
+        if is_resumed and not is_handed_in and serial not in self.limits and _covers_nothing(head):
+            is_resumed = False  # its connection was lost before this node had its limit
         if not is_resumed:
             self._refuse_closed(session_key)
             if session is None or serial not in session.missing:  # else what is owed comes now
@@ -595,22 +608,18 @@ class Service:
         session.open += 1
         self._active[serial] = transfer
         try:
-            try:
-                if is_resumed:
-                    await self._resume(transfer, head.evidence)
-                    if not is_handed_in:
-                        # Only now it is known to be that wallet's.
-                        self._refuse_many(limit.wallet)
-                        self._count(transfer)
-                elif is_again:
-                    await self._begin_again(transfer, head.evidence)
+            if is_resumed:
+                await self._resume(transfer, head.evidence)
+                if not is_handed_in:
+                    # Only now it is known to be that wallet's. What it owes is owed all the same.
+                    self._refuse_many(limit.wallet)
                     self._count(transfer)
-                else:
-                    self._count(transfer)
-                    await asyncio.shield(asyncio.wrap_future(self._receipts.accept(head.certificate, head.evidence, limit)))
-            except BaseException:
-                transfer.is_blameless = True
-                raise
+            elif is_again:
+                await self._begin_again(transfer, head.evidence)
+                self._count(transfer)
+            else:
+                self._count(transfer)
+                await asyncio.shield(asyncio.wrap_future(self._receipts.accept(head.certificate, head.evidence, limit)))
             try:
                 async with asyncio.timeout(max(limit.expires_s - self._clock(), 0)):
                     yield transfer
@@ -961,11 +970,11 @@ class Service:
 
     @contextlib.contextmanager
     def _blaming_the_disk(self, transfer: _Transfer) -> Iterator[None]:
-        """What the store cannot do is not the session's fault; what it refuses is."""
+        """What the store cannot do is not the session's fault; what it refuses is. A share that is gone may have been deleted by who owes a receipt for it."""
         try:
             yield
         except shares.StoreError as error:
-            transfer.is_blameless = not isinstance(error, shares.ShareRefused)
+            transfer.is_blameless = not isinstance(error, (shares.ShareRefused, shares.ShareNotFound))
             raise
 
 
@@ -1012,6 +1021,11 @@ def hands_in(method: str, head: bytes) -> bool:
 def _hands_in(head: Any) -> bool:
     receipt = decoded(Receipt, head.evidence.receipt.body)
     return receipt is not None and receipt.is_final and not head.runs
+
+
+def _covers_nothing(head: Any) -> bool:
+    receipt = decoded(Receipt, head.evidence.receipt.body)
+    return receipt is not None and not receipt.bytes_acked
 
 
 def _written(writer: shares.Writer, chunks: list[memoryview]) -> None:

@@ -35,7 +35,7 @@ async def network(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sto
         for one in made.resources:
             assert one.node is not None
             # A receipt that does not come is not waited for half a minute.
-            one.node.service.settings = replace(one.node.service.settings, receipt_s=0.5)
+            one.node.service.settings = replace(one.node.service.settings, receipt_s=0.5, sent_s=2.0)
         async with made.storage("alice") as storage:
             await storage.put(content(1, SIZE), "film", public=True)
         yield made

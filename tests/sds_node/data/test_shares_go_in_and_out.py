@@ -29,6 +29,7 @@ from sds_node.client.transfer import Settings as Patience
 from sds_node.documents import ShareManifest, SignedDocument, StoreAck, signed
 from sds_node.merkle import LEAF_BYTES, leaf_count, leaf_proved, segment_path, segment_root, share_root
 from sds_node.resource import service as module
+from sds_node.resource import store as shares
 from sds_node.resource.receipts import ReceiptsUnusable
 from sds_node.resource.service import Settings
 from sds_node.resource.store.layout import path_in
@@ -242,10 +243,14 @@ def cut_at(number: int, stream: Stream, connection: Connection, cuts: list[int])
 
 
 def cutting(number: int, times: int, cuts: list[int]) -> Callable[[dict[str, Handler]], None]:
-    """A node that loses the connection of a get at its ``number``-th send, and so many of them."""
+    """A node that loses the connection of a get at its ``number``-th send (0: before it has looked at its head), and so many of them."""
 
     async def get(stream: Stream, connection: Connection, honest: Handler) -> None:
         if len(cuts) < times:
+            if not number:
+                cuts.append(number)
+                connection.close("cut")
+                return
             cut_at(number, stream, connection, cuts)
         await honest(stream, connection)
 
@@ -268,6 +273,81 @@ def test_a_get_whose_connection_is_lost_goes_on_under_the_same_limit(tmp_path: P
         assert await fetched(net.issuer, net.issuer.to_read(net.nodes[0], root, len(data)), data) == data
 
     run(test, tmp_path, changes={1: cutting(4, 2, broken)})
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_get_that_is_cut_before_anything_came_of_it_goes_on_with_the_same_node(tmp_path: Path, number: int, times: int) -> None:
+    """Whether the node had its limit or not, had sent the reply only or bytes, too."""
+    cuts: list[int] = []
+
+    async def test(net: Network) -> None:
+        data, node = content(43, 3 * MIB + 17), net.nodes[0]
+        place = net.issuer.to_read(node, await stored(net, data), len(data))
+        into = memoryview(bytearray(len(data)))
+        await get_share(net.session, place, asked(data), [whole(len(data))], into, None, Patience(attempts=3))
+        await last_receipts(net.issuer.caller, 5.0)
+        assert cuts == [number] * times
+        assert bytes(into) == data
+        assert not any(one.missing for one in node.service._sessions.values())
+        assert_payable(node, len(data) // 2, len(data))
+
+    run(test, tmp_path, changes={1: cutting(number, times, cuts)})
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_receipt_of_nothing_goes_on_with_a_get_or_begins_it_and_no_limit_is_used_twice(tmp_path: Path, is_restarted: bool) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(44, 50_000), net.nodes[0]
+        root = await stored(net, data)
+        place = net.issuer.to_read(node, root, len(data))
+        receipts = Receipts(net.session, place.order_limit, root)
+        assert len(await (await opened_get(net.issuer, place, len(data))).receive_exactly(len(data))) == len(data)
+        if is_restarted:
+            await node.close()
+            net.nodes[0] = node = await resource(node.home, net.clock, 1, port=node.port)
+        nothing = receipts.so_far()
+        async with await gone_on(net.issuer, place, nothing, len(data)) as stream:
+            assert await receive_record(stream, transfers.MAX_REPLY_BYTES)
+            assert await stream.receive_exactly(len(data)) == data
+            receipts.moved.leaves(0, b"".join(leaf_hash_of(data, index) for index in range(leaf_count(len(data)))), len(data))
+            await stream.send(record(receipts.so_far(is_final=True).SerializeToString()))
+            await stream.result()
+        async with await gone_on(net.issuer, place, nothing, len(data)) as stream:
+            assert await taken(stream) == (0, transfers.LIMIT_USED)
+        # A limit that the node has never seen has to be one all the same.
+        forged = net.issuer.to_read(node, root, len(data))
+        receipt = Receipts(net.session, forged.order_limit, root).so_far()
+        forged.order_limit.signature = bytes(64)
+        async with await gone_on(net.issuer, forged, receipt, len(data)) as stream:
+            assert await taken(stream) == (0, transfers.LIMIT_REFUSED)
+        assert_payable(node, len(data) // 2, len(data))
+
+    run(test, tmp_path)
+
+
+def test_a_get_that_went_on_in_vain_owes_its_receipt_though_nothing_came(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    async def get(stream: Stream, connection: Connection, honest: Handler) -> None:
+        calls.append(len(transfers.GetHead.FromString(stream.head).runs))
+        if len(calls) == 1:
+            cut_at(2, stream, connection, [])
+        elif len(calls) == 2:
+            raise Busy("something else has to be done here")
+        await honest(stream, connection)
+
+    async def test(net: Network) -> None:
+        data, node = content(45, 50_000), net.nodes[0]
+        place = net.issuer.to_read(node, await stored(net, data), len(data))
+        with pytest.raises(NodeFailed, match="Busy"):
+            await get_share(net.session, place, asked(data), [whole(len(data))], memoryview(bytearray(len(data))), None, QUICK)
+        assert [len(one.missing) for one in node.service._sessions.values()] == [1]
+        await last_receipts(net.issuer.caller, 20.0)
+        assert calls == [1, 1, 0]
+        assert not node.service._sessions
+
+    run(test, tmp_path, changes={1: liar(transfers.GET, get)})
 
 
 def test_a_share_that_is_proved_is_kept_whatever_the_node_says_then(tmp_path: Path) -> None:
@@ -457,8 +537,8 @@ def test_an_acknowledgement_of_something_else_counts_for_nothing(tmp_path: Path,
     run(test, tmp_path, changes={1: liar(transfers.PUT, sending(change))})
 
 
-def rot(path: Path) -> None:
-    path.write_bytes(flipped(path.read_bytes(), LEAF_BYTES + 5))
+def rot(path: Path, at: int = LEAF_BYTES + 5) -> None:
+    path.write_bytes(flipped(path.read_bytes(), at))
 
 
 def test_a_corrupt_share_is_told_and_never_served(tmp_path: Path) -> None:
@@ -854,6 +934,13 @@ async def opened_get(issuer: Issuer, place: Place, size: int) -> Stream:
     return stream
 
 
+async def gone_on(issuer: Issuer, place: Place, receipt: Any, size: int) -> Stream:
+    """A get by hand of a whole share that goes on with a receipt."""
+    head = transfers.GetHead(certificate=place.certificate, evidence=issuer.session.evidence(place.order_limit, receipt))
+    head.runs.add(first=0, leaves=leaf_count(size))
+    return await place.peer.call(transfers.GET, head_bytes(head))
+
+
 async def taken(stream: Stream) -> tuple[int, int]:
     """Reads until the node says no more → how many bytes came, and the code that it ended with."""
     count = 0
@@ -881,7 +968,65 @@ def test_without_receipts_a_stream_gets_four_mebibytes_and_no_more(tmp_path: Pat
         assert await taken(stream) == (4 * MIB, transfers.RECEIPT_REFUSED)
         assert_payable(node, 3 * MIB, now_s=NOW_S + LIFE_S)
 
-    run(test, tmp_path, settings=Settings(threads=2, receipt_s=0.3))
+    run(test, tmp_path, settings=Settings(threads=2, receipt_s=0.3, sent_s=2.0))
+
+
+@pytest.mark.parametrize("size", [MIB, 3 * MIB])
+def test_a_reader_whose_line_is_slow_may_sign_as_late_as_what_it_signs_may_come(tmp_path: Path, size: int) -> None:
+    """The node waits for its last receipt; and before, while it can send nothing more."""
+
+    async def test(net: Network) -> None:
+        data, node = content(46, size), net.nodes[0]
+        root = await stored(net, data)
+        place = net.issuer.to_read(node, root, size)
+        stream, receipts = await opened_get(net.issuer, place, size), Receipts(net.session, place.order_limit, root)
+        for _ in range(size // MIB):
+            got = await stream.receive_exactly(MIB)
+            await asyncio.sleep(0.5)
+            await sign_next(stream, receipts, got, size)
+        await stream.result()
+        assert_payable(node, size // 2, size)
+
+    run(test, tmp_path, settings=Settings(threads=2, receipt_s=0.1, sent_s=60.0, stream_window_bytes=MIB))
+
+
+def test_a_reader_whose_line_is_slow_is_waited_for_after_each_receipt_until_everything_came(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(47, 2 * MIB), net.nodes[0]
+        root = await stored(net, data)
+        place = net.issuer.to_read(node, root, len(data))
+        stream, receipts = await opened_get(net.issuer, place, len(data)), Receipts(net.session, place.order_limit, root)
+        got = await stream.receive_exactly(len(data))
+        await asyncio.sleep(0.3)
+        await sign_next(stream, receipts, got[:MIB], len(data))
+        await asyncio.sleep(3.3)  # into the second period
+        await sign_next(stream, receipts, got[MIB:], len(data))
+        await stream.result()
+        assert_payable(node, MIB, len(data))
+
+    run(test, tmp_path, settings=Settings(threads=2, receipt_s=0.1, sent_s=3.0))
+
+
+def test_a_reader_that_has_acknowledged_everything_is_not_waited_for_as_if_something_were_on_its_way(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(48, MIB), net.nodes[0]
+        root = await stored(net, data)
+        place = net.issuer.to_read(node, root, len(data))
+        stream, receipts = await opened_get(net.issuer, place, len(data)), Receipts(net.session, place.order_limit, root)
+        got = await stream.receive_exactly(MIB)
+        await asyncio.sleep(0.3)
+        await sign_next(stream, receipts, got, 1 << 40)  # not the final one
+        with pytest.raises(WireError, match=r"expected the final receipt.* within 0\.1 s, got 0"):
+            await stream.result()
+
+    run(test, tmp_path, settings=Settings(threads=2, receipt_s=0.1, sent_s=2.0))
+
+
+async def sign_next(stream: Stream, receipts: Receipts, data: bytes, size: int) -> None:
+    """Sign the next MiB of a get by hand: as final when so many bytes are there."""
+    first = receipts.moved.bytes // LEAF_BYTES
+    receipts.moved.leaves(first, b"".join(leaf_hash_of(data, index) for index in range(MIB // LEAF_BYTES)), MIB)
+    await stream.send(record(receipts.so_far(is_final=receipts.moved.bytes == size).SerializeToString()))
 
 
 def test_a_wallet_has_one_window_over_all_of_its_streams_until_its_limits_expire(tmp_path: Path) -> None:
@@ -956,6 +1101,58 @@ def test_final_receipts_that_are_missing_keep_a_session_out_and_close_it_when_th
         assert await fetched(net.issuer, net.issuer.to_read(node, root, 1_000, **times), data) == data
 
     run(test, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("why", "code", "then"),
+    [
+        ("busy", Busy.code, transfers.RECEIPTS_DUE),
+        ("gone", transfers.SHARE_MISSING, transfers.RECEIPTS_DUE),
+        ("rotten", transfers.SHARE_DAMAGED, None),
+    ],
+)
+def test_what_is_owed_stays_owed_when_a_get_goes_on_in_vain_unless_by_a_fault_of_the_node(
+    tmp_path: Path, why: str, code: int, then: int | None
+) -> None:
+    async def test(net: Network) -> None:
+        data, other, node = content(49, 1_000), content(50, 1_000), net.nodes[0]
+        root, _ = await stored(net, data), await stored(net, other)
+        owing, filler, fills = net.another_session(), net.another_session(), list[Stream]()
+        places = [owing.to_read(node, root, 1_000) for _ in range(3)]
+        for place in places:
+            await without_receipt(owing, place)
+        (copy,) = node.store.copies(root)
+        look = node.service._entry
+
+        async def filled(serial: bytes) -> Any:
+            # Meanwhile another session of the wallet has the last transfer that it may have.
+            if why == "busy":
+                fills.append(await opened_get(filler, filler.to_read(node, root, 1_000), 1_000))
+            return await look(serial)
+
+        if why == "gone":
+            assert node.store.purge_if([copy], shares.State.PENDING)
+        elif why == "rotten":
+            rot(Path(path_in(node.store.home, copy.key)), 5)
+        with mock.patch.object(node.service, "_entry", filled):
+            nothing = Receipts(owing.session, places[0].order_limit, root).so_far()
+            async with await gone_on(owing, places[0], nothing, 1_000) as stream:
+                assert (await taken(stream))[1] == code
+        for stream in fills:
+            stream.cancel()
+        await until(lambda: not node.service._active)
+        assert len(node.service._sessions[owing.session.public_key].missing) == (3 if then else 2)
+        fresh = owing.to_read(node, share_root(other), 1_000)
+        if then is None:
+            assert await fetched(owing, fresh, other) == other
+            return
+        assert await code_of(fetched(owing, fresh, other)) == then
+        # Nor does a receipt of nothing help, under a limit that the node has never seen.
+        nothing = Receipts(owing.session, fresh.order_limit, share_root(other)).so_far()
+        async with await gone_on(owing, fresh, nothing, 1_000) as stream:
+            assert await taken(stream) == (0, then)
+
+    run(test, tmp_path, settings=Settings(threads=2, transfers_of_wallet=1))
 
 
 @pytest.mark.parametrize("sent", [0, 30_000, 50_000])
@@ -1191,6 +1388,79 @@ def test_a_final_receipt_is_here_though_its_connection_is_lost_while_it_is_writt
                 assert await taken(stream) == (0, code)
         assert not node.service._sessions
         assert not node.service._frozen
+
+    run(test, tmp_path)
+
+
+def test_a_final_receipt_that_came_too_late_is_handed_in_once_more(tmp_path: Path) -> None:
+    late: list[int] = []
+
+    async def get(stream: Stream, connection: Connection, honest: Handler) -> None:
+        receive = stream.receive
+
+        async def waited(most_bytes: int = MIB) -> memoryview:
+            if not late:
+                late.append(1)
+                await asyncio.sleep(3_600)
+            return await receive(most_bytes)
+
+        stream.receive = waited  # type: ignore[method-assign]
+        await honest(stream, connection)
+
+    async def test(net: Network) -> None:
+        data, node = content(51, 50_000), net.nodes[0]
+        assert await fetched(net.issuer, net.issuer.to_read(node, await stored(net, data), len(data)), data) == data
+        assert late
+        assert not node.service._sessions
+        assert_payable(node, len(data) // 2, len(data))
+
+    run(test, tmp_path, settings=Settings(threads=2, receipt_s=0.1, sent_s=1.0), changes={1: liar(transfers.GET, get)})
+
+
+def test_a_get_that_is_given_up_twice_while_it_judges_pays_what_came(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node = content(52, MIB), net.nodes[0]
+        place = net.issuer.to_read(node, await stored(net, data), len(data))
+        judges, go, honest = asyncio.Event(), asyncio.Event(), getting.aside
+
+        async def slow(size_bytes: int, work: Callable[..., Any], *given: object) -> Any:
+            judges.set()
+            await go.wait()
+            return await honest(size_bytes, work, *given)
+
+        with mock.patch.object(getting, "aside", slow):
+            into = memoryview(bytearray(len(data)))
+            task = asyncio.create_task(get_share(net.session, place, asked(data), [whole(len(data))], into, None, QUICK))
+            await judges.wait()
+            for _ in range(2):
+                task.cancel()
+                await asyncio.sleep(0.05)
+            go.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        await last_receipts(net.issuer.caller, 5.0)
+        assert not node.service._sessions
+        assert_payable(node, len(data) // 2, len(data))
+
+    run(test, tmp_path)
+
+
+def test_a_final_receipt_that_its_client_fails_to_send_is_handed_in(tmp_path: Path) -> None:
+    async def test(net: Network) -> None:
+        data, node, told = content(53, 50_000), net.nodes[0], list[str]()
+        place = net.issuer.to_read(node, await stored(net, data), len(data))
+        asyncio.get_running_loop().set_exception_handler(lambda _, said: told.append(repr(said.get("exception"))))
+
+        async def failing(debt: Any, stream: Stream) -> None:
+            stream.cancel()
+            patch.stop()
+            raise RuntimeError("another send waits on this stream")
+
+        patch = mock.patch.object(getting._Debt, "confirmed", failing)
+        patch.start()
+        assert await fetched(net.issuer, place, data) == data
+        assert not node.service._sessions
+        assert_payable(node, len(data) // 2, len(data))
 
     run(test, tmp_path)
 
