@@ -25,7 +25,7 @@ class Settings:
     stores_at_once: int = value(4, "Uploads that are coded and sent to nodes at a time; each takes about 100 MiB of memory.", least=1, most=64)
     downloads_most: int = value(1_000, "Downloads under way at a time.", least=1, most=100_000)
     downloads_of_wallet: int = value(50, "Of them, of one wallet.", least=1, most=10_000)
-    fetches_at_once: int = value(4, "Segments that are fetched at a time; each takes about 40 MiB of memory.", least=1, most=64)
+    fetches_at_once: int = value(4, "Segments fetched at a time, of one wallet one less; each takes about 40 MiB of memory.", least=1, most=64)
     grace_s: float = value(3.0, "How long an upload whose bytes are all there waits for user_uploadSign.", least=0, most=60)
     upload_idle_s: int = value(900, "An upload of which nothing was heard for so long is dropped.", least=10, most=86_400)
     download_idle_s: int = value(300, "The same of a download.", least=10, most=86_400)

@@ -3,8 +3,8 @@
 - a module imports no other module (capabilities come through ``chain/app.py``), and neither ``chain.abci`` nor ``chain.api``
 - ``chain`` imports ``modules`` in ``app.py`` alone
 - ``chain.testing`` is for tests and tools: nothing of the node imports it
-- ``sds_node`` uses the chain's crypto, codec, coins, errors and quorum, how transactions and reports are made, how CometBFT is found and served, and what
-  judges a receipt in settlement;
+- ``sds_node`` uses the chain's crypto, codec, coins, errors and quorum, how transactions and reports are made, how CometBFT is found and served,
+  how a program begins, and what judges a receipt in settlement;
   ``meta``, ``resource`` and ``client`` do not know each other, nor does what they share know them; ``cli`` and ``testing`` know all of them; nothing
   imports ``sds_node``
 - nothing but tests and benches imports ``tests``, ``bench`` or ``tools``
@@ -20,7 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("chain", "modules", "genesis", "sds_node")
 OF_THE_CHAIN = (
-    "chain.abci", "chain.codec", "chain.coins", "chain.comet", "chain.crypto", "chain.errors", "chain.metakeys", "chain.quorum", "chain.reports", "chain.tx",
+    "chain.abci", "chain.codec", "chain.coins", "chain.comet", "chain.crypto", "chain.errors", "chain.launch", "chain.metakeys", "chain.quorum", "chain.reports",
+    "chain.tx",
 )  # fmt: skip
 OF_SETTLEMENT = tuple(f"modules.settlement.{name}" for name in ("commitment", "documents", "leaves", "legacy", "params", "trees"))
 ROLES = ("client", "gateway", "meta", "resource")

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # Before the other imports, which take a while; it does not return.
+    from chain.launch import stchaind
+
+    stchaind()
+
 import logging
 import os
 import sys
@@ -194,9 +200,5 @@ genesis.genesis.add_command(genesis.genesis.commands["validate"], "validate-gene
 
 
 def main() -> None:
-    """Entry point of the installed command."""
+    """The program; it is begun by its launcher."""
     cli(prog_name="stchaind")
-
-
-if __name__ == "__main__":
-    main()

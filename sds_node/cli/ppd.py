@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # Before the other imports, which take a while; it does not return.
+    from sds_node.cli.launch import ppd
+
+    ppd()
+
 import os
 from typing import Final
 
@@ -79,9 +85,5 @@ add_proof_commands(cli)
 
 
 def main() -> None:
-    """Entry point of the installed command."""
+    """The program; it is begun by its launcher."""
     cli(prog_name="ppd")
-
-
-if __name__ == "__main__":
-    main()

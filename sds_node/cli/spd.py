@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    # Before the other imports, which take a while; it does not return.
+    from sds_node.cli.launch import spd
+
+    spd()
+
 import asyncio
 import dataclasses
 import os
@@ -249,9 +255,5 @@ for _command in (verify_epoch, epoch_batch, ledger):
 
 
 def main() -> None:
-    """Entry point of the installed command."""
+    """The program; it is begun by its launcher."""
     cli(prog_name="spd")
-
-
-if __name__ == "__main__":
-    main()

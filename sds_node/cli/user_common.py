@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import shlex
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,6 +20,7 @@ import uvloop
 from sds_node.cli import output
 from sds_node.cli.node_common import NODE_ERRORS, home_of, home_option
 from sds_node.client import Storage, StorageError, TransferFailed
+from sds_node.client.errors import NotFound
 from sds_node.client.home import Chain, Network, UserHome, UserSettings, Wallet, checked
 from sds_node.client.session import SessionError
 from sds_node.memory import keep_freed_memory
@@ -28,6 +31,8 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 EXPECTED: Final[tuple[type[Exception], ...]] = (*NODE_ERRORS, StorageError, TransferFailed, SessionError)
+MAX_LOOKED: Final = 10_000
+"""Entries of the trash among which a name is looked for that is not there."""
 DRAWN_S: Final = 0.1
 _BAR: Final = 30
 
@@ -72,10 +77,29 @@ def with_storage(ctx: click.Context, password_file: str | None, work: Callable[[
 
     async def done() -> T:
         async with home.storage(key, settings) as storage:
-            return await work(storage)
+            try:
+                return await work(storage)
+            except NotFound as error:
+                if error.name is None:
+                    raise
+                raise NotFound(f"{error}: {await _where(storage, error.name)}", error.name) from None
 
     keep_freed_memory()
     return uvloop.run(done())
+
+
+async def _where(storage: Storage, name: str) -> str:
+    """What to do about a name (NotFound) that is not there."""
+    path, seen = name.rstrip("/"), 0
+    with contextlib.suppress(StorageError):  # what was not found is told in any case
+        async for entry in storage.trash():
+            if name in (entry.object_id, entry.file_hash) or (path == entry.path and (entry.is_folder or path == name)):
+                known = entry.object_id if name == entry.file_hash else name
+                return f"it is in the trash, 'ppd restore {shlex.quote(known)}' takes it out ('ppd trash' shows what else is there)"
+            seen += 1
+            if seen == MAX_LOOKED:
+                break
+    return "'ppd list -r' shows what there is ('ppd list --all' files of other programs, too, and with --json hashes and ids)"
 
 
 def told(value: dict[str, Any], *, as_json: bool, text: str | None = None) -> None:

@@ -14,6 +14,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import unicodedata
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from sds_node.cli.output import other_password, remark, size_text
 from sds_node.cli.user_common import EXPECTED, Progress, told, user_command, warn, with_storage
 from sds_node.client import Entry, PutResult, Storage, StorageError
 from sds_node.client.errors import WrongPassword
+from sds_node.client.names import clean
 from sds_node.client.sources import FileSource
 from sds_node.handles import SHARE_PREFIX
 
@@ -106,30 +108,47 @@ def _finish(many: _Many, verb: str, *, as_json: bool) -> None:
 # --- put ---------------------------------------------------------------------------------------------------------------------------------
 
 
-def _walked(folder: Path) -> Iterator[Path | OSError]:
-    """Files below a folder, and what could not be read; links are not followed, since they may lead anywhere. What else is left out is told."""
+def _walked(folder: Path) -> Iterator[Path | tuple[str, str]]:
+    """Files below a folder, and what cannot be stored, with why; links are not followed, since they may lead anywhere. What else is left out is told."""
     unreadable = list[OSError]()
     for root, folders, files in os.walk(folder, onerror=unreadable.append, followlinks=False):
-        yield from unreadable
+        yield from map(_unreadable, unreadable)
         unreadable.clear()
-        folders.sort()
         if not folders and not files:
             remark(f"left out: {root} is empty")
+        folders[:], same_folders = _apart(folders)
+        files, same_files = _apart(files)
+        for name, other in (*same_folders, *same_files):
+            yield str(Path(root) / name), f"{name!a} and {other!a} are one name in the network, as they differ in Unicode's form alone: rename one"
         for name in folders:
             if (Path(root) / name).is_symlink():
                 remark(f"left out: {Path(root) / name} is a link to a folder")
-        for name in sorted(files):
+        for name in files:
             path = Path(root) / name
             try:
                 is_plain = stat.S_ISREG(path.lstat().st_mode)
             except OSError as error:
-                yield error
+                yield _unreadable(error)
                 continue
             if is_plain:
                 yield path
             else:
                 remark(f"left out: {path} is not a plain file")
-    yield from unreadable
+    yield from map(_unreadable, unreadable)
+
+
+def _unreadable(error: OSError) -> tuple[str, str]:
+    return str(error.filename), f"it cannot be read ({error.strerror}): have it readable, or leave it out of the folder"
+
+
+def _apart(names: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Names that are one by one in the network, in order; and those that are the same there as one before, with that."""
+    kept, same = dict[str, str](), []
+    for name in sorted(names):
+        other = kept.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            same.append((name, other))
+    return list(kept.values()), same
 
 
 @click.command()
@@ -195,8 +214,8 @@ def _put_one(
     warn(list(dict.fromkeys(warnings)))
 
 
-async def _unreadable(error: OSError) -> dict[str, Any]:
-    raise StorageError(f"it cannot be read ({error.strerror}): have it readable, or leave it out of the folder")
+async def _refused(why: str) -> dict[str, Any]:
+    raise StorageError(why)
 
 
 def _put_folder(ctx: click.Context, folder: Path, name: str | None, public: bool, as_json: bool, password_file: str | None) -> None:
@@ -206,8 +225,8 @@ def _put_folder(ctx: click.Context, folder: Path, name: str | None, public: bool
     async def work(storage: Storage) -> _Many:
         async def files() -> AsyncIterator[tuple[str, Callable[[], Awaitable[dict[str, Any]]]]]:
             for path in _walked(folder):
-                if isinstance(path, OSError):
-                    yield str(path.filename), functools.partial(_unreadable, path)
+                if not isinstance(path, Path):
+                    yield path[0], functools.partial(_refused, path[1])
                     continue
                 target = "/".join([base, *path.relative_to(folder).parts]).lstrip("/")
 
@@ -303,7 +322,7 @@ async def _to_stdout(storage: Storage, name: str, offset: int, length: int | Non
 
 def _get_folder(ctx: click.Context, name: str, target: str | None, no_replace: bool, as_json: bool, password_file: str | None) -> None:
     async def work(storage: Storage) -> _Many:
-        folder = name.strip("/")
+        folder = clean(name)
         base = Path(target) if target is not None else Path(folder.rpartition("/")[2] or ".")
 
         async def files() -> AsyncIterator[tuple[str, Callable[[], Awaitable[dict[str, Any]]]]]:

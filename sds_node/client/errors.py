@@ -25,7 +25,11 @@ class StorageError(Exception):
 
 
 class NotFound(StorageError):
-    """There is no such file, folder, share or object."""
+    """There is no such file, folder, share or object. ``name`` is what was asked for of the wallet's own: a path, that of a folder with a slash, a hash, an id."""
+
+    def __init__(self, text: str, name: str | None = None) -> None:
+        super().__init__(text)
+        self.name = name
 
 
 class NotEnoughOzone(StorageError):

@@ -128,14 +128,14 @@ class Files:
         return await self.at(file_path(name))
 
     async def _by_hash(self, file_hash: str) -> StoredFile:
-        found = await self._asked(asking.FileFindHead(file_hash=file_hash), f"file {file_hash}")
+        found = await self._asked(asking.FileFindHead(file_hash=file_hash), "file", file_hash)
         if found.row.object.file_hash != file_hash:
             raise MetaLied(f"expected file {file_hash} from the meta node, got {found.row.object.file_hash}")
         return found
 
     async def by_id(self, object_id: bytes) -> StoredFile:
         """A file by the id of its object. Raises NotFound, MetaLied."""
-        found = await self._asked(asking.FileFindHead(object_id=object_id), f"object {object_id.hex()}")
+        found = await self._asked(asking.FileFindHead(object_id=object_id), "object", object_id.hex())
         if found.object_id != object_id:
             raise MetaLied(f"expected object {object_id.hex()} from the meta node, got {found.object_id.hex()}")
         return found
@@ -143,16 +143,16 @@ class Files:
     async def at(self, path: str, *, is_folder: bool = False) -> StoredFile:
         """The file or folder at a path. Raises NotFound, MetaLied."""
         lookup_id = self._names.lookup_id(path, is_folder=is_folder)
-        found = await self._asked(asking.FileFindHead(lookup_id=lookup_id), f"{'folder' if is_folder else 'file'} {path}")
+        found = await self._asked(asking.FileFindHead(lookup_id=lookup_id), *(("folder", f"{path}/") if is_folder else ("file", path)))
         if bytes(found.row.lookup_id) != lookup_id or found.known != Known(path, is_folder):
             raise MetaLied(f"expected {path} from the meta node, got another file")
         return found
 
-    async def _asked(self, head: Any, what: str) -> StoredFile:
+    async def _asked(self, head: Any, what: str, name: str) -> StoredFile:
         try:
             reply = await self._client.ask(asking.FILE_FIND, head, asking.FileReply)
         except NotFound as error:
-            raise NotFound(f"there is no {what} ({error})") from None
+            raise NotFound(f"there is no {what} {name} ({error})", name) from None
         # A file that a link opened for this session is found by its object, too.
         return self.checked(reply.file, is_own=not head.object_id)
 
@@ -179,7 +179,7 @@ class Files:
                 is_empty = False
                 yield found
         if is_empty and not await self.is_folder(folder):
-            raise NotFound(f"there is no folder {folder}")
+            raise NotFound(f"there is no folder {folder}", f"{folder}/")
 
     async def everything(self, *, is_trash: bool = False) -> AsyncIterator[Entry]:
         """All files and folders of the wallet, or all in the trash, page by page."""

@@ -307,7 +307,7 @@ class Storage:
                 key = entry.path, entry.is_folder
                 below[key] = entry if key not in below or _age(entry) >= _age(below[key]) else below[key]
         if newest is None and not (below and await self.files.is_folder(path)):
-            raise NotFound(f"there is no {name} in the trash")
+            raise NotFound(f"there is no {name} in the trash: 'ppd trash' shows what is")
         if newest is not None and not newest.is_folder:
             await self._restore([newest])
             if not newest.is_loose:

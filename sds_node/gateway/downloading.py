@@ -1,6 +1,6 @@
 """Downloads under way: packets of at most 3 MiB in order, a segment at a time on disk, whole files compared with their hash.
 
-    user_downloadData ─► the packet's segment is here? ─ no ─► fetched (few at a time), checked against its roots ─► disk ─► packet
+    user_downloadData ─► the packet's segment is here? ─ no ─► fetched (few at a time, wallets in turn), checked against its roots ─► disk ─► packet
                                                                  └ whole file: Keccak goes along; before the last segment is handed out it must be right
 
 A client that is slow, or gone, holds a segment's disk and no memory. Source: sds.md 5.5; storage-protocol.md 3.1 and 5.
@@ -20,6 +20,7 @@ import structlog
 from sds_node.gateway.backend import Ask, BackendError, FileInfo, Reading
 from sds_node.gateway.results import GENERIC_ERR, INTERNAL_DATA_FAILURE, WRONG_INPUT, Failed
 from sds_node.gateway.spool import Room, Spool
+from sds_node.gateway.turns import Turns
 from sds_node.gateway_settings import Settings
 from sds_node.handles import ShareLink
 from sds_node.hashes import FileHasher, is_legacy, parse_hash, piece_at, slice_at, slice_range
@@ -61,7 +62,7 @@ class Downloads:
         self._downloads: dict[str, Download] = {}
         self._of_wallet: Counter[str] = Counter()
         self._entering: Counter[str] = Counter()
-        self._fetches = asyncio.Semaphore(settings.fetches_at_once)
+        self._fetches = Turns(settings.fetches_at_once)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
@@ -153,7 +154,7 @@ class Downloads:
         download.spool, download.spooled = self._room.take(end - start), (0, 0)
         hasher = download.hasher
         is_next = hasher is not None and hasher.size_bytes == start
-        async with self._fetches, contextlib.aclosing(_stream(reading, start, end - start)) as pieces:
+        async with self._fetches.take(download.wallet), contextlib.aclosing(_stream(reading, start, end - start)) as pieces:
             at = 0
             async for piece in pieces:
                 await download.spool.write(at, piece)

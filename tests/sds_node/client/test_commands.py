@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,7 @@ from sds_node.cli.output import Commands
 from sds_node.cli.ppd import cli
 from sds_node.cli.user import add_user_commands
 from sds_node.cli.user_content import Fetching
+from sds_node.client import Entry, MetaUnreachable, Storage
 from sds_node.client.home import UserHome
 from sds_node.keystore import Kind, StoredKey
 from tests.sds_node.client.network import Network, network, wallet_key
@@ -232,6 +233,49 @@ async def test_a_name_that_is_no_text_fails_alone_and_is_told(tmp_path: Path) ->
 
 
 @pytest.mark.asyncio
+async def test_a_name_is_the_same_in_each_of_unicodes_forms(tmp_path: Path) -> None:
+    """As a Mac writes it (NFD), and as most keyboards do (NFC). Names with several marks: what is cut off by length is cut wrongly."""
+    nfd, nfc = "e\u0301te\u0301 a\u0300 Orle\u0301ans", "été à Orléans"
+    folder = tmp_path / nfd
+    (folder / f"{nfd} 1").mkdir(parents=True)
+    (folder / f"{nfd} 1" / f"{nfd}.txt").write_text("x")
+    async with network(tmp_path, 3, is_live=True) as net:
+        await user(tmp_path, net)
+        assert [one["name"] for one in (await told(tmp_path, "put", "-r", str(folder)))["results"]] == [f"{nfc}/{nfc} 1/{nfc}.txt"]
+        for number, form in enumerate((nfc, nfd)):
+            assert [one["path"] for one in (await told(tmp_path, "list", form))["entries"]] == [f"{nfc}/{nfc} 1"]
+            out = tmp_path / f"out{number}"
+            await run(tmp_path, "get", f"{form}/{form} 1/{form}.txt", str(out))
+            assert out.read_text() == "x"
+            back = tmp_path / f"back{number}"
+            await run(tmp_path, "get", "-r", form, str(back))
+            assert [str(one.relative_to(back)) for one in back.rglob("*")] == [f"{nfc} 1", f"{nfc} 1/{nfc}.txt"]
+            await run(tmp_path, "rm", f"{form}/{form} 1/{form}.txt")
+            assert "it is in the trash" in (await run(tmp_path, "status", f"{form}/{form} 1/{form}.txt", code=1)).stderr
+            await run(tmp_path, "restore", f"{form}/{form} 1/{form}.txt")
+
+
+@pytest.mark.asyncio
+async def test_of_two_names_that_are_one_in_the_network_the_second_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "many"
+    for name in ("caf\u00e9", "cafe\u0301", "d/a", "d/b"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    for name in ("\u00e9/a", "e\u0301/a"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    if len(list(folder.iterdir())) < 5:
+        pytest.skip("this disk has them as one, too")
+    async with network(tmp_path, 3, is_live=True) as net:
+        await user(tmp_path, net)
+        said = json.loads((await run(tmp_path, "put", "-r", str(folder), "--json", code=1)).stdout)
+        assert sorted(one["name"] for one in said["results"]) == ["many/caf\u00e9", "many/d/a", "many/d/b", "many/\u00e9/a"]
+        assert sorted(one["name"] for one in said["failed"]) == [str(folder / "caf\u00e9"), str(folder / "\u00e9")]
+        assert r"'caf\xe9' and 'cafe\u0301' are one name in the network" in "".join(one["error"] for one in said["failed"])
+        assert (await told(tmp_path, "trash"))["entries"] == []
+
+
+@pytest.mark.asyncio
 async def test_standard_input_is_in_no_journal_since_no_other_command_has_it(tmp_path: Path) -> None:
     async with network(tmp_path, 1, is_live=True) as net:
         await user(tmp_path, net)
@@ -299,6 +343,60 @@ async def test_a_folder_is_restored_whole_and_the_command_says_how_much(tmp_path
         done = await run(tmp_path, "restore", "-r", "d", code=1)
         assert "d/a" in done.stderr
         assert [one["path"] for one in (await told(tmp_path, "list", "d"))["entries"]] == ["d/a", "d/b"]
+
+
+@pytest.mark.asyncio
+async def test_a_name_that_is_not_there_is_told_with_what_to_do(tmp_path: Path) -> None:
+    listed = "'ppd list -r' shows what there is"
+    async with network(tmp_path, 3, is_live=True) as net:
+        await user(tmp_path, net)
+        stored = await told(tmp_path, "put", "-", "old ones/gone", given=b"x")
+        await told(tmp_path, "put", "-", "here", given=b"x")
+        for command in (
+            ("get", "nothing"),
+            ("get", "nothing", "-"),
+            ("get", "-r", "nothing", str(tmp_path / "folder")),
+            ("get", "00" * 32),
+            ("list", "nothing"),
+            ("rm", "here/nothing"),
+            ("rm", "-r", "nothing/"),
+            ("mv", "nothing", "something"),
+            ("share", "nothing"),
+            ("status", "nothing"),
+            ("renew", "here", "nothing"),
+        ):
+            seen = (await run(tmp_path, *command, code=1)).stderr
+            assert listed in seen, (command, seen)
+            assert "restore" not in seen
+        assert "'ppd trash' shows what is" in (await run(tmp_path, "restore", "nothing", code=1)).stderr
+        await run(tmp_path, "rm", "-r", "old ones")
+        for command, restored in (
+            (("get", "old ones/gone"), "'old ones/gone'"),
+            (("get", stored["file_hash"]), stored["object_id"]),
+            (("get", "-r", "old ones", str(tmp_path / "folder")), "'old ones/'"),
+            (("list", "old ones"), "'old ones/'"),
+            (("rm", "old ones"), "'old ones'"),
+            (("share", "old ones/gone"), "'old ones/gone'"),
+            (("status", "old ones/gone"), "'old ones/gone'"),
+            (("renew", "here", "old ones/gone"), "'old ones/gone'"),
+        ):
+            seen = (await run(tmp_path, *command, code=1)).stderr
+            assert f"it is in the trash, 'ppd restore {restored}' takes it out ('ppd trash' shows" in seen, (command, seen)
+        await run(tmp_path, "restore", "old ones/gone")
+        await run(tmp_path, "get", "old ones/gone", str(tmp_path / "out"))
+
+
+@pytest.mark.asyncio
+async def test_a_trash_that_cannot_be_asked_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with network(tmp_path, 3, is_live=True) as net:
+        await user(tmp_path, net)
+
+        async def fails(_: Storage) -> AsyncIterator[Entry]:
+            raise MetaUnreachable("no meta node answers")
+            yield
+
+        monkeypatch.setattr(Storage, "trash", fails)
+        assert "there is no file nothing" in (await run(tmp_path, "get", "nothing", code=1)).stderr
 
 
 @pytest.mark.asyncio

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -138,10 +139,64 @@ async def test_a_meta_node_that_knows_of_more_nodes_is_told_of(tmp_path: Path) -
         await server.close()
 
 
-def test_a_file_of_results_that_is_none_is_told(tmp_path: Path) -> None:
-    (tmp_path / "r").write_bytes(b"no database" * 1_000)
-    with pytest.raises(StorageError, match="move the file away"):
-        Results(tmp_path / "r", lambda: 1.0)
+FULL = sqlite3.OperationalError("database or disk is full")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (FULL, r"\(database or disk is full\): if its disk is full, make room there; then run the same command again"),
+        (sqlite3.OperationalError("disk I/O error"), r"\(disk I/O error\): if its disk is full, make room there"),
+        (None, r"\(file is not a database\): move the file away"),
+    ],
+    ids=["full", "full beside", "damaged"],
+)
+async def test_results_that_cannot_be_used_are_told_and_only_to_who_has_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception | None, says: str
+) -> None:
+    """SQLite says both of a full disk: of one on which it can make no file beside its own, it is the second."""
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "results.sqlite").write_bytes(b"no database" * 1_000)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise FULL if error is None else error
+
+    async with network(tmp_path, 3) as net:
+        if error is not None:
+            monkeypatch.setattr(sqlite3, "connect", full)
+        async with net.storage(state=state) as storage:
+            stored = await storage.put(b"x", "f")
+            with pytest.raises(StorageError, match=says):
+                await storage.put(b"y", "f", idempotency_key="k")
+            assert (await storage.stat("f")).object_id == stored.object_id, "nothing was stored that could not be noted"
+        monkeypatch.undo()
+    assert not list(state.glob("*.key"))
+
+
+@pytest.mark.asyncio
+async def test_what_is_stored_and_cannot_be_noted_is_told_with_a_warning_and_not_stored_once_more(tmp_path: Path) -> None:
+    done = list[int]()
+
+    async def work() -> dict[str, Any]:
+        done.append(1)
+        await asyncio.sleep(0)
+        return {"number": len(done), "long": "x" * 20_000, "warning": "few nodes"}
+
+    results = Results(tmp_path / "r", lambda: 1.0)
+    await results.once("first", {}, work)
+    rows = results._opened()
+    rows.execute("PRAGMA max_page_count = 1")  # the fewest that it has already: as on a full disk
+    given = await asyncio.gather(*(results.once("k", {}, work) for _ in range(3)))
+    assert [one["number"] for one in given] == [2] * 3
+    assert all(one["warning"].startswith("few nodes; it is stored, but that could not be noted in ") for one in given)
+    assert "(database or disk is full): make room there" in given[0]["warning"]
+    with pytest.raises(StorageError, match="another put"):
+        await results.once("k", {"a": 1}, work)
+    rows.execute("PRAGMA max_page_count = 1000000")
+    assert (await results.once("later", {}, work))["warning"] == "few nodes"
+    await results.close()
 
 
 def test_a_home_with_no_room_for_journals_is_told(tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from chain.crypto.keys import PrivateKey
 from sds_node.gateway import connections, rpc, uploading
 from sds_node.gateway.backend import Ask, BackendError, Check, FileInfo
 from sds_node.gateway.budget import Budget, charge
@@ -20,6 +21,7 @@ from sds_node.gateway.gateway import Gateway
 from sds_node.gateway.results import Failed
 from sds_node.gateway.server import Front, Listener
 from sds_node.gateway.spool import NoRoom, Spool
+from sds_node.gateway.turns import Turns
 from sds_node.gateway_settings import Settings
 from sds_node.handles import ShareLink
 from sds_node.hashes import file_hash
@@ -86,9 +88,33 @@ def gated(clock: Clock, held: bytes = HELLO) -> Gated:
     return made
 
 
-def download_params(sequence: str, time_s: int, wanted: str = HELLO_HASH) -> dict[str, Any]:
-    signed = signature(KEY, f"{wanted}{WALLET}{sequence}{time_s}")
-    return {"filehandle": f"sdm://{WALLET}/{wanted}", "req_time": time_s, "signature": signed}
+@dataclass
+class Dripping(Memory):
+    """A network from which one wallet's bytes do not come until they are let."""
+
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+    stuck: int = 0
+
+    async def begin_download(self, ask: Ask, link: ShareLink | None = None, check: Check | None = None) -> MemoryReading:
+        made = await super().begin_download(ask, link, check)
+        return Stuck(made.memory, made.ask, made.held) if ask.wallet == WALLET else made
+
+
+class Stuck(MemoryReading):
+    """A read of that wallet's."""
+
+    async def read(self, offset: int, length: int) -> AsyncIterator[bytes]:
+        memory: Any = self.memory
+        memory.stuck += 1
+        await memory.gate.wait()
+        async for piece in super().read(offset, length):
+            yield piece
+
+
+def download_params(sequence: str, time_s: int, wanted: str = HELLO_HASH, key: PrivateKey = KEY) -> dict[str, Any]:
+    wallet = wallet_of(key)
+    signed = signature(key, f"{wanted}{wallet}{sequence}{time_s}")
+    return {"filehandle": f"sdm://{wallet}/{wanted}", "req_time": time_s, "signature": signed}
 
 
 async def until(is_so: Any) -> None:
@@ -345,6 +371,104 @@ async def test_downloads_that_begin_at_once_are_not_more_than_a_wallet_may_have(
         answers = await asyncio.gather(*asks)
         assert sorted(one["return"] for one in answers) == ["-9"] * 15 + ["2"] * 5
         assert len(here.gateway.downloads) == 5
+
+
+async def test_a_wallet_whose_bytes_do_not_come_leaves_a_fetch_to_others(tmp_path: Path) -> None:
+    clock = Clock()
+    held = {HELLO_HASH: Held(FileInfo(HELLO_HASH, len(HELLO), "held", 1), HELLO)}
+    memory = Dripping(clock, noz={WALLET: 10**9, wallet_of(OTHER): 10**9}, files_of={WALLET: held, wallet_of(OTHER): dict(held)})
+    async with site(tmp_path, memory, clock, fetches_at_once=4) as here:
+        mine, theirs = await here.sequence(), await here.sequence(OTHER)
+        slow = [asyncio.create_task(here.call("user_requestDownload", **download_params(mine, here.time() + one))) for one in range(6)]
+        await until(lambda: len(here.gateway.downloads) == 6 and memory.stuck >= 3)
+        try:
+            for one in range(3):
+                params = download_params(theirs, here.time() + one, key=OTHER)
+                async with asyncio.timeout(WAIT_S):
+                    assert (await here.call("user_requestDownload", **params))["return"] == "2"
+            assert memory.stuck == 3
+        finally:
+            memory.gate.set()
+        assert [one["return"] for one in await asyncio.gather(*slow)] == ["2"] * 6
+
+
+class Waiting:
+    """Calls that take a place and keep it until they are told; ``came``: in which order they had it."""
+
+    def __init__(self, most: int) -> None:
+        self.turns, self.came = Turns(most), list[str]()
+        self.done: dict[str, asyncio.Event] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def ask(self, *names: str) -> None:
+        """Each is of the wallet that its first letter says."""
+        for name in names:
+            self.done[name] = asyncio.Event()
+            self.tasks[name] = asyncio.create_task(self._one(name))
+        await self.settled()
+
+    async def _one(self, name: str) -> None:
+        async with self.turns.take(name[0]):
+            self.came.append(name)
+            await self.done[name].wait()
+
+    async def end(self, *names: str) -> None:
+        for name in names:
+            self.done[name].set()
+        await self.settled()
+
+    async def settled(self) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+async def test_places_go_from_wallet_to_wallet_and_of_one_wallet_in_the_order_of_coming() -> None:
+    all_ = Waiting(3)
+    await all_.ask("a1", "a2", "a3", "a4", "b1", "b2", "c1", "c2")
+    assert all_.came == ["a1", "a2", "b1"]  # a's third waits, though a place was free
+    await all_.end("b1")
+    assert all_.came[3:] == ["b2"]  # a has its part, and b came before c
+    await all_.end("a1", "a2")
+    assert all_.came[4:] == ["a3", "c1"]
+    await all_.end("b2", "a3", "c1")
+    assert all_.came[6:] == ["a4", "c2"]
+    await all_.ask("a5")
+    assert all_.came[8:] == ["a5"]
+    await all_.end("a4", "c2", "a5")
+    await asyncio.gather(*all_.tasks.values())
+    assert (all_.turns._free, dict(all_.turns._held), all_.turns._waiting) == (3, {}, {})
+
+
+async def test_of_one_place_a_wallet_has_one() -> None:
+    all_, order = Waiting(1), ["a1", "a2", "b1", "a3"]
+    await all_.ask("a1", "a2", "a3", "b1")
+    for at, name in enumerate(order):
+        assert all_.came == order[: at + 1]
+        await all_.end(name)
+    await asyncio.gather(*all_.tasks.values())
+
+
+@pytest.mark.parametrize("given", ["later", "before", "after"])
+async def test_who_is_cancelled_while_it_waits_takes_no_place_along(given: str) -> None:
+    """Also when a place is given back in the same moment, before or after."""
+    all_ = Waiting(2)
+    await all_.ask("a1", "b1", "a2", "c1")
+    if given == "before":
+        all_.done["b1"].set()
+        while all_.turns._held["b"]:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    for name in ("a2", "c1"):
+        all_.tasks[name].cancel()
+    if given == "after":
+        all_.turns._give("b")
+        all_.turns._have("b")
+    await asyncio.gather(all_.tasks["a2"], all_.tasks["c1"], return_exceptions=True)
+    assert (all_.came, all_.turns._waiting) == (["a1", "b1"], {})
+    await all_.end("a1", "b1")
+    assert (all_.turns._free, dict(all_.turns._held)) == (2, {})
+    await all_.ask("c2", "b2")
+    assert all_.came[2:] == ["c2", "b2"]
+    await all_.end("c2", "b2")
 
 
 async def test_one_string_that_comes_twice_at_once_begins_one_download(tmp_path: Path) -> None:
