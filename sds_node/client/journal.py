@@ -104,7 +104,7 @@ class Journal:
 
     async def stored(self, segment: int, found: StoredSegment) -> None:
         """Note a confirmed segment. Raises StorageError when the disk is full."""
-        # Whoever is stopped meanwhile has it noted, too: it is paid.
+        # Whoever is stopped meanwhile has it noted, too: it is paid once it is committed.
         await in_thread(self._note, {"segment": segment, "stored": b64encode(kept(found)).decode()})
 
     def _stored(self, segment: int, root: bytes, data: bytes) -> StoredSegment | None:

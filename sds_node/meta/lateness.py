@@ -3,7 +3,8 @@
     limit issued ──── expires ──── + RECEIPTS_S: no receipt of it is taken any more ──── + FREE_S: its noz are promised anew ──── lease ends, + SETTLE_S: settled
 
 Between the two, what was taken just in time comes into a window: a window that comes later than that could find noz that were given to somebody else. So
-windows must be closer together than FREE_S - RECEIPTS_S. Source: storage-protocol.md 2 and 3.3; docs/adr/0009.
+windows must be closer together than FREE_S - RECEIPTS_S, and each round takes all that can be paid. For storing the noz are kept until
+FREE_S after the commit, if that is later. Source: storage-protocol.md 2 and 3.3; docs/adr/0009.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from modules.settlement.leaves import PUT
 from sds_node.meta.books.file import (
     EPOCH,
     LEAF,
@@ -64,8 +65,10 @@ MERGED_S: Final = 60
 """Maintenance that begins so soon after another is one with it."""
 NEVER_MS: Final = (1 << 62) - 1
 """``settles_ms`` of leaves that no lease pays."""
-FIRST_OF_LEASES: Final = (-1, b"")
-"""Before the first leaf that a lease pays."""
+OfLeases = tuple[bool, int, bytes]
+"""Where a leaf stands that a lease pays: (whether it is for storing, ``settles_ms``, id)."""
+FIRST_OF_LEASES: Final[OfLeases] = (False, -1, b"")
+"""Before the first one."""
 
 
 class BooksFull(BooksError):
@@ -210,10 +213,22 @@ class Books(BooksFile):
         """The leaves that are here."""
         return await self.do(lambda database: {row.id: row for key in set(ids) if (row := self.leaf_in(database, key)) is not None})
 
-    async def held_of_leases(self, limit: int, after: tuple[int, bytes] = FIRST_OF_LEASES) -> list[LeafRow]:
-        """At most so many leaves that wait for a window and that a lease pays: those first whose lease has to be settled first, after (``settles_ms``, id)."""
-        query = f"SELECT {LEAF}, check32 FROM leaves WHERE state = 1 AND settles_ms < {NEVER_MS} AND (settles_ms, id) > (?, ?) ORDER BY settles_ms, id LIMIT ?"
-        return await self.do(lambda database: self._leaves(database.execute(query, (*after, limit))))
+    async def held_of_leases(self, limit: int, after: OfLeases = FIRST_OF_LEASES) -> list[LeafRow]:
+        """At most so many leaves that wait for a window and that a lease pays, after one: reads, then puts, which may wait for long; of each those first whose
+        lease has to be settled first."""
+        which = f"state = 1 AND settles_ms < {NEVER_MS} AND (action = {PUT}) = ? AND (settles_ms, id) > (?, ?)"
+        query = f"SELECT {LEAF}, check32 FROM leaves WHERE {which} ORDER BY settles_ms, id LIMIT ?"
+
+        def make(database: sqlite3.Connection) -> list[LeafRow]:
+            reads = [] if after[0] else self._leaves(database.execute(query, (*after, limit)))
+            begin = after if after[0] else (True, *FIRST_OF_LEASES[1:])
+            return reads + self._leaves(database.execute(query, (*begin, limit - len(reads))))
+
+        return await self.do(make)
+
+    async def is_refused(self, ids: Sequence[bytes]) -> bool:
+        """Whether one of these leaves was refused for good here."""
+        return any(one is not None and one.state == State.REFUSED for one in await self.answers(ids))
 
     async def held_of_repair(self, limit: int, after: bytes) -> list[LeafRow]:
         """At most so many leaves that wait for a window and that repair funds pay, in order of their ids, after one."""

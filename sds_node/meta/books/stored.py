@@ -1,32 +1,32 @@
 """Whether the share that a put's receipt is for was stored: unconfirmed shares are not paid for, whatever their nodes and clients signed.
 
-    order limit {object, serial} ─► the object's segments ─ first serial ≤ serial < first + n ─► share ─ has a node, no serial of its own ─► stored
-                                                          └ a share has this serial as its own ───────────────────────────────────────────► stored
+    order limit {object, serial} ─► the object's segments ─ first serial ≤ serial < first + n ─► share ─ has a node, and no other serial ─► stored
+                                                          └ a share that the commit had under this serial ──────────────────────────────► stored
 
-A share that repair moved since is another node's under a serial of repair's; what its first node took in was stored all the same, and is paid. Which serial of its
-own a share had before that is not known any more: whoever hands such a receipt in so late, when the share was lost and made again, is not paid.
-Source: storage-protocol.md 3.4, 3.6 ("unconfirmed shares are refunded").
+A share that was moved since has the mover's serial. What its first node took in is paid all the same, if the commit had it there: the ledger keeps that serial
+as long as the lease is not settled (``committed``). Source: storage-protocol.md 3.4, 3.6 ("unconfirmed shares are refunded").
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
 from modules.settlement.leaves import PUT, Leaf
 from sds_node.meta.books.books import LeafRow
 from sds_node.meta.books.judging import read
 from sds_node.meta.ledger.engine import ReadView
+from sds_node.meta.ledger.schema import Table
 from sds_node.meta.rules import tables
 from sds_node.meta.rules.places import nodes_of
-from sds_node.meta.rules.wire import is_of_repair
 
-ROWS_READ = 5_000
+ROWS_READ: Final = 5_000
 
 
 class _Placed(NamedTuple):
-    """The committed shares of an object: where rows of serials begin, ascending, each with its segment and nodes; and shares' own serials."""
+    """The shares that commits of an object have: where rows of serials begin, ascending, each with its segment and nodes; and by segment and index the serials
+    of those that have one of their own."""
 
     firsts: list[int]
     segments: list[tuple[int, list[int]]]
@@ -42,7 +42,7 @@ class Stored:
         self._objects: dict[bytes, _Placed | None] = {}
 
     def has(self, row: LeafRow) -> bool:
-        """Whether the share of a put's leaf is in the ledger."""
+        """Whether a commit has the share of a put's leaf."""
         limit = read(Leaf.FromString(row.leaf)).limit
         key = bytes(limit.object_root) if limit is not None else b""
         if key not in self._objects:
@@ -58,10 +58,7 @@ class Stored:
             return False
         segment, nodes = placed.segments[at]
         index = serial - placed.firsts[at]
-        if index >= len(nodes) or not nodes[index]:
-            return False
-        own = placed.own.get((segment, index))
-        return own is None or is_of_repair(own)
+        return index < len(nodes) and nodes[index] != 0 and (segment, index) not in placed.own
 
     def _placed(self, key: bytes) -> _Placed | None:
         row = self._view.get(tables.OBJECT, (key,)) if len(key) == tables.ID_BYTES else None
@@ -74,18 +71,22 @@ class Stored:
             for one in self._view.scan(tables.SEGMENT, start=(at,), end=(min(at + ROWS_READ, end),), limit=ROWS_READ)
         ]
         found.sort()
-        own: dict[tuple[int, int], bytes] = {}
+        own = self._serials(tables.MOVED, begin, end) | self._serials(tables.COMMITTED, begin, end)
+        return _Placed([first for first, _, _ in found], [(number, nodes) for _, number, nodes in found], own, frozenset(own.values()) - {b""})
+
+    def _serials(self, table: Table[Any], begin: int, end: int) -> dict[tuple[int, int], bytes]:
+        """Serials of shares of a stretch of segments, by segment and index."""
+        found: dict[tuple[int, int], bytes] = {}
         after: tuple[int, ...] = ()
         while True:
-            page = self._view.scan(tables.MOVED, start=() if after else (begin,), after=after, end=(end,), limit=ROWS_READ)
-            own.update({(one.segment, one.share): one.serial for one in page})
+            page = self._view.scan(table, start=() if after else (begin,), after=after, end=(end,), limit=ROWS_READ)
+            found.update({(one.segment, one.share): one.serial for one in page})
             if len(page) < ROWS_READ:
-                break
+                return found
             after = page[-1].segment, page[-1].share
-        return _Placed([first for first, _, _ in found], [(number, nodes) for _, number, nodes in found], own, frozenset(own.values()))
 
 
 def unstored(view: ReadView, rows: Iterable[LeafRow]) -> list[bytes]:
-    """Ids of the leaves for puts whose shares are not in the ledger."""
+    """Ids of the leaves for puts whose shares no commit has."""
     stored = Stored(view)
     return [row.id for row in rows if row.action == PUT and not stored.has(row)]

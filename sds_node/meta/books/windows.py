@@ -65,8 +65,8 @@ MOST_ANEW: Final = 4
 _AS_IT_IS: Final = frozenset((NO_QUORUM, OUT_OF_TIME, USED_NONCE, UNKNOWN_SENDER))
 """Refusals that another choice of leaves would get as well."""
 _ALLOWED: Final = b"allowed"
-PAGES: Final = 10
-"""Pages of held leaves that are looked at in one round, of repair, and of leases where nothing of them can be paid; the next round goes on behind them."""
+REPAIR_PAGES: Final = 10
+"""Pages of held leaves of repair that are looked at in one round; the next round goes on behind them."""
 
 Done = Callable[[bytes, bytes, int], None]
 """(lease id, serial, noz): a receipt is on the ledger; with 0 noz, it never will be."""
@@ -169,7 +169,6 @@ class Windows:
         self.finish_release: Callable[[WindowRow], Awaitable[None]] | None = None
         """Finishes a release whose intent is in the books (releases.py)."""
         self._repair_after = b""
-        self._lease_after = FIRST_OF_LEASES
         self.settled_leaves = self.settled_noz = 0
         """Since this meta node runs."""
 
@@ -202,18 +201,17 @@ class Windows:
         settled = 0
         async with self._books.numbering:
             settled += await self.finish_intended()
-            unpaid = 0
-            while unpaid < PAGES:
-                count, rows, is_waiting = await self._window_of(partial(self._books.held_of_leases, after=self._lease_after))
+            after = FIRST_OF_LEASES
+            while True:
+                count, rows, is_waiting = await self._window_of(partial(self._books.held_of_leases, after=after))
                 settled += count
                 if count and is_waiting:
                     continue  # the rest of this page
-                unpaid += not count
-                is_last = len(rows) < self._most_leaves
-                self._lease_after = FIRST_OF_LEASES if is_last else (rows[-1].settles_ms, rows[-1].id)
-                if is_last:
+                if len(rows) < self._most_leaves:
                     break
-            for _ in range(PAGES):
+                # All of them in each round: what is promised anew is promised as if it were so (``lateness.py``).
+                after = rows[-1].action == PUT, rows[-1].settles_ms, rows[-1].id
+            for _ in range(REPAIR_PAGES):
                 count, rows, _ = await self._window_of(partial(self._books.held_of_repair, after=self._repair_after))
                 settled += count
                 is_last = len(rows) < self._most_leaves

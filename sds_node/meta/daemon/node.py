@@ -252,6 +252,7 @@ class MetaNode:
             tell=self.calls.tell_later,
             report_failure=self.registry.failed,
             has_leaves=self.books.has_leaves,
+            is_refused=self.books.is_refused,
             before_lost=lambda: self.windows.settle(),
             spread=self.keeping.spread,
             another_boot=self.books.another_boot,

@@ -26,10 +26,10 @@ from sds_node.documents import LEASE_DOMAIN, REPAIR_LEASE_NOZ, REPAIR_LEASE_S, L
 from sds_node.meta.operations import AnyLedger
 from sds_node.meta.repair.known import Later
 from sds_node.meta.rules import tables
-from sds_node.meta.rules.wire import COUNTERS, MAX_METAS, REPAIR_FROM
+from sds_node.meta.rules.wire import MAX_METAS
 from sds_node.meta.users.known import Contact, Cosign
 from sds_node.meta.users.leases import Held
-from sds_node.meta.users.limits import Another, LimitSigner, SerialsUsedUp
+from sds_node.meta.users.limits import COUNTERS, REPAIR_FROM, Another, LimitSigner, SerialsUsedUp
 
 _LEASE_ID: Final = b"stratos/repair-lease/v1\0"
 _RANDOM_BITS: Final = 27

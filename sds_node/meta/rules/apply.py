@@ -31,7 +31,7 @@ from sds_node.meta.rules.refusals import (
     refuse,
     shown,
 )
-from sds_node.meta.rules.tables import DAY_MS, META, SCHEMA, SCHEMA_1, SCHEMA_2, SCHEMA_3, SENT, STATE, VERSION, Meta, Sent
+from sds_node.meta.rules.tables import DAY_MS, META, SCHEMA, SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SENT, STATE, VERSION, Meta, Sent
 from sds_node.meta.rules.wire import OPERATION_DOMAIN, address, open_operation, whole
 
 APPLICATION: Final = "stratos-storage"
@@ -50,7 +50,7 @@ def _as_it_was(table: str, row: Row) -> Iterable[tuple[str, Row]]:
     yield table, row
 
 
-_MIGRATIONS: Final = {number: Migration(schema, _as_it_was) for number, schema in ((1, SCHEMA_1), (2, SCHEMA_2), (3, SCHEMA_3))}
+_MIGRATIONS: Final = {number: Migration(schema, _as_it_was) for number, schema in enumerate((SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4), 1)}
 
 
 def apply(chain_id: str, raw: bytes, time_ms: int, tables: Tables) -> bytes:

@@ -26,6 +26,7 @@ from sds_node.meta.rules.tables import (
     ALSO,
     ASKED,
     CHUNK_ENTRIES,
+    COMMITTED,
     EARNED,
     ENDING,
     ENDOWED,
@@ -172,6 +173,8 @@ def _check_places(view: View, segments: dict[int, Segment]) -> None:
         failed.setdefault(row.node, []).append((row.segment, row.share))
     for node, rows in failed.items():
         _same(f"failed shares of node {node}", len(rows) <= FAILED_OF_NODE and set(rows) <= set(by_node.get(node, ())), True)
+    moves = {(moved.segment, moved.share) for moved in walk(view, MOVED)}
+    _same("shares that were moved early", {(row.segment, row.share) for row in walk(view, COMMITTED)} <= moves, True)
     for moved in walk(view, MOVED):
         _same("a moved share", moved.segment in segments and moved.share < len(segments[moved.segment].nodes) // 4, True)
 

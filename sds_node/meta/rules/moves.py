@@ -25,9 +25,10 @@ from sds_node.meta.rules.money import allow_repair
 from sds_node.meta.rules.objects import STORED, day_of, endow, released_until, scheme, settle_share, share_escrow, to_repair
 from sds_node.meta.rules.places import add_held, nodes_of, pack, remove_held
 from sds_node.meta.rules.refusals import BAD_FORM, BAD_SIGNATURE, SAME_OWNER, UNKNOWN_SEGMENT, WRONG_STATE, need, refuse
-from sds_node.meta.rules.tables import META, MOVED, NODE, NODE_BYTES, OBJECT, SEGMENT, Moved, Object, Segment
+from sds_node.meta.rules.tables import COMMITTED, LEASE, META, MOVED, NODE, NODE_BYTES, OBJECT, SEGMENT, Committed, Moved, Object, Segment
 from sds_node.meta.rules.wire import MAX_MOVES, ascending, identity, listed, serial_of
 from sds_node.schemes import segment_size, share_bytes, share_noz
+from sds_node.transfers import serial_at
 
 MOST_METAS: Final = 10_000
 
@@ -107,10 +108,21 @@ def _move(call: Call, share: Any, is_shown: bool) -> None:
     nodes[share.index] = share.to_node
     tables.put(SEGMENT, segment._replace(nodes=pack(nodes, NODE_BYTES)))
     tables.put(OBJECT, row)
+    _note_committed(tables, row, segment, share.index, there)
     tables.put(MOVED, Moved(segment.number, share.index, share.serial))
     if there:
         remove_held(tables, there, [segment.number])
     add_held(tables, share.to_node, [(segment.number, share.index)])
+
+
+def _note_committed(tables: Tables, row: Object, segment: Segment, index: int, there: int) -> None:
+    """Keep the serial that the commit had, as long as its receipt may come; ``there``: the node that has the share now, 0 for none."""
+    key = segment.number, index
+    if tables.get(LEASE, (row.lease,)) is None or tables.get(COMMITTED, key) is not None:
+        return
+    own = tables.get(MOVED, key)
+    serial = (own.serial if own is not None else serial_at(segment.first_serial, index)) if there else b""
+    tables.put(COMMITTED, Committed(*key, serial))
 
 
 def _owner_of_any(tables: Tables, number: int) -> bytes:

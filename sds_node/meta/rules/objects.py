@@ -17,6 +17,7 @@ from sds_node.meta.rules.money import change_common_fund, pay_in, wallet_of
 from sds_node.meta.rules.places import days_of, nodes_of, remove_held
 from sds_node.meta.rules.tables import (
     ALSO,
+    COMMITTED,
     DAY_MS,
     ENDING,
     ENDOWED,
@@ -123,6 +124,8 @@ def remove_rows(tables: Tables, row: Object, most_shares: int) -> int:
                 by_node.setdefault(node, []).append(segment.number)
         for moved in tables.scan(MOVED, (segment.number,), limit=row.n):
             tables.delete(MOVED, (segment.number, moved.share))
+            if tables.get(COMMITTED, (segment.number, moved.share)) is not None:
+                tables.delete(COMMITTED, (segment.number, moved.share))
         tables.delete(SEGMENT, (segment.number,))
     for node in sorted(by_node):
         remove_held(tables, node, by_node[node])

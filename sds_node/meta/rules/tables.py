@@ -1,7 +1,7 @@
 """The ledger's tables (docs/adr/0008). Numbers of nodes and segments are given once and in order; amounts are noz, times are milliseconds since 1970.
 
-wallet ─ promo    lease ─ taken     object ─ segment ─ moved       file ─ share ─ also   earned ─ epoch ─ epoch_line
-                     └ asked           └ endowed   └── held (node)    trash     window ─ epoch_mark   queue   used   block   allowed
+wallet ─ promo    lease ─ taken     object ─ segment ─ moved, committed     file ─ share ─ also   earned ─ epoch ─ epoch_line
+                     └ asked           └ endowed   └── held (node)           trash     window ─ epoch_mark   queue   used   block   allowed
                                                               node, meta ─ told    meta ─ sent    node, segment ─ failed
 """
 
@@ -383,6 +383,16 @@ class Sent(NamedTuple):
     size_bytes: Count
 
 
+class Committed(NamedTuple):
+    """Under which serial a commit had a share that was moved while its lease was not settled: the receipt of that is paid, and no other one. Empty where the
+    commit had the share nowhere."""
+
+    segment: Count
+    share: Count
+    """Its index."""
+    serial: Annotated[bytes, Bytes(SERIAL_BYTES)]
+
+
 class Queue(NamedTuple):
     at_ms: TimeMs
     kind: Count
@@ -444,6 +454,7 @@ SENT: Final = declare(26, "sent", Sent, key=("meta_node",))
 ALSO: Final = declare(27, "also", Also, key=("share",), indexes=(Index("by_link", ("link",)),))
 ASKED: Final = declare(28, "asked", Asked, key=("lease",))
 FAILED: Final = declare(29, "failed", Failed, key=("node", "segment"))
+COMMITTED: Final = declare(30, "committed", Committed, key=("segment", "share"))
 
 ALL_1: Final[tuple[Table[Any], ...]] = (
     STATE, WALLET, PROMO_NOZ, META, LEASE, NODE, OBJECT, SEGMENT, MOVED, HELD, FILE, TRASH, SHARE, EARNED, WINDOW, EPOCH, EPOCH_LINE, QUEUE, USED, BLOCK,
@@ -456,6 +467,9 @@ SCHEMA_2: Final = Schema(ALL_2)
 ALL_3: Final[tuple[Table[Any], ...]] = (*ALL_2, TOLD, SENT)
 SCHEMA_3: Final = Schema(ALL_3)
 """Of ledgers that were made before several wallets could share the same content by one CID, and before the ledger bounded what legacy strings pay for."""
-ALL: Final[tuple[Table[Any], ...]] = (*ALL_3, ALSO, ASKED, FAILED)
+ALL_4: Final[tuple[Table[Any], ...]] = (*ALL_3, ALSO, ASKED, FAILED)
+SCHEMA_4: Final = Schema(ALL_4)
+"""Of ledgers that were made before receipts for storing were paid by what commits have, and commits came 300 s after a lease's end at the latest."""
+ALL: Final[tuple[Table[Any], ...]] = (*ALL_4, COMMITTED)
 SCHEMA: Final = Schema(ALL)
-VERSION: Final = 4
+VERSION: Final = 5

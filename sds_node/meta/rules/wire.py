@@ -54,11 +54,6 @@ MAX_AMOUNT: Final = (1 << 127) - 1
 MAX_SECONDS: Final = 1 << 40
 MAX_U32: Final = (1 << 32) - 1
 MAX_SEGMENT: Final = (1 << 48) - 1
-COUNTER_BYTES: Final = 4
-COUNTERS: Final = 1 << 8 * COUNTER_BYTES
-"""Serials of a boot: a serial ends with its counter (``users/limits.py``)."""
-REPAIR_FROM: Final = COUNTERS // 16 * 15
-"""Repair has those from this one on."""
 _OWN_SERIALS: Final = 1 << 8 * (SERIAL_BYTES - PREFIX_BYTES)
 """So many serials begin alike."""
 
@@ -115,11 +110,6 @@ def serial_of(value: bytes, meta_node: bytes, count: int, what: str) -> bytes:
     need(value.startswith(prefix), BAD_FORM, f"{what}: expected a serial of the sender, which begin with {prefix.hex()}, got {value.hex()}")
     need(first + count <= _OWN_SERIALS, BAD_FORM, f"{what}: expected room for {count} serials of the sender, got {value.hex()}")
     return value
-
-
-def is_of_repair(serial: bytes) -> bool:
-    """Whether a serial is one that repair gave."""
-    return int.from_bytes(serial[-COUNTER_BYTES:], "big") >= REPAIR_FROM
 
 
 def identity(value: bytes, what: str) -> bytes:

@@ -22,7 +22,7 @@ from sds_node.meta.ledger import errors as ledger_errors
 from sds_node.meta.operations import LedgerRefused, Proposer
 from sds_node.meta.rules.call import state_of
 from sds_node.meta.users.asked import body_handler, handler
-from sds_node.meta.users.commits import Commits
+from sds_node.meta.users.commits import Commits, IsRefused, none_is_refused
 from sds_node.meta.users.files import Files, wallet_row
 from sds_node.meta.users.known import Cosign, Registry, ReportFailure, Settings, Tell
 from sds_node.meta.users.leases import LeaseBook
@@ -69,6 +69,7 @@ class Users:
         spread: Spread = nobody_else,
         another_boot: Another | None = None,
         is_log_shared: bool = True,
+        is_refused: IsRefused = none_is_refused,
     ) -> None:
         self.settings = settings or Settings()
         self._proposer, self._ledger, self._clock, self.roots = proposer, proposer.ledger, clock, roots
@@ -77,7 +78,7 @@ class Users:
         signer = LimitSigner(proposer.chain_id, proposer.address, key, boot, another=another_boot)
         self.places = Places(self._ledger, registry, self.leases, signer, roots, clock, report_failure, self.settings)
         self.lending = Lending(proposer, key, self.leases, clock, cosign, self.settings, self.places.forget, has_leaves, before_lost)
-        self.commits = Commits(proposer, signer, self.leases, self.places, roots, registry, tell, clock, spread)
+        self.commits = Commits(proposer, signer, self.leases, self.places, roots, registry, tell, clock, spread, is_refused)
         self.files = Files(proposer, registry, clock)
         self.sharing = Sharing(self._ledger, clock)
 

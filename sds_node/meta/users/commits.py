@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -64,6 +64,15 @@ MAX_PROGRESS: Final = 64
 _ROWS: Final = 5_000
 
 
+IsRefused = Callable[[Sequence[bytes]], Awaitable[bool]]
+"""Whether the receipt of one of these serials was refused for good."""
+
+
+async def none_is_refused(serials: Sequence[bytes]) -> bool:
+    """``IsRefused`` where nobody takes receipts."""
+    return False
+
+
 @dataclass(slots=True)
 class _Rows:
     """What the ledger has of a commit."""
@@ -97,10 +106,11 @@ class Commits:
         tell: Tell,
         clock: Callable[[], float],
         spread: Spread = nobody_else,
+        is_refused: IsRefused = none_is_refused,
     ) -> None:
         self._proposer, self._ledger, self._signer, self._clock = proposer, proposer.ledger, signer, clock
         self._book, self._places, self._roots, self._registry = book, places, roots, registry
-        self._spread = spread
+        self._spread, self._is_refused = spread, is_refused
         self._progress: OrderedDict[bytes, Progress] = OrderedDict()
         self._locks: dict[bytes, tuple[asyncio.Lock, int]] = {}
         self._under_way = self._bytes = 0
@@ -200,6 +210,11 @@ class Commits:
             # The receipts of what was not committed by then are refused.
             text = f"lease {lease_id.hex()} was ended, so nothing more is stored under it: store the objects under another one"
             need(_is_done(session, rows, keys), asking.LEASE_LOST, text)
+        elif held is None and not _is_done(session, rows, keys):
+            # Of a start before: its client may have ended it then, and receipts were refused since.
+            serials = [bytes(share.limit.serial) for one in given for segment in one.segments for share in segment.shares]
+            text = f"lease {lease_id.hex()} was ended, and its receipts were refused: store the objects under another one"
+            need(not await self._is_refused(serials), asking.LEASE_LOST, text)
         in_hand = {one.key: self._scheme_checked(one, held, rows) for one in given}
         new = {one.key: await self._new_segments(one, rows.objects.get(one.key)) for one in given}
         progress = {one.key: await self._progress_of(one, rows.objects.get(one.key)) for one in given if new[one.key] is not None}

@@ -21,11 +21,14 @@ from modules.settlement.documents import LIMIT_DOMAIN, OrderLimit, to_sign
 from modules.settlement.leaves import SERIAL_BYTES, serial_prefix
 from sds_node.documents import SignedDocument
 from sds_node.meta.rules.tables import STORAGE
-from sds_node.meta.rules.wire import COUNTERS, REPAIR_FROM
 from sds_node.meta.users.known import Contact
 from sds_node.meta.users.leases import Held
 
 MAX_BOOT: Final = (1 << 32) - 1
+COUNTERS: Final = 1 << 32
+"""Serials of a boot."""
+REPAIR_FROM: Final = COUNTERS // 16 * 15
+"""Repair has those from this one on."""
 DRAWN_AHEAD: Final = 1 << 24
 """Another boot is drawn when so many serials are left: half an hour of 10,000 a second."""
 _SIGNATURE_BYTES: Final = 64

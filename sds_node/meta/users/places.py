@@ -168,6 +168,13 @@ class Places:
         ):
             return
         segment = before or SegmentInHand(ask.segment_bytes, roots)
+        is_other = before is not None and before.share_roots != roots
+        # Other content under limits of its own, of which one at most is stored: as for places that are replaced.
+        need(
+            not is_other or segment.replaced + scheme.n <= ANOTHER_TIMES * scheme.n,
+            asking.BAD_ASK,
+            f"segment {ask.segment} of object {ask.counter} was asked for with other share roots {ANOTHER_TIMES} times: count on for another object",
+        )
         size = share_bytes(scheme, ask.segment_bytes)
         stay = {index: one for index, one in segment.places.items() if self._is_online(one)}
         missing = [index for index in range(scheme.n) if index not in stay]
@@ -188,6 +195,10 @@ class Places:
         self._in_hand_of[held.row.wallet] += need_room
         nodes = {index: (one.node, one.owner, one.prefix) for index, one in stay.items()}
         nodes |= {index: found for index, found in zip(missing, chosen, strict=True)}
+        if is_other:
+            segment.replaced += scheme.n
+            slots = [(ask.counter, ask.segment, index) for index in range(scheme.n)]
+            held.replaced_noz += sum(kept.receipt_noz + kept.escrow_noz for slot in slots if (kept := held.reserved.get(slot)) is not None)
         segment.share_roots, segment.tries = roots, segment.tries + 1
         there.segments[ask.segment] = segment
         for index in range(scheme.n):

@@ -31,6 +31,7 @@ from sds_node.asking import MAX_ANSWER_BYTES, MAX_BODY_BYTES, NODE_RECEIPTS, NOD
 from sds_node.resource.daemon.home import Home
 from sds_node.resource.daemon.links import first_of
 from sds_node.resource.receipts import PAGE_ROWS, ReceiptLog, ReceiptsError
+from sds_node.transfers import ANY_ROOT
 from sds_node.wire.errors import Refused, WireError
 from sds_node.wire.node import describe
 
@@ -42,6 +43,8 @@ RETRY_S: Final = 2.0
 RETRY_MOST_S: Final = 120.0
 OVERDUE_S: Final = 120
 """A receipt that is not settled so long after its limit's end is shown to other meta nodes, too."""
+LEASE_S: Final = 3_600
+"""A lease lasts so long at most, as a rule."""
 SHOWN_S: Final = 60.0
 """Not to the same one again before."""
 LONG_OVER_S: Final = 2 * 3_600
@@ -195,7 +198,7 @@ class Hander:
             for serial, leaf in leaves
             if serial not in self._finished
             and self._shown.get(serial, -math.inf) <= now - SHOWN_S
-            and OrderLimit.FromString(leaf.traffic.order_limit.body).expires_s + OVERDUE_S < self._clock()
+            and self._overdue_s(issuer, serial, OrderLimit.FromString(leaf.traffic.order_limit.body)) < self._clock()
         ]
         if not overdue:
             return 0
@@ -231,6 +234,14 @@ class Hander:
             await self._over(over)
             done += len(over)
         return done
+
+    def _overdue_s(self, issuer: bytes, serial: bytes, limit: Any) -> float:
+        """When the others are shown a receipt (Unix seconds). One for a share that was taken waits for a commit: as long as a lease may last, if its own meta node
+        holds it and answers."""
+        is_held = (
+            limit.action == PUT and self._held.get(serial, (b"", 0.0))[0] == issuer and issuer in {taker.address for taker in self._takers(issuer)}
+        )
+        return float(limit.expires_s + OVERDUE_S + (LEASE_S if is_held else 0))
 
     async def _over(self, serials: list[bytes]) -> None:
         if serials:
@@ -320,7 +331,9 @@ class Hander:
     def _unstored(self, refused: list[tuple[bytes, Any, str]]) -> list[tuple[bytes, Any, str]]:
         """Those for uploads of which the ledger has not named the share to this node."""
         limits = [(one, OrderLimit.FromString(one[1].traffic.order_limit.body)) for one in refused]
-        return [one for one, limit in limits if limit.action == PUT and not self._is_stored(bytes(limit.share_root), bytes(limit.serial))]
+        # A limit that names no share is of a client that asked for places before it had coded: whether it is stored cannot be looked up.
+        puts = [(one, limit) for one, limit in limits if limit.action == PUT and bytes(limit.share_root) != ANY_ROOT]
+        return [one for one, limit in puts if not self._is_stored(bytes(limit.share_root), bytes(limit.serial))]
 
 
 def _batches(leaves: list[tuple[bytes, Any]]) -> Iterator[list[tuple[bytes, Any]]]:

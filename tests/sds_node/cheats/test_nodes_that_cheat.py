@@ -33,7 +33,7 @@ HELD, SETTLED, REFUSED = 1, 2, 3
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def network(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[StorageNetwork]:
-    async with started(tmp_path_factory.mktemp("network"), nodes=4) as made:
+    async with started(tmp_path_factory.mktemp("network")) as made:
         yield made
 
 
@@ -195,7 +195,12 @@ async def test_a_receipt_that_is_handed_in_again_and_again_is_in_one_window(netw
     await network.meta.ledger.query(check)
 
 
-async def test_a_node_that_takes_shares_with_their_receipts_and_says_that_it_failed_is_paid_for_none(network: StorageNetwork) -> None:
+async def test_a_node_that_takes_shares_with_their_receipts_and_says_that_it_failed_is_paid_for_none(tmp_path: Path) -> None:
+    async with started(tmp_path, nodes=4) as network:
+        await _steals(network)
+
+
+async def _steals(network: StorageNetwork) -> None:
     made = network.resources[0]
     assert made.node is not None
     service, taken = made.node.service, list[bytes]()

@@ -14,7 +14,7 @@ from chain.codec.canonical import encode
 from modules.settlement.documents import OrderLimit, Receipt
 from sds_node import asking
 from sds_node.documents import signed
-from sds_node.resource.daemon.handing import HELD, OVERDUE_S, Hander
+from sds_node.resource.daemon.handing import HELD, LEASE_S, OVERDUE_S, Hander
 from sds_node.resource.daemon.home import Home
 from sds_node.resource.receipts import ReceiptLog, open_receipts
 from sds_node.wire.errors import Lost, Refused
@@ -125,6 +125,7 @@ async def test_of_an_upload_that_was_not_committed_no_evidence_is_kept(receipts:
 
     hands = Hander(receipts, Home(tmp_path), lambda _: [taker], Clock(), is_stored=is_stored)
     assert await hands.round() == 2
+    assert await hands.round() == 0
     assert receipts.pending(NOW_S) == []
     assert asked == [(bytes(limit(number).share_root), serial) for number, serial in zip((1, 2), serials, strict=True)]
     assert json.loads((tmp_path / "refused.jsonl").read_text())["serial"] == serials[1].hex()
@@ -228,7 +229,10 @@ async def test_what_is_held_for_ever_is_shown_to_the_others(receipts: ReceiptLog
     hands = Hander(receipts, Home(tmp_path), lambda _: [own], clock, others=lambda _: [other])
     await hands.round()
     assert (own.handed, other.handed) == ([[serial]], [])
-    clock.now_s = EXPIRES_S + OVERDUE_S + 1
+    clock.now_s = EXPIRES_S + OVERDUE_S + LEASE_S
+    await hands.round()
+    assert other.handed == [], "as long as its lease may last it may wait for a commit"
+    clock.now_s += 1
     await hands.round()
     await hands.round()
     assert other.handed == [[serial]], "and not so soon again"
@@ -239,6 +243,17 @@ async def test_what_is_held_for_ever_is_shown_to_the_others(receipts: ReceiptLog
     assert await hands.round() == 1
     assert receipts.pending(NOW_S) == []
     assert hands.count["settled"] == 1
+
+
+async def test_what_one_that_went_away_holds_is_shown_as_soon_as_it_is_overdue(receipts: ReceiptLog, tmp_path: Path) -> None:
+    [serial], other, clock = earn(receipts, 1), Taker(2, state=REFUSED), Clock()
+    takers = [Taker(1)]
+    hands = Hander(receipts, Home(tmp_path), lambda _: takers, clock, others=lambda _: [other])
+    await hands.round()
+    takers.clear()
+    clock.now_s = EXPIRES_S + OVERDUE_S + 1
+    await hands.round()
+    assert other.handed == [[serial]]
 
 
 async def test_answers_of_others_about_what_was_not_shown_change_nothing(receipts: ReceiptLog, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from sds_node.client.placing import NodeFailed
 from sds_node.client.put import put_share
 from sds_node.merkle import leaf_count
 from sds_node.resource.daemon.config import MetaNode
+from sds_node.resource.daemon.handing import REFUSED
 from sds_node.resource.daemon.home import Home, HomeError
 from sds_node.resource.daemon.node import NodeBroken, ResourceNode
 from sds_node.transfers import Run
@@ -142,6 +143,26 @@ async def test_what_a_put_and_a_get_earn_is_handed_in_and_settled(tmp_path: Path
             assert values["ppd_transfers_total"] == {("put", "done"): 1, ("get", "done"): 1}
         finally:
             await user.caller.close()
+
+
+@pytest.mark.parametrize(("changes", "is_kept"), [((), False), (("confirm",), True), (("confirm", "trash"), True)])
+async def test_evidence_of_a_refused_put_is_kept_if_the_ledger_has_its_share_here(tmp_path: Path, changes: tuple[str, ...], is_kept: bool) -> None:
+    data = content(1, 40_000)
+    async with meta_nodes() as [meta], running(tmp_path / "home", meta, hand_every_s=0.05, held_s=0.05) as node:
+        await _until_online(node)
+        user = issuer(node)
+        await put(user, data)
+        await user.caller.close()
+        await meta.until(lambda: len(meta.leaves) == 1)
+        keys = [copy.key for copy in node.store.copies(lone(data).share_root)]
+        for change in changes:
+            assert getattr(node.store, change)(keys) == [], "all of them"
+        meta.state = REFUSED
+        await until(lambda: node.hander.count["refused"] == 1)
+        async with asyncio.timeout(30):
+            while (await node.status())["pending_receipts"]:  # noqa: ASYNC110 - counted before it is noted
+                await asyncio.sleep(0.01)
+        assert node.home.refused_path.exists() is is_kept
 
 
 async def test_a_stopping_node_says_so_hands_in_and_leaves_no_marker(tmp_path: Path) -> None:

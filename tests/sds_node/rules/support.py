@@ -26,7 +26,7 @@ from sds_node.meta.rules.asking import sequence_text
 from sds_node.meta.rules.invariants import check, walk
 from sds_node.meta.rules.leases import lease_id
 from sds_node.meta.rules.releases import Settled, settled_of
-from sds_node.meta.rules.tables import FILE, META, OBJECT, SCHEMA, SEGMENT, SENT, STATE, WALLET, Object, Segment, State, Wallet
+from sds_node.meta.rules.tables import FILE, META, OBJECT, SCHEMA, SEGMENT, SENT, STATE, VERSION, WALLET, Object, Segment, State, Wallet
 from sds_node.meta.rules.wire import ORDER_DOMAIN, sign_observation, sign_operation
 from sds_node.requests import Action, signed_text
 from sds_node.schemes import segment_count
@@ -366,5 +366,5 @@ def opened_with_todays(world: World, earlier: Schema, folder: Path, patches: pyt
     patches.undo()
     core = Core.open(open_store(f"sqlite:///{folder}/ledger.db"), rules(CHAIN_ID), CHAIN_ID)
     assert [row for table in SCHEMA.tables for row in walk(core.tables, table)] == rows
-    assert (core.head.sequence, core.head.app_hash, core.head.schema_version) == (head.sequence, head.app_hash, 4)
+    assert (core.head.sequence, core.head.app_hash, core.head.schema_version) == (head.sequence, head.app_hash, VERSION)
     return core

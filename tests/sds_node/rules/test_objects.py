@@ -10,7 +10,7 @@ from sds_node.meta.rules.invariants import check, walk
 from sds_node.meta.rules.leases import TAKEOVER_S
 from sds_node.meta.rules.places import FAILED_OF_NODE, failed_of
 from sds_node.meta.rules.releases import Settled, settled_of
-from sds_node.meta.rules.tables import EARNED, HELD, KEPT, LEASE, MOVED, SEGMENT
+from sds_node.meta.rules.tables import COMMITTED, EARNED, HELD, KEPT, LEASE, MOVED, SEGMENT
 from sds_node.meta.rules.wire import MAX_RELEASED_SHARES, MAX_RESULTS, MAX_SEGMENT
 from sds_node.requests import Action
 from sds_node.schemes import SEGMENT_BYTES, released_noz
@@ -392,6 +392,34 @@ def test_a_moved_share_is_at_the_other_node_under_its_serial_and_takes_the_rest_
     world.wait(DAY_MS)
     world.release({"node": 4})
     assert earned(world) == {owner(4): released_noz(500_000, 101)}
+
+
+def test_of_a_share_that_moves_early_the_ledger_keeps_the_serial_that_the_commit_had(make: Make) -> None:
+    """As long as its receipt may come, whose lease is not settled then; and only the first time."""
+    world = make(nodes=13)
+    lease = world.lease(10**9)
+    world.put(lease, 1, 4 * MIB, [1, 2, 3, 4, 5, 6, 7, 8, 9, 0], 5)
+    world.ok("commit", message("Commit", lease_id=lease, unused_noz=10**8))
+    first = world.segment(1).first_serial
+    for index, there, to in ((0, 1, 11), (9, 0, 12), (0, 11, 13)):
+        world.ok("move", move(1, index, there, to))
+    kept = [(1, 0, first), (1, 9, b"")]
+    assert [tuple(one) for one in walk(world.core.tables, COMMITTED)] == kept
+    changed = changed_segment(others=[message("OtherSerial", index=1, serial=own_serial(meta(1), 7))])
+    changed.counter = 2
+    changed.file.lookup_id = lookup(2)
+    world.ok("commit", message("Commit", lease_id=lease, objects=[changed]))
+    number = world.object(lookup(2)).first_segment
+    world.ok("move", move(number, 1, 2, 11))
+    kept.append((number, 1, own_serial(meta(1), 7)))
+    assert [tuple(one) for one in walk(world.core.tables, COMMITTED)] == kept
+    world.ok("settle_leases", message("SettleLeases", lease_ids=[lease]))
+    world.ok("move", move(number, 2, 3, 12))
+    assert [tuple(one) for one in walk(world.core.tables, COMMITTED)] == kept
+    world.ok("wallet_order", world.order(1, delete=message("DeleteFiles", lookup_ids=sorted((lookup(1), lookup(2))))))
+    world.wait(8 * DAY_MS)
+    world.tick()
+    assert [*walk(world.core.tables, COMMITTED)] == [*walk(world.core.tables, MOVED)] == []
 
 
 def test_a_share_that_was_nowhere_is_made_and_endowed_from_the_repair_fund(make: Make) -> None:

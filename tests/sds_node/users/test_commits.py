@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +208,38 @@ async def test_nothing_more_is_stored_under_a_lease_that_was_ended(tmp_path: Pat
         assert not meta.users.leases.may_commit(lease_id)
         assert await user.commit(stored.ask()) == first
         assert "was ended, so nothing more is stored under it" in await commit_refused(asking.LEASE_LOST, user, late.ask())
+
+
+async def test_under_an_ended_lease_only_what_is_there_whole_and_ones_own_is_answered_again(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        user, lease_id = await ready(meta, 10**10)
+        open_, whole = await user.store(lease_id, 1, 3 * SEGMENT_BYTES), await user.store(lease_id, 2, SIZE)
+        await user.commit(part(open_, 0, 1))
+        done = await user.commit(whole.ask())
+        await user.end(lease_id)
+        await commit_refused(asking.LEASE_LOST, user, part(open_, 0, 1))
+        both = part(open_, 1, 3)
+        both.objects.append(whole.ask().objects[0])
+        await commit_refused(asking.LEASE_LOST, user, both)
+        assert await user.commit(whole.ask()) == done
+
+
+async def test_after_a_restart_nothing_is_stored_whose_receipts_were_refused(tmp_path: Path) -> None:
+    """A meta node does not know any more which leases were ended."""
+    async with meta_node(tmp_path) as meta:
+        user, lease_id = await ready(meta)
+        refused_, other = await user.store(lease_id, 1, SIZE), await user.store(lease_id, 2, SIZE)
+    async with meta_node(tmp_path, is_new=False, clock=meta.clock, boot=2) as again:
+        user.meta, user.peer = again, (await again.user()).peer
+        session = await resumed(again, user)
+        serials = [bytes(limit_of(place).serial) for place in refused_.ask().objects[0].segments[0].shares]
+
+        async def is_refused(asked: Sequence[bytes]) -> bool:
+            return serials[1] in asked
+
+        again.users.commits._is_refused = is_refused
+        assert "its receipts were refused" in await commit_refused(asking.LEASE_LOST, session, refused_.ask())
+        assert (await session.commit(other.ask()))[0].is_complete
 
 
 async def test_two_of_the_same_commit_at_once_are_one(tmp_path: Path) -> None:

@@ -9,8 +9,7 @@ import nacl.signing
 import pytest
 
 from modules.settlement.leaves import serial_prefix
-from sds_node.meta.rules.wire import COUNTERS, REPAIR_FROM
-from sds_node.meta.users.limits import DRAWN_AHEAD, MAX_BOOT, LimitSigner, SerialsUsedUp
+from sds_node.meta.users.limits import COUNTERS, DRAWN_AHEAD, MAX_BOOT, REPAIR_FROM, LimitSigner, SerialsUsedUp
 
 KEY = nacl.signing.SigningKey(b"\x05" * 32)
 META = bytes(range(20))

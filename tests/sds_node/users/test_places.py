@@ -127,6 +127,41 @@ async def test_the_same_ask_gets_the_same_places_and_costs_nothing_more(tmp_path
         assert held.left_noz == left
 
 
+async def test_content_after_content_for_one_segment_costs_a_tenth_of_each_and_not_for_ever(tmp_path: Path) -> None:
+    """Each has limits of its own, and nodes take it in; one at most is stored."""
+    async with meta_node(tmp_path) as meta:
+        user, lease_id = await ready(meta)
+        ask = put_ask(1, 2 * MIB, 0, TWO_OF_FIVE)
+        await user.put_places(lease_id, ask)
+        held = meta.users.leases.get(lease_id)
+        assert held is not None
+        for times in (1, 2):
+            ask.share_roots[0] = bytes([times]) * 32
+            await user.put_places(lease_id, ask)
+            assert held.replaced_noz == times * 5 * MIB
+        ask.share_roots[0] = b"\3" * 32
+        assert "other share roots 2 times" in await refused(
+            asking.BAD_ASK, user, asking.PLACE_PUT, asking.PlacePutHead(lease_id=lease_id, segments=[ask])
+        )
+        assert held.replaced_noz == 10 * MIB
+
+
+async def test_noz_of_a_place_are_kept_until_its_segment_is_committed(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        user, lease_id = await ready(meta)
+        stored = await user.store(lease_id, 1, 2 * MIB)
+        held = meta.users.leases.get(lease_id)
+        assert held is not None
+        left_noz = held.left_noz
+        meta.clock.wait(2_000)
+        meta.users.leases.expire(held)
+        assert held.left_noz == left_noz
+        await user.commit(stored.ask())
+        meta.clock.wait(FREE_S)
+        meta.users.leases.expire(held)
+        assert held.left_noz == left_noz + 5 * MIB // 2  # no receipt of them came
+
+
 async def test_places_that_are_no_longer_good_are_replaced_and_the_others_stay(tmp_path: Path) -> None:
     async with meta_node(tmp_path, 8) as meta:
         user, lease_id = await ready(meta)
