@@ -96,13 +96,13 @@ async def _each(work: AsyncIterator[tuple[str, Callable[[], Awaitable[dict[str, 
     return many
 
 
-def _finish(many: _Many, verb: str, *, as_json: bool) -> None:
+def _finish(many: _Many, verb: str, again: str, *, as_json: bool) -> None:
     text = f"{many.files} files, {size_text(many.size_bytes)}, {verb}" + (f" for {many.charged_noz} noz" if many.charged_noz else "")
     told(many.as_json(), as_json=as_json, text=text)
     for one in many.failed[:100]:
         remark(f"Error: {one['name']}: {one['error']}")
     if many.failed:
-        raise click.ClickException(f"{len(many.failed)} files failed: run the command again for them")
+        raise click.ClickException(f"{len(many.failed)} files failed: {again}")
 
 
 # --- put ---------------------------------------------------------------------------------------------------------------------------------
@@ -241,7 +241,8 @@ def _put_folder(ctx: click.Context, folder: Path, name: str | None, public: bool
         warn(await storage.warnings(charged_noz=many.charged_noz))
         return many
 
-    _finish(with_storage(ctx, password_file, work), "stored", as_json=as_json)
+    again = "'ppd put FILE NAME' stores one; the same command again would store, and charge, the others once more"
+    _finish(with_storage(ctx, password_file, work), "stored", again, as_json=as_json)
 
 
 # --- get ---------------------------------------------------------------------------------------------------------------------------------
@@ -342,7 +343,7 @@ def _get_folder(ctx: click.Context, name: str, target: str | None, no_replace: b
 
         return await _each(files(), folder or "/", is_shown=not as_json)
 
-    _finish(with_storage(ctx, password_file, work), "fetched", as_json=as_json)
+    _finish(with_storage(ctx, password_file, work), "fetched", "run the command again for them", as_json=as_json)
 
 
 @click.command("get-shared")

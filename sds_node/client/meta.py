@@ -10,10 +10,11 @@ limits are compared with what was asked (leases.py, issuing.py), content with ro
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ from modules.settlement.leaves import GET, PUT
 from sds_node import asking, p2p
 from sds_node.client.errors import MetaFull, MetaLied, MetaRefused, MetaUnreachable, refusal
 from sds_node.client.get import last_receipts
+from sds_node.client.pace import Pace
 from sds_node.client.session import Session, open_session
 from sds_node.endpoints import endpoint_text
 from sds_node.wire.errors import Busy, ConnectionFailed, Refused, TimedOut, Unreachable, WireError
@@ -48,6 +50,9 @@ ROUNDS: Final = 3
 """So often all meta nodes are asked before none is there."""
 PAUSE_S: Final = 0.5
 SESSION_LIFE_S: Final = 3 * 3_600
+SLOW_S: Final = 10.0
+"""An answer that takes longer is told of, once in ``TOLD_S``."""
+TOLD_S: Final = 60.0
 RECEIPTS_S: Final = 2.0
 RENEW_S: Final = 75 * 60
 """A grant that ends within this is renewed: a lease under it lives an hour."""
@@ -129,6 +134,10 @@ class MetaClient:
         self._metas: OrderedDict[bytes, _Meta] = OrderedDict()
         self._peers: OrderedDict[tuple[bytes, str, bytes], Peer] = OrderedDict()
         self._opening = asyncio.Lock()
+        self._told_s = float("-inf")
+        # Below what meta nodes allow a session, and a wallet (``meta/users/sessions.py``).
+        orders = Pace(80, 50)
+        self._paces = {asking.SHARE_OPEN: Pace(8, 16), asking.LEASE_TAKE: orders, asking.FILE_ORDER: orders}
         for one in metas:
             self._add(one)
 
@@ -175,13 +184,20 @@ class MetaClient:
     # ---- questions
 
     async def ask(self, method: str, head: Any, answer: Any, *, body: bytes = b"", meta: bytes | None = None, without_session: bool = False) -> Any:
-        """A question to one meta node → its answer, a message of the class ``answer``. ``meta``: the address of the only one that can answer.
+        """A question to one meta node → its answer, a message of the class ``answer``. ``meta``: the address of the only one that can answer. Of what meta
+        nodes bound, no more is asked at once and in a second than they answer.
 
         Raises what ``refusal`` makes of its refusal, MetaUnreachable when none does it, MetaFull when that only one says to ask another, MetaLied for bytes that
         are no answer.
         """
+        pace = self._paces.get(method)
+        async with pace.turn() if pace is not None else contextlib.nullcontext():
+            return await self._ask(method, head, answer, body, meta, without_session)
+
+    async def _ask(self, method: str, head: Any, answer: Any, body: bytes, meta: bytes | None, without_session: bool) -> Any:
         failures: dict[bytes, str] = {}
         told_by: set[bytes] = set()
+        busy: set[bytes] = set()
         for at in range(ROUNDS):
             if at:
                 await asyncio.sleep(PAUSE_S * 2 ** (at - 1))
@@ -196,9 +212,11 @@ class MetaClient:
                         raise MetaFull(f"meta node {one.where}: {error.text}") from None
                     failures[one.where.address] = error.text
                     told_by.add(one.where.address)
+                    busy.discard(one.where.address)
                 except (ConnectionFailed, Unreachable, Busy, TimedOut, TimeoutError) as error:
                     failures[one.where.address] = str(error) or "no answer in time"
                     told_by.discard(one.where.address)
+                    (busy.add if isinstance(error, Busy) else busy.discard)(one.where.address)
                 except WireError as error:
                     raise MetaRefused(f"meta node {one.where} cannot do this: {error}") from None
                 else:
@@ -208,6 +226,8 @@ class MetaClient:
         told = "; ".join(f"{self._metas[node].where}: {text}" for node, text in failures.items()) or "none is known"
         if failures.keys() == told_by and told_by:
             raise MetaUnreachable(f"no meta node that is known does this now: {told}")
+        if failures.keys() == busy and busy:
+            raise MetaUnreachable(f"all meta nodes that are known are busy: {told}: try again in a moment, with less at once")
         raise MetaUnreachable(f"no meta node answers ({told}): check the network, or name others")
 
     def _in_turn(self, meta: bytes | None) -> list[_Meta]:
@@ -216,7 +236,7 @@ class MetaClient:
         return [self._metas[meta]] if meta in self._metas else []
 
     async def _asked(self, meta: _Meta, method: str, head: bytes, body: bytes, without_session: bool) -> bytes:
-        async with asyncio.timeout(ASK_S):
+        async with asyncio.timeout(ASK_S), self._patiently(method):
             if not without_session:
                 await self._opened(meta)
             try:
@@ -228,6 +248,21 @@ class MetaClient:
             # It was started anew, and forgot us.
             await self._opened(meta)
             return await meta.peer.ask(method, head, body, most_bytes=asking.MAX_ANSWER_BYTES)
+
+    @contextlib.asynccontextmanager
+    async def _patiently(self, method: str) -> AsyncIterator[None]:
+        """Tell, once in a while, that an answer takes long: whoever waits without a word gives up."""
+
+        def tell() -> None:
+            if self.clock() >= self._told_s + TOLD_S:
+                self._told_s = self.clock()
+                log.warning("a meta node takes long to answer; too few of them may be there to agree (more than two thirds are needed)", asked=method)
+
+        timer = asyncio.get_running_loop().call_later(SLOW_S, tell)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def _opened(self, meta: _Meta) -> None:
         session = self.session

@@ -87,12 +87,18 @@ def file_of(tables: Tables, wallet: bytes, lookup_id: bytes) -> File:
     return row
 
 
+def is_folder(row: Object, file: File) -> bool:
+    """Whether a record is a folder's: an encrypted file has more bytes than none."""
+    return not row.size_bytes and not file.is_public
+
+
 def file_by_hash(tables: Tables, wallet: bytes, file_hash: str) -> list[File]:
-    """A wallet's files with this content, as the original's clients name it. Refuses a hash of which it has none."""
+    """A wallet's files with this content, as the original's clients name it. Refuses a hash of which it has none. Its folders are none: their clients know
+    nothing of them, and a folder has the content of an empty file."""
     need(is_hash(file_hash), BAD_FORM, f"expected a file hash of 40 characters, got {file_hash[:60]!a}")
     rows = tables.scan(OBJECT, (wallet, file_hash), index="by_hash", limit=SAME_HASH)
-    found = [tables.get(FILE, (wallet, row.lookup_id)) for row in rows if row.state in (KEPT, GRACE)]
-    files = [one for one in found if one is not None]
+    found = [(row, tables.get(FILE, (wallet, row.lookup_id))) for row in rows if row.state in (KEPT, GRACE)]
+    files = [one for row, one in found if one is not None and not is_folder(row, one)]
     need(bool(files), UNKNOWN_FILE, f"wallet {shown(wallet)} has no file {file_hash}")
     return files
 

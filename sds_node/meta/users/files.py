@@ -25,7 +25,7 @@ from sds_node.meta.ledger.tables import View
 from sds_node.meta.operations import LedgerRefused, Proposer
 from sds_node.meta.rules.asking import MAX_ORDER_BYTES
 from sds_node.meta.rules.call import state_of
-from sds_node.meta.rules.files import SAME_HASH
+from sds_node.meta.rules.files import SAME_HASH, is_folder
 from sds_node.meta.rules.leases import MAX_OPEN_LEASES
 from sds_node.meta.rules.places import nodes_of
 from sds_node.meta.rules.refusals import USED_BEFORE
@@ -212,10 +212,13 @@ def _object_reply(view: View, session: Session, key: bytes, now_ms: int) -> Any 
 
 
 def _by_hash(view: View, wallet: bytes, file_hash: str) -> File | None:
-    """The newest file of a wallet with that content."""
+    """The newest file of a wallet with that content; folders, which have an empty file's, are none."""
     rows = view.scan(OBJECT, (wallet, file_hash), index="by_hash", limit=min(SAME_HASH, OBJECT.most_scanned))
-    kept = [row for row in rows if row.state in READ_IN]
-    return file_of(view, max(kept, key=lambda row: row.made_ms)) if kept else None
+    for row in sorted((row for row in rows if row.state in READ_IN), key=lambda row: -row.made_ms):
+        file = file_of(view, row)
+        if file is not None and not is_folder(row, file):
+            return file
+    return None
 
 
 def _segments(view: View, row: Object, first: int, limit: int) -> list[Segment]:

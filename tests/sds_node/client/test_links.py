@@ -2,18 +2,58 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sds_node import asking
 from sds_node.client.errors import BadName, NotFound, StorageError, WrongPassword
 from sds_node.client.names import local_name
 from sds_node.client.orders import send_order
+from sds_node.client.pace import Pace
 from sds_node.client.sharing import parse_link
 from sds_node.handles import new_share_link
 from tests.sds_node.client.network import network
 
 CID = "QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG"
+
+
+@pytest.mark.asyncio
+async def test_many_links_are_opened_at_once_as_fast_as_meta_nodes_allow(tmp_path: Path) -> None:
+    async with network(tmp_path, 3, wallets=2) as net, net.storage() as owner, net.storage(2) as other:
+        await owner.put(b"for many", "f")
+        link = (await owner.share("f")).link
+        loop, base_s = asyncio.get_running_loop(), net.clock.now_s
+        begun_s = loop.time()
+
+        async def later(handler: Any, stream: Any, connection: Any) -> None:
+            net.clock.now_s = base_s + loop.time() - begun_s
+            await handler(stream, connection)
+
+        net.changes[asking.SHARE_OPEN] = later
+        opened = await asyncio.gather(*(other.open_shared(link) for _ in range(30)))
+        assert {one.size_bytes for one in opened} == {8}
+
+
+@pytest.mark.asyncio
+async def test_a_pace_is_kept_whatever_comes_at_once() -> None:
+    pace, begun, under_way = Pace(20, 3), list[float](), list[int]()
+    now = 0
+
+    async def one() -> None:
+        nonlocal now
+        async with pace.turn():
+            now += 1
+            under_way.append(now)
+            begun.append(asyncio.get_running_loop().time())
+            await asyncio.sleep(0)
+            now -= 1
+
+    await asyncio.gather(*(one() for _ in range(30)))
+    assert max(under_way) <= 3
+    assert all(at - begun[0] >= (number - 20) / 20 - 0.01 for number, at in enumerate(sorted(begun)))
 
 
 @pytest.mark.asyncio

@@ -5,13 +5,29 @@ from __future__ import annotations
 from chain.crypto import address as bech32
 from chain.crypto.keys import PrivateKey
 from modules.settlement.legacy import TASK_S
+from sds_node.hashes import file_hash
 from sds_node.meta.rules import refusals
 from sds_node.meta.rules.asking import sequence_text
 from sds_node.meta.rules.leases import MAX_OPEN_LEASES
-from sds_node.meta.rules.tables import LEASE, USED, WALLET
+from sds_node.meta.rules.tables import KEPT, LEASE, USED, WALLET
 from sds_node.meta.rules.wire import ORDER_DOMAIN
 from sds_node.requests import FRESH_S, Action
-from tests.sds_node.rules.support import DAY_MS, HASH, HOUR_MS, OTHER_HASH, PARAMS, Make, World, event, granted, message, record, wallet, wallet_key
+from tests.sds_node.rules.support import (
+    DAY_MS,
+    HASH,
+    HOUR_MS,
+    OTHER_HASH,
+    PARAMS,
+    Make,
+    World,
+    event,
+    granted,
+    lookup,
+    message,
+    record,
+    wallet,
+    wallet_key,
+)
 
 
 def test_a_lease_moves_noz_from_the_wallet_into_the_hands_of_the_meta_node(world: World) -> None:
@@ -203,6 +219,17 @@ def test_a_legacy_string_deletes_the_files_of_its_hash_once(world: World) -> Non
     world.refused(
         refusals.UNKNOWN_FILE, "legacy_order", message("LegacyOrder", wallet=wallet(1), ask=world.ask(Action.DELETE_FILE, HASH), delete=True)
     )
+
+
+def test_a_legacy_string_for_the_empty_file_leaves_folders_alone(world: World) -> None:
+    """Their records have no bytes, too, and are private, which no file without bytes is."""
+    empty, lease = file_hash(b""), world.lease(10**6)
+    world.put(lease, 1, 0, [0, 0, 0], file_hash=empty)
+    order = {"wallet": wallet(1), "delete": True}
+    world.refused(refusals.UNKNOWN_FILE, "legacy_order", message("LegacyOrder", ask=world.ask(Action.DELETE_FILE, empty), **order))
+    world.put(lease, 2, 0, [0, 0, 0], file_hash=empty, file=record(2, is_public=True, wrapped_key=b""))
+    world.ok("legacy_order", message("LegacyOrder", ask=world.ask(Action.DELETE_FILE, empty, ago_s=1), **order))
+    assert (world.object(lookup(1)).state, world.wallet().files, world.wallet().trash) == (KEPT, 1, 1)
 
 
 def test_a_legacy_string_shares_a_public_file_and_no_private_one(world: World) -> None:

@@ -64,6 +64,14 @@ async def test_files_are_found_by_name_content_and_object(tmp_path: Path) -> Non
             await refused(asking.BAD_ASK, user, asking.FILE_FIND, asking.FileFindHead(**head))
 
 
+async def test_a_folder_is_no_file_of_its_content(tmp_path: Path) -> None:
+    async with meta_node(tmp_path) as meta:
+        user, lease_id = await ready(meta)
+        folder = await user.keep(lease_id, 1, 0)
+        head = asking.FileFindHead(file_hash=(await user.find(object_id=folder.object_id)).object.file_hash)
+        await refused(asking.NOT_HELD, user, asking.FILE_FIND, head)
+
+
 async def test_a_list_comes_in_pages_and_goes_on_where_it_ended(tmp_path: Path) -> None:
     async with meta_node(tmp_path) as meta:
         user, lease_id = await ready(meta)
