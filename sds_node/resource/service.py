@@ -592,12 +592,15 @@ class Service:
             self._refuse_many(given.wallet)
         if is_resumed or given.action == WRITES:
             await self._end_before(serial, session_key)
+        if is_resumed and not is_handed_in and serial not in self.limits and _covers_nothing(head):
+            is_resumed = False  # its connection was lost before this node had its limit
+        if is_resumed:
+            # Before it stands in anybody's way: who made the limit up, for a serial that he guessed, is not let in.
+            self._check_waits(serial, await self._entry(serial), head.evidence)
         if serial in self._active:
             raise wire_errors.Refused(transfers.LIMIT_USED, f"a transfer under serial {serial.hex()} is under way")
         session = self._sessions.get(session_key)
         limit, is_again = given, False
-        if is_resumed and not is_handed_in and serial not in self.limits and _covers_nothing(head):
-            is_resumed = False  # its connection was lost before this node had its limit
         if not is_resumed:
             self._refuse_closed(session_key)
             if session is None or serial not in session.missing:  # else what is owed comes now
@@ -692,13 +695,18 @@ class Service:
     async def _entry(self, serial: bytes) -> Entry | None:
         return await asyncio.wrap_future(self._receipts.find(serial))
 
+    def _check_waits(self, serial: bytes, entry: Entry | None, evidence: Any) -> Entry:
+        """What is recorded of a transfer that is to go on. Refuses one that is not, or is over under another receipt."""
+        is_known = entry is not None and entry.evidence.order_limit == evidence.order_limit
+        if entry is None or not is_known or (entry.progress is not Progress.OPEN and entry.evidence.receipt != evidence.receipt):
+            raise wire_errors.Refused(transfers.LIMIT_USED, f"no transfer under serial {serial.hex()} waits to go on here")
+        return entry
+
     async def _resume(self, transfer: _Transfer, evidence: Any) -> None:
         """Go on with a get whose last receipt came along; a final receipt ends it. What was sent before and is not in the receipt stays frozen."""
         transfer.is_resuming = True
-        entry = await self._entry(transfer.serial)
-        is_same = entry is not None and entry.evidence.receipt == evidence.receipt
-        if entry is None or entry.evidence.order_limit != evidence.order_limit or (entry.progress is not Progress.OPEN and not is_same):
-            raise wire_errors.Refused(transfers.LIMIT_USED, f"no transfer under serial {transfer.serial.hex()} waits to go on here")
+        entry = self._check_waits(transfer.serial, await self._entry(transfer.serial), evidence)
+        is_same = entry.evidence.receipt == evidence.receipt
         if entry.progress is not Progress.OPEN:
             # Its final receipt is here: its sender has not heard so.
             transfer.was_final = transfer.is_final = True

@@ -16,14 +16,16 @@ from unittest import mock
 import nacl.signing
 import pytest
 
+from chain.codec.canonical import encode
 from chain.crypto import address as bech32
+from chain.crypto.keys import PrivateKey
 from modules.settlement import leaves
-from modules.settlement.documents import to_sign
+from modules.settlement.documents import OrderLimit, Receipt, to_sign
 from modules.settlement.trees import leaf_hash
 from sds_node import transfers
 from sds_node.client import get as getting
 from sds_node.client import placing
-from sds_node.client.session import Receipts
+from sds_node.client.session import Receipts, open_session
 from sds_node.client.transfer import NodeFailed, NodeLied, Place, ShareToGet, ShareToPut, get_share, last_receipts, put_share
 from sds_node.client.transfer import Settings as Patience
 from sds_node.documents import ShareManifest, SignedDocument, StoreAck, signed
@@ -37,8 +39,10 @@ from sds_node.resource.store.shares import Writer
 from sds_node.schemes import TWO_OF_FIVE
 from sds_node.transfers import Run, head_bytes, receive_record, record, runs_bytes, whole
 from sds_node.wire.connection import Connection, Handler
-from sds_node.wire.errors import Busy, CallCancelled, InternalFailure, WireError
+from sds_node.wire.errors import Busy, CallCancelled, InternalFailure, Refused, WireError
 from sds_node.wire.limits import Limits
+from sds_node.wire.node import Node
+from sds_node.wire.peer import Direct, Peer
 from sds_node.wire.stream import Stream
 from tests.sds_node.data.network import LIFE_S, Issuer, Network, Resource, content, leaf_by_leaf, liar, lone, network, node_key, raw_receipt, resource
 from tests.sds_node.documenting import CHAIN_ID, NOW_S, Chain
@@ -1548,5 +1552,53 @@ def test_nobody_else_may_ask_what_meta_nodes_may(tmp_path: Path) -> None:
         for method in (transfers.PUT, transfers.GET):
             assert await refusal(peer.ask(method)) == transfers.LIMIT_REFUSED
             assert await refusal(peer.ask(method, b"\xff" * 40)) == 3
+
+    run(test, tmp_path)
+
+
+def test_whoever_guesses_a_serial_stands_in_nobodys_way(tmp_path: Path) -> None:
+    """A head that goes on with a transfer is looked up before it counts: its limit is anybody's word until then."""
+
+    async def test(net: Network) -> None:
+        data, node = content(61, 50_000), net.nodes[0]
+        root = await stored(net, data)
+        place = net.issuer.to_read(node, root, len(data))
+        stranger = open_session(PrivateKey(b"\5" * 32, "eth_secp256k1"), CHAIN_ID, max_noz=1, actions=[1], clock=net.clock)
+        caller = Node(stranger.identity, CHAIN_ID)
+        net.callers.append(caller)
+        peer = Peer(caller, node.address, [Direct(node.host, node.port)])
+        limit = OrderLimit(serial=place.limit.serial, session_pubkey=stranger.public_key, action=leaves.GET, max_bytes=1, expires_s=NOW_S + 600)
+        looked, may_end, find = asyncio.Event(), asyncio.Event(), node.service._entry
+
+        async def slow(serial: bytes) -> Any:
+            looked.set()
+            await may_end.wait()
+            return await find(serial)
+
+        node.service._entry = slow  # type: ignore[method-assign]
+        refusals = []
+        for is_final in (False, True):
+            looked.clear()
+            may_end.clear()
+            head = transfers.GetHead(runs=[] if is_final else [{"first": 0, "leaves": 1}])
+            head.evidence.order_limit.body = encode(limit)
+            head.evidence.receipt.body = encode(Receipt(chain_id=CHAIN_ID, serial=limit.serial, sequence=1, bytes_acked=1, is_final=is_final))
+
+            async def squat(head: Any = head) -> None:
+                async with await peer.call(transfers.GET, head_bytes(head), ended=True) as stream:
+                    await stream.result()
+
+            squatting = asyncio.create_task(squat())
+            await looked.wait()
+            assert stranger.public_key not in {one.session for one in node.service._active.values()}
+            into = memoryview(bytearray(len(data)))
+            if not is_final:
+                await get_share(net.session, place, asked(data), [whole(len(data))], into, None, QUICK)
+                assert into == data
+            may_end.set()
+            with pytest.raises(Refused) as caught:
+                await squatting
+            refusals.append(caught.value.code)
+        assert refusals == [transfers.LIMIT_USED] * 2
 
     run(test, tmp_path)
