@@ -705,6 +705,7 @@ class Service:
     async def _resume(self, transfer: _Transfer, evidence: Any) -> None:
         """Go on with a get whose last receipt came along; a final receipt ends it. What was sent before and is not in the receipt stays frozen."""
         transfer.is_resuming = True
+        # Once more, now that nobody else goes on with it: another one may have, and ended, since it was let in.
         entry = self._check_waits(transfer.serial, await self._entry(transfer.serial), evidence)
         is_same = entry.evidence.receipt == evidence.receipt
         if entry.progress is not Progress.OPEN:

@@ -11,17 +11,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
+from modules.settlement.documents import OrderLimit, decoded
 from modules.settlement.leaves import PUT, Leaf
 from sds_node.meta.books.books import LeafRow
-from sds_node.meta.books.judging import read
 from sds_node.meta.ledger.engine import ReadView
 from sds_node.meta.ledger.schema import Table
 from sds_node.meta.rules import tables
+from sds_node.meta.rules.invariants import walk
 from sds_node.meta.rules.places import nodes_of
-
-ROWS_READ: Final = 5_000
 
 
 class _Placed(NamedTuple):
@@ -43,7 +42,7 @@ class Stored:
 
     def has(self, row: LeafRow) -> bool:
         """Whether a commit has the share of a put's leaf."""
-        limit = read(Leaf.FromString(row.leaf)).limit
+        limit = decoded(OrderLimit, Leaf.FromString(row.leaf).traffic.order_limit.body)
         key = bytes(limit.object_root) if limit is not None else b""
         if key not in self._objects:
             self._objects[key] = self._placed(key)
@@ -65,25 +64,16 @@ class Stored:
         if row is None:
             return None
         begin, end = row.first_segment, row.first_segment + row.committed
-        found = [
-            (int.from_bytes(one.first_serial, "big"), one.number, nodes_of(one.nodes))
-            for at in range(begin, end, ROWS_READ)
-            for one in self._view.scan(tables.SEGMENT, start=(at,), end=(min(at + ROWS_READ, end),), limit=ROWS_READ)
-        ]
-        found.sort()
-        own = self._serials(tables.MOVED, begin, end) | self._serials(tables.COMMITTED, begin, end)
+        segments = walk(self._view, tables.SEGMENT, start=(begin,), end=(end,))
+        found = sorted((int.from_bytes(one.first_serial, "big"), one.number, nodes_of(one.nodes)) for one in segments)
+        own = self._serials(tables.MOVED, begin, end)
+        if own:  # else none was moved
+            own |= self._serials(tables.COMMITTED, begin, end)
         return _Placed([first for first, _, _ in found], [(number, nodes) for _, number, nodes in found], own, frozenset(own.values()) - {b""})
 
     def _serials(self, table: Table[Any], begin: int, end: int) -> dict[tuple[int, int], bytes]:
         """Serials of shares of a stretch of segments, by segment and index."""
-        found: dict[tuple[int, int], bytes] = {}
-        after: tuple[int, ...] = ()
-        while True:
-            page = self._view.scan(table, start=() if after else (begin,), after=after, end=(end,), limit=ROWS_READ)
-            found.update({(one.segment, one.share): one.serial for one in page})
-            if len(page) < ROWS_READ:
-                return found
-            after = page[-1].segment, page[-1].share
+        return {(one.segment, one.share): one.serial for one in walk(self._view, table, start=(begin,), end=(end,))}
 
 
 def unstored(view: ReadView, rows: Iterable[LeafRow]) -> list[bytes]:

@@ -303,21 +303,22 @@ class Windows:
         return None
 
     async def _refuse(self, refused: Sequence[tuple[LeafRow, str]]) -> None:
-        if not refused:
-            return
-        await self._books.refuse([(row.id, reason) for row, reason in refused])
+        await self._never_pay(refused)
         for row, reason in refused:
             log.error("a receipt that was held cannot be paid", serial=row.id.hex(), lease=row.lease.hex(), noz=row.noz, why=reason)
-            self._tell(row, 0)
 
     async def _refuse_unstored(self, rows: Sequence[LeafRow]) -> None:
         if not rows:
             return
-        reason = "its share was not stored: no commit had it when its lease was ended, or over"
-        await self._books.refuse([(row.id, reason) for row in rows])
-        for row in rows:
-            self._tell(row, 0)
+        await self._never_pay([(row, "its share was not stored: no commit had it when its lease was ended, or over") for row in rows])
         log.info("receipts for shares that were not stored are not paid", receipts=len(rows), noz=sum(row.noz for row in rows))
+
+    async def _never_pay(self, refused: Sequence[tuple[LeafRow, str]]) -> None:
+        """These leaves are refused for good, each for its reason."""
+        if refused:
+            await self._books.refuse([(row.id, reason) for row, reason in refused])
+        for row, _ in refused:
+            self._tell(row, 0)
 
     async def _propose(self, chosen: _Chosen) -> int:
         """Write the intent and propose it. How many leaves are settled. Raises as ``_proposed``."""

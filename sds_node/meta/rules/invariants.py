@@ -68,12 +68,14 @@ from sds_node.meta.rules.tables import (
 _PAGE = 1_000
 
 
-def walk(view: View, table: Table[Any], prefix: Key = ()) -> Iterator[Any]:
-    """Every row of a table, in the order of its key."""
-    page = view.scan(table, prefix, limit=_PAGE)
+def walk(view: View, table: Table[Any], prefix: Key = (), *, start: Key = (), end: Key = ()) -> Iterator[Any]:
+    """Every row of a table, in the order of its key; ``prefix``, ``start`` and ``end`` bound them as they do for ``scan``."""
+    page = view.scan(table, prefix, start=start, end=end, limit=_PAGE)
     while page:
         yield from page
-        page = view.scan(table, prefix, after=table.key_of(page[-1])[len(prefix) :], limit=_PAGE)
+        if len(page) < _PAGE:
+            return
+        page = view.scan(table, prefix, after=table.key_of(page[-1])[len(prefix) :], end=end, limit=_PAGE)
 
 
 def placed_noz(view: View, fund: int) -> int:
@@ -173,9 +175,10 @@ def _check_places(view: View, segments: dict[int, Segment]) -> None:
         failed.setdefault(row.node, []).append((row.segment, row.share))
     for node, rows in failed.items():
         _same(f"failed shares of node {node}", len(rows) <= FAILED_OF_NODE and set(rows) <= set(by_node.get(node, ())), True)
-    moves = {(moved.segment, moved.share) for moved in walk(view, MOVED)}
-    _same("shares that were moved early", {(row.segment, row.share) for row in walk(view, COMMITTED)} <= moves, True)
-    for moved in walk(view, MOVED):
+    moves = list(walk(view, MOVED))
+    early = {(row.segment, row.share) for row in walk(view, COMMITTED)}
+    _same("shares that were moved early", early <= {(moved.segment, moved.share) for moved in moves}, True)
+    for moved in moves:
         _same("a moved share", moved.segment in segments and moved.share < len(segments[moved.segment].nodes) // 4, True)
 
 

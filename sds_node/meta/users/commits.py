@@ -391,7 +391,7 @@ class Commits:
                 for index in range(part.given.scheme.n):
                     one = held.reserved.get((part.given.stored.counter, segment.number, index))
                     if one is not None and index not in stored:
-                        unused_noz += one.receipt_noz + one.escrow_noz
+                        unused_noz += one.bill_noz
                         freed_noz += one.escrow_noz
         return min(unused_noz, 10 * max(0, held.left_noz + freed_noz))
 

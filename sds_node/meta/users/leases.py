@@ -54,6 +54,10 @@ class Reserved(NamedTuple):
     receipt_noz: int
     escrow_noz: int
 
+    @property
+    def bill_noz(self) -> int:
+        return self.receipt_noz + self.escrow_noz
+
 
 @dataclass(slots=True)
 class Issued:
@@ -257,6 +261,10 @@ class LeaseBook:
         before = held.reserved.get(slot)
         held.reserved[slot] = share
         held.escrow_noz += share.escrow_noz - (before.escrow_noz if before is not None else 0)
+
+    def replace(self, held: Held, slots: Iterable[Slot]) -> None:
+        """What is reserved for these shares is given up for other places."""
+        held.replaced_noz += sum(held.reserved[slot].bill_noz for slot in slots if slot in held.reserved)
 
     def release(self, held: Held, slot: Slot) -> Reserved | None:
         """It is not kept any more: its segment was committed, and receipts of it get into windows from now on."""

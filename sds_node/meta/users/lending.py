@@ -191,7 +191,7 @@ class Lending:
 
     async def _give_unused(self, held: Held) -> None:
         """What was reserved for shares that were never committed: its tenth → the repair fund."""
-        unused_noz = held.replaced_noz + sum(one.receipt_noz + one.escrow_noz for one in held.reserved.values())
+        unused_noz = held.replaced_noz + sum(one.bill_noz for one in held.reserved.values())
         if not unused_noz or self._clock() * 1_000 >= settles_ms(held.row):
             return
         try:

@@ -90,7 +90,7 @@ class Places:
         bill = bill_noz(scheme, head.size_bytes)
         for count, size in _segments(head.size_bytes):
             share = reserved_of(share_bytes(scheme, size), escrow_ratio_e18)
-            above = share.receipt_noz + share.escrow_noz - share_bytes(scheme, size)
+            above = share.bill_noz - share_bytes(scheme, size)
             bill += count * scheme.n * above
         return asking.Plan(data_shares=scheme.k, total_shares=scheme.n, bill_noz=bill, warning=warning(scheme) or "")
 
@@ -197,8 +197,7 @@ class Places:
         nodes |= {index: found for index, found in zip(missing, chosen, strict=True)}
         if is_other:
             segment.replaced += scheme.n
-            slots = [(ask.counter, ask.segment, index) for index in range(scheme.n)]
-            held.replaced_noz += sum(kept.receipt_noz + kept.escrow_noz for slot in slots if (kept := held.reserved.get(slot)) is not None)
+            self._book.replace(held, ((ask.counter, ask.segment, index) for index in range(scheme.n)))
         segment.share_roots, segment.tries = roots, segment.tries + 1
         there.segments[ask.segment] = segment
         for index in range(scheme.n):
@@ -277,8 +276,7 @@ class Places:
         serial = self._serials(there.scheme.n) + index
         segment.share_roots = roots
         segment.replaced += 1
-        if slot in held.reserved:
-            held.replaced_noz += held.reserved[slot].receipt_noz + held.reserved[slot].escrow_noz
+        self._book.replace(held, (slot,))
         self._give(session, held, there, slot, segment, found, serial, size, share)
         self._add(answer, 0, index, found[0], segment.places[index].order_limit)
         return answer

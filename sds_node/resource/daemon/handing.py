@@ -193,12 +193,14 @@ class Hander:
     async def _show(self, issuer: bytes, leaves: list[tuple[bytes, Any]]) -> int:
         """Show what its meta node did not settle long after the limit's end to the others. How many they settled."""
         now, done = time.monotonic(), 0
+        is_there = self._answers(issuer)
         overdue = [
             (serial, leaf)
             for serial, leaf in leaves
             if serial not in self._finished
             and self._shown.get(serial, -math.inf) <= now - SHOWN_S
-            and self._overdue_s(issuer, serial, OrderLimit.FromString(leaf.traffic.order_limit.body)) < self._clock()
+            and self._overdue_s(OrderLimit.FromString(leaf.traffic.order_limit.body), is_held=is_there and self._is_held(serial, issuer))
+            < self._clock()
         ]
         if not overdue:
             return 0
@@ -222,7 +224,7 @@ class Hander:
             self._counted(SETTLED, said[serial])
         await self._over(settled)
         done += len(settled)
-        if not any(taker.address == issuer for taker in self._takers(issuer)):
+        if not self._answers(issuer):
             # Nobody pays any more: the one whose word it is has been away, and the lease is long over.
             long_ago_s = self._clock() - LONG_OVER_S
             gone = [
@@ -235,13 +237,19 @@ class Hander:
             done += len(over)
         return done
 
-    def _overdue_s(self, issuer: bytes, serial: bytes, limit: Any) -> float:
+    def _answers(self, issuer: bytes) -> bool:
+        """Whether the meta node that issued a limit is among those that may be asked."""
+        return any(taker.address == issuer for taker in self._takers(issuer))
+
+    def _is_held(self, serial: bytes, issuer: bytes) -> bool:
+        """Whether a meta node holds a receipt, by its last word."""
+        return serial in self._held and self._held[serial][0] == issuer
+
+    @staticmethod
+    def _overdue_s(limit: Any, *, is_held: bool) -> int:
         """When the others are shown a receipt (Unix seconds). One for a share that was taken waits for a commit: as long as a lease may last, if its own meta node
         holds it and answers."""
-        is_held = (
-            limit.action == PUT and self._held.get(serial, (b"", 0.0))[0] == issuer and issuer in {taker.address for taker in self._takers(issuer)}
-        )
-        return float(limit.expires_s + OVERDUE_S + (LEASE_S if is_held else 0))
+        return int(limit.expires_s) + OVERDUE_S + (LEASE_S if is_held and limit.action == PUT else 0)
 
     async def _over(self, serials: list[bytes]) -> None:
         if serials:
@@ -297,7 +305,8 @@ class Hander:
             log.info("an upload that was not committed is not paid", meta_node=by, serial=serial.hex(), noz=leaf.noz, why=reason)
             self._counted(REFUSED, leaf)
         done = [serial for serial, _, _ in unstored]
-        refused = [one for one in refused if one[0] not in done]
+        over = set(done)
+        refused = [one for one in refused if one[0] not in over]
         if not refused:
             return done
         time_s = str(int(self._clock()))

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from sds_node.meta.books import proposed, stored
+from sds_node.meta.books import proposed
 from sds_node.meta.books.others import UnsureWindow
 from sds_node.meta.books.receipts import HELD, REFUSED, SETTLED
 from sds_node.meta.books.windows import LeaseDebit
-from sds_node.meta.rules import tables
+from sds_node.meta.rules import invariants, tables
 from sds_node.meta.rules.commit import object_id
 from sds_node.meta.rules.leases import TAKEOVER_S, takeover_ms
 from sds_node.schemes import SEGMENT_BYTES
@@ -154,7 +154,7 @@ async def test_a_thief_in_whose_place_repair_put_the_share_is_not_paid(tmp_path:
 
 
 async def test_of_objects_of_several_segments_each_share_is_known_by_its_own_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored, "ROWS_READ", 2)
+    monkeypatch.setattr(invariants, "_PAGE", 2)
     async with world(tmp_path, nodes=4, noz=10**13) as made:
         lease = await made.lease(10**12)
         size, count = 3 * SEGMENT_BYTES, 3
