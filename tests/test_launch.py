@@ -27,6 +27,8 @@ sys.addaudithook(hook)
 """
 """Does something when the program imports its first module that takes time, click, or so many later."""
 INTERRUPT = "os.kill(os.getpid(), signal.SIGINT)"
+AS_BY_HAND = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
+"""What Python begins with, unless whoever runs these tests has it ignore Ctrl-C, as a shell has what runs in its background."""
 
 
 def program(name: str, how: str, before: str) -> list[str]:
@@ -37,7 +39,7 @@ def program(name: str, how: str, before: str) -> list[str]:
         if how == "script"
         else f"import runpy\nrunpy.run_module({MODULES[name]!r}, run_name='__main__', alter_sys=True)"
     )
-    return [sys.executable, "-c", f"{before}\nimport sys\nsys.argv = [{name!r}, '--help']\n{begin}\n"]
+    return [sys.executable, "-c", f"{AS_BY_HAND}\n{before}\nimport sys\nsys.argv = [{name!r}, '--help']\n{begin}\n"]
 
 
 def run(command: list[str]) -> tuple[int, str, str]:
